@@ -1,0 +1,62 @@
+"""One `concurrent.futures.Executor` that runs each piece of work where it runs best.
+
+Names are imported when they are first used (PEP 562): a worker process that needs one small
+module does not load the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybrid_compute import abc, errors, events, policy
+    from hybrid_compute.executors.inline import InlineExecutor
+    from hybrid_compute.executors.process import ProcessExecutor
+    from hybrid_compute.executors.thread import ThreadExecutor
+    from hybrid_compute.futures import HybridFuture
+    from hybrid_compute.hybrid import HybridExecutor
+    from hybrid_compute.tasks import Task, TaskOptions, TaskRegistry, task
+
+__all__ = [
+    "HybridExecutor",
+    "HybridFuture",
+    "InlineExecutor",
+    "ProcessExecutor",
+    "Task",
+    "TaskOptions",
+    "TaskRegistry",
+    "ThreadExecutor",
+    "abc",
+    "errors",
+    "events",
+    "policy",
+    "task",
+]
+
+_HOMES = {
+    "HybridExecutor": "hybrid",
+    "HybridFuture": "futures",
+    "InlineExecutor": "executors.inline",
+    "ProcessExecutor": "executors.process",
+    "Task": "tasks",
+    "TaskOptions": "tasks",
+    "TaskRegistry": "tasks",
+    "ThreadExecutor": "executors.thread",
+    "task": "tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name)
+    if home is None:
+        return importlib.import_module(f"{__name__}.{name}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value  # the next access finds it at once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,192 @@
+"""The seams: what an executor, a policy and an observer must do.
+
+Owns the contracts between HybridExecutor and everything that can be plugged into it, and the
+half of an executor that is the same for all: `submit` and `map` in terms of `execute`. Has no
+threads or locks of its own.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import attrs
+
+from hybrid_compute.events import Event
+from hybrid_compute.futures import HybridFuture
+from hybrid_compute.items import WorkItem
+from hybrid_compute.maps import MapOptions, map_by_submit
+from hybrid_compute.tasks import NO_OPTIONS, Task
+
+__all__ = [
+    "Capabilities",
+    "Fleet",
+    "Observer",
+    "Policy",
+    "SubExecutor",
+    "WorkItem",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Observer: TypeAlias = Callable[[Event], None]
+
+
+@attrs.frozen(kw_only=True)
+class Capabilities:
+    """What an executor can do, and what running there means.
+
+    Attributes:
+        shares_memory: the work sees the caller's own objects: nothing is pickled or copied.
+        isolates: work that crashes takes nothing else with it.
+        remote: the work, or its data, leaves this machine.
+        blocks: `execute` returns only after the work is done.
+        chunks: a message costs much more than a tiny call, so `map` sends many calls as one.
+    """
+
+    shares_memory: bool = False
+    isolates: bool = False
+    remote: bool = False
+    blocks: bool = False
+    chunks: bool = False
+
+
+class SubExecutor(Executor):
+    """One place where work can run: a usable `Executor` by itself, or a part of a fleet.
+
+    To write one: give it a `name` and `capabilities`, and implement `execute`, `load` and
+    `shutdown`. `hybrid_compute.executors.InlineExecutor` is the shortest example.
+
+    Attributes:
+        name: its name in a fleet: in routes, options, events and thread names.
+        capabilities: frozen; the same for its whole life.
+        workers: how many items it can run at once, at the most.
+    """
+
+    name: str
+    capabilities: Capabilities
+    workers: int
+
+    def can_run(self, item: WorkItem) -> bool:
+        """Say whether this executor could run the item at all. Quick, pure, any thread."""
+        return True
+
+    @abc.abstractmethod
+    def execute(self, item: WorkItem) -> None:
+        """Accept an item; later deliver its outcome exactly once.
+
+        Called from any thread. Must not block for the work (unless `capabilities.blocks`).
+        Having accepted it, call `item.start()` just before the work begins, do nothing more if
+        that is False, else call `item.succeed(value)` or `item.fail(error)` once: from any
+        thread, holding no lock.
+
+        Raises:
+            ExecutorUnavailable: not accepted; the item was not touched.
+            RuntimeError: shut down; the item was not touched.
+        """
+
+    @abc.abstractmethod
+    def load(self) -> float:
+        """Return the number of items queued and running per worker. Quick, any thread."""
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many items are queued and how many run, as far as is known."""
+        out = round(self.load() * self.workers)
+        running = min(out, self.workers)
+        return out - running, running
+
+    @abc.abstractmethod
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more items; those accepted are finished. Idempotent, any thread.
+
+        Args:
+            wait: block until all items are done and all resources are freed.
+            cancel_futures: cancel what has not started.
+        """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> HybridFuture[T]:
+        """Schedule `fn(*args, **kwargs)` here and return its future. Never blocks.
+
+        Raises:
+            RuntimeError: the executor is shut down.
+        """
+        options = fn.options if isinstance(fn, Task) else NO_OPTIONS
+        item = WorkItem(fn, args, kwargs, options)
+        self.execute(item)
+        return item.future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: Any = None,
+    ) -> Iterator[T]:
+        """Call `fn` on the items of the iterables, side by side, and iterate over the results.
+
+        As in the stdlib, all input is consumed and submitted at once, `timeout` counts from
+        this call, the first error is raised in its turn, and then, or when the iterator is
+        closed, all that has not started is cancelled.
+
+        Args:
+            fn: called with one item of each iterable, until the shortest is exhausted.
+            *iterables: the input.
+            timeout: seconds from this call after which the iterator raises TimeoutError; None
+                never does.
+            chunksize: how many calls make one message, where messages are dear; None lets the
+                executor find it by measuring. Ignored by threads.
+            buffersize: at most so many calls are submitted and not yet yielded; the input is
+                then consumed lazily. None submits all at once.
+            ordered: False yields results as they finish.
+            return_exceptions: True yields an exception in the place of a result instead of
+                raising it.
+            progress: True shows a bar (needs the extra `progress`); or any object with
+                `update(n)`, which is called on the consumer's thread as results finish.
+
+        Raises:
+            ValueError: `buffersize` or `chunksize` is less than 1.
+            TypeError: one of them is no whole number.
+            RuntimeError: the executor is shut down.
+        """
+        options = MapOptions(
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+        return self._map(fn, iterables, options)
+
+    def _map(
+        self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], options: MapOptions
+    ) -> Iterator[T]:
+        return map_by_submit(self.submit, fn, iterables, options)
+
+
+# A fleet is what a policy chooses from: the executors by name, in order of preference.
+Fleet: TypeAlias = Mapping[str, SubExecutor]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Chooses where a work item runs.
+
+    A policy that learns may also have a method `observe(event)`, which then gets every event,
+    from any thread.
+    """
+
+    def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...]:
+        """Return the names of executors to try: the first choice, then fallbacks.
+
+        `fleet` holds only those that may and can run the item: privacy and capability were
+        checked before. Called from any thread, once for each submit; must be quick and pure.
+        """
+        ...

@@ -1,0 +1,44 @@
+"""Attempts: what follows when one attempt at an item has failed. Pure: no clock, no threads."""
+
+from __future__ import annotations
+
+import enum
+
+from hybrid_compute.errors import ExecutorUnavailable, WorkerCrashed, WorkerStartError
+from hybrid_compute.tasks import TaskOptions
+
+__all__ = ["Verdict", "after_failure"]
+
+
+class Verdict(enum.Enum):
+    """What to do with an item whose attempt failed."""
+
+    GIVE_UP = "give up"
+    SAME_ROUTE = "again, from the first executor of the route"
+    NEXT_EXECUTOR = "the next executor of the route"
+
+
+def after_failure(
+    error: BaseException, options: TaskOptions, *, failures: int, fallbacks: int
+) -> Verdict:
+    """Decide what follows a failed attempt.
+
+    An executor that did not accept the item, or whose workers do not start, never started
+    it: trying elsewhere is always safe. A
+    worker that crashed may have had effects: only an idempotent item runs again. What the work
+    itself raised is its result; it is retried only if `retries` says so. KeyboardInterrupt and
+    its like are never retried.
+
+    Args:
+        error: what ended the attempt.
+        options: the item's own.
+        failures: how many attempts have started and failed, this one included.
+        fallbacks: how many executors of the route are left behind this one.
+    """
+    if isinstance(error, (ExecutorUnavailable, WorkerStartError)):
+        return Verdict.NEXT_EXECUTOR if fallbacks else Verdict.GIVE_UP
+    if failures > (options.retries or 0) or not isinstance(error, Exception):
+        return Verdict.GIVE_UP
+    if isinstance(error, WorkerCrashed) and not options.idempotent:
+        return Verdict.GIVE_UP
+    return Verdict.SAME_ROUTE

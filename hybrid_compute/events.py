@@ -1,0 +1,41 @@
+"""Events: what observers are told of an item's life, one frozen event a step.
+
+Owns the record only. Events are built only while somebody listens.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import attrs
+
+__all__ = ["Event", "Kind"]
+
+Kind: TypeAlias = Literal[
+    "submitted", "routed", "started", "retried", "succeeded", "failed", "cancelled"
+]
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """One step of one item's life.
+
+    Attributes:
+        kind: which step. "submitted" comes first; "routed" once per attempt, when an executor
+            accepted the item; "retried" when an attempt failed and another follows; then one of
+            "succeeded", "failed" and "cancelled" is the last.
+        item_id: number of the item, counted from 1 by its executor.
+        name: name of the task or function.
+        executor: name of the executor; None before one is chosen.
+        attempt: number of the attempt, counted from 1; 0 before the first.
+        time: seconds of the monotonic clock when it happened.
+        error: what was raised, for "retried" and "failed"; else None.
+    """
+
+    kind: Kind
+    item_id: int
+    name: str
+    executor: str | None
+    attempt: int
+    time: float
+    error: BaseException | None = None

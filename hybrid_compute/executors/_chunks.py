@@ -1,0 +1,307 @@
+"""`map` where a message is dear: many calls to one message, as many as fit the time.
+
+Owns how a map's calls are cut into chunks, and what becomes of a chunk that fails as a whole.
+Each chunk is one work item, made by a `submit` that is passed in.
+
+The size starts at 1 and grows, at most 8-fold at a time, until a chunk takes 5 ms: then the cost
+of a message (some 50 us) is paid at one per cent, and a worker is never further than that from
+its next decision. The growth is bounded because the first calls may not be typical of the rest.
+Towards the end chunks shrink, so that all workers finish together.
+
+Threads and locks: outcomes arrive on other threads. `_Chunks._lock` guards the input, the number
+of chunks out and the size. One thread at a time submits (`_submitting`); one that finds another
+at it leaves the submitting to it, which is what keeps a chunk that fails at once from recursing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Any, TypeVar
+
+import attrs
+
+from hybrid_compute.errors import TaskDecodeError, TaskEncodeError, WorkerCrashed
+from hybrid_compute.executors._batch import Outcome, run_batch
+from hybrid_compute.maps import MapOptions, Results, iterate
+
+__all__ = ["map_in_chunks"]
+
+T = TypeVar("T")
+
+_CHUNK_SECONDS = 0.005
+_GROWTH = 8
+_LARGEST = 1 << 16
+_AHEAD = 3  # chunks out per worker: one runs, one waits in the worker, one is on its way
+
+
+class _Chunks:
+    """The source of one map: cuts its input, submits the chunks, puts their outcomes."""
+
+    def __init__(
+        self,
+        submit: Callable[..., Future[Outcome]],
+        fn: Callable[..., Any],
+        *,
+        star: bool,
+        workers: int,
+        chunksize: int | None,
+        split_crashed: bool,
+    ) -> None:
+        self._submit = submit
+        self._fn = fn
+        self._star = star
+        self._workers = workers
+        self._fixed = chunksize
+        self._split_crashed = split_crashed
+        self._lock = threading.RLock()  # guards all below; re-entrant: finalizers may submit
+        self._size = chunksize or 1
+        self._input: list[Any] = []
+        self._next = 0
+        self._out: dict[int, Future[Outcome]] = {}
+        self._lengths: dict[int, int] = {}
+        self._numbers = itertools.count()
+        self._submitting = False
+        self._cancelled = False
+        self.results: Results
+
+    def feed(self, index: int, call: Any) -> None:
+        self._send(index, call)
+
+    def feed_all(self, calls: Iterable[Any]) -> None:
+        self._input = calls if isinstance(calls, list) else list(calls)
+        self.results.total = None if self._input else 0
+        self._submit_more()
+
+    def length(self, index: int) -> int:
+        return self._lengths.get(index, 1)
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            self._input, self._next = [], 0
+            out = list(self._out.values())
+        for future in out:
+            future.cancel()
+
+    # Submitting.
+
+    def _submit_more(self) -> None:
+        with self._lock:
+            if self._submitting:
+                return  # it looks again before it stops
+            self._submitting = True
+        try:
+            while True:
+                with self._lock:
+                    chunk = self._take()
+                    if chunk is None:
+                        self._submitting = False
+                        return
+                self._send(*chunk)
+        except BaseException:
+            with self._lock:
+                self._submitting = False
+            raise
+
+    def _take(self) -> tuple[int, list[Any]] | None:
+        left = len(self._input) - self._next
+        bound = self._fixed is None and len(self._out) >= _AHEAD * self._workers
+        if not left or bound:
+            return None
+        size = self._size
+        if self._fixed is None:
+            size = min(size, max(1, left // (2 * self._workers)))
+        calls = self._input[self._next : self._next + size]
+        self._next += len(calls)
+        index = next(self._numbers)
+        if self._next == len(self._input):
+            self._input, self._next = [], 0
+            self.results.total = index + 1  # before the last chunk can be done
+        return index, calls
+
+    def _send(self, index: int, calls: list[Any]) -> None:
+        with self._lock:
+            self._lengths[index] = len(calls)
+        try:
+            future = self._submit(run_batch, self._fn, calls, self._star)
+        except RuntimeError as error:  # shut down while the map was being fed from a callback
+            if index == 0:
+                raise
+            self._put(index, _all_failed(calls, error))
+            return
+        with self._lock:
+            self._out[index] = future
+            cancelled = self._cancelled
+        future.add_done_callback(lambda done: self._done(index, calls, done))
+        if cancelled:
+            future.cancel()
+
+    # Delivering; on any thread.
+
+    def _done(self, index: int, calls: list[Any], future: Future[Outcome]) -> None:
+        with self._lock:
+            self._out.pop(index, None)
+        error = CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            outcome = future.result()
+            self._grow(len(calls), outcome.seconds)
+            self._put(index, outcome)
+        elif len(calls) > 1 and self._is_one_to_blame(error):
+            _Pieces(
+                self._submit,
+                self._fn,
+                calls,
+                lambda whole: self._put(index, whole),
+                star=self._star,
+            )
+        else:
+            self._put(index, _all_failed(calls, error))
+        self._submit_more()
+
+    def _is_one_to_blame(self, error: BaseException) -> bool:
+        # Not started, or free to run again: then each call may be tried by itself.
+        if isinstance(error, (TaskEncodeError, TaskDecodeError)):
+            return True
+        return self._split_crashed and isinstance(error, WorkerCrashed)
+
+    def _grow(self, count: int, seconds: float) -> None:
+        if self._fixed is None:
+            ideal = int(count * _CHUNK_SECONDS / max(seconds, 1e-9))
+            with self._lock:
+                self._size = max(1, min(ideal, self._size * _GROWTH, _LARGEST))
+
+    def _put(self, index: int, outcome: Outcome) -> None:
+        self.results.put(index, outcome)
+
+
+class _Pieces:
+    """A chunk sent again call by call, so that only the guilty call fails."""
+
+    def __init__(
+        self,
+        submit: Callable[..., Future[Outcome]],
+        fn: Callable[..., Any],
+        calls: list[Any],
+        deliver: Callable[[Outcome], None],
+        *,
+        star: bool,
+    ) -> None:
+        self._deliver = deliver
+        self._whole = Outcome([None] * len(calls), {}, 0.0)
+        self._lock = threading.Lock()  # guards _left, and the two containers above
+        self._left = len(calls)
+        for place, call in enumerate(calls):
+            try:
+                future = submit(run_batch, fn, [call], star)
+            except RuntimeError as error:
+                self._settle(place, error, None)
+            else:
+                future.add_done_callback(partial(self._done, place))
+
+    def _done(self, place: int, future: Future[Outcome]) -> None:
+        error = CancelledError() if future.cancelled() else future.exception()
+        if error is None:
+            piece = future.result()
+            self._settle(place, piece.failures.get(0), piece.values[0])
+        else:
+            self._settle(place, error, None)
+
+    def _settle(self, place: int, error: BaseException | None, value: Any) -> None:
+        with self._lock:
+            if error is not None:
+                self._whole.failures[place] = error
+            self._whole.values[place] = value
+            self._left -= 1
+            last = not self._left
+        if last:
+            self._deliver(self._whole)
+
+
+def _all_failed(calls: list[Any], error: BaseException) -> Outcome:
+    return Outcome([None] * len(calls), dict.fromkeys(range(len(calls)), error), 0.0)
+
+
+def map_in_chunks(
+    submit: Callable[..., Future[Outcome]],
+    fn: Callable[..., T],
+    iterables: tuple[Iterable[Any], ...],
+    options: MapOptions,
+    *,
+    workers: int,
+    split_crashed: bool = False,
+) -> Iterator[T]:
+    """Map `fn` with one `submit(run_batch, fn, calls, star)` for each chunk of calls.
+
+    Args:
+        submit: makes a work item of a call of `run_batch` and returns its future.
+        fn: what is mapped.
+        iterables: its arguments.
+        options: the keywords of `map`.
+        workers: how many chunks can run side by side.
+        split_crashed: the calls are idempotent, so that a chunk whose worker crashed is tried
+            again call by call.
+
+    Raises:
+        ValueError: `chunksize` is less than 1.
+    """
+    chunksize = options.chunksize
+    if chunksize is not None and chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")  # the stdlib's words
+    star = len(iterables) != 1
+    calls: Iterator[Any] = zip(*iterables, strict=False) if star else iter(iterables[0])
+    if options.buffersize is not None:
+        # A chunk is now the unit of what is ahead of the consumer; all chunks together hold no
+        # more than `buffersize` calls, one of them being on its way out.
+        chunksize = min(
+            options.buffersize, chunksize or max(1, options.buffersize // (2 * workers))
+        )
+        ahead = max(1, options.buffersize // chunksize)
+        size, source_calls = chunksize, calls
+        calls = iter(lambda: list(itertools.islice(source_calls, size)), [])
+        options = attrs.evolve(options, buffersize=ahead)
+    chunks = _Chunks(
+        submit,
+        fn,
+        star=star,
+        workers=workers,
+        chunksize=chunksize,
+        split_crashed=split_crashed,
+    )
+    chunks.results = Results(options, chunks.length)
+    return _flatten(iterate(chunks.results, chunks, calls), options.return_exceptions)
+
+
+def _flatten(outcomes: Iterator[Outcome], return_exceptions: bool) -> Iterator[Any]:
+    """Yield the calls' results, chunk after chunk; close `outcomes` when closed."""
+    try:
+        for outcome in outcomes:
+            values, failures = outcome.values, outcome.failures
+            if failures:
+                yield from _with_failures(values, failures, return_exceptions)
+            else:
+                values.reverse()
+                while values:
+                    yield values.pop()  # no reference is kept to what is yielded
+    finally:
+        outcomes.close()  # type: ignore[attr-defined]  # a generator
+
+
+def _with_failures(
+    values: list[Any], failures: dict[int, BaseException], return_exceptions: bool
+) -> Iterator[Any]:
+    for place in range(len(values)):
+        error = failures.pop(place, None)
+        if error is None:
+            yield values[place]
+            values[place] = None
+        elif return_exceptions:
+            yield error
+        else:
+            try:
+                raise error
+            finally:
+                del error, failures, values

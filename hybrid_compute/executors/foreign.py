@@ -1,0 +1,93 @@
+"""ForeignExecutor: any other `concurrent.futures.Executor` as a member of a fleet.
+
+Owns the translation between the foreign future and ours. Has no threads of its own: outcomes are
+delivered on the thread on which the foreign executor runs its callbacks. Its one lock guards the
+count of items that are out.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import BrokenExecutor, Executor, Future
+from functools import partial
+from typing import Any
+
+from hybrid_compute.abc import Capabilities, SubExecutor
+from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable
+from hybrid_compute.items import WorkItem
+
+__all__ = ["ForeignExecutor"]
+
+
+class ForeignExecutor(SubExecutor):
+    """Hands each item to another executor's `submit`, and its outcome back.
+
+    Args:
+        executor: what does the work; `shutdown` shuts it down too.
+        name: the name in the fleet.
+        capabilities: what is known of it; the default claims nothing.
+
+    Raises:
+        ConfigurationError: `executor` has no `submit` and `shutdown` that can be called.
+    """
+
+    def __init__(
+        self, executor: Executor, *, name: str, capabilities: Capabilities | None = None
+    ) -> None:
+        for method in ("submit", "shutdown"):
+            if isinstance(executor, type) or not callable(getattr(executor, method, None)):
+                raise ConfigurationError(
+                    f"executor {name!r}: {executor!r} is no concurrent.futures.Executor "
+                    f"(it has no {method}() to call); give an instance of one"
+                )
+        self.name = name
+        self.capabilities = capabilities or Capabilities()
+        workers = getattr(executor, "_max_workers", 1)  # the stdlib's pools, loky and others
+        self.workers = workers if isinstance(workers, int) and workers > 0 else 1
+        self._executor = executor
+        self._lock = threading.RLock()  # guards _out; re-entrant: finalizers may submit
+        self._out = 0
+
+    def execute(self, item: WorkItem) -> None:
+        """Submit the item's call to the executor; callbacks run on its threads."""
+        assert item.fn is not None  # noqa: S101 - an item that was released is never routed
+        theirs: Future[Any] | None = None
+        # Their queue holds the work, so only they know whether it can still be cancelled; and
+        # until `submit` has returned nobody does.
+        item.canceller = lambda: theirs is not None and theirs.cancel()
+        with self._lock:
+            self._out += 1
+        try:
+            theirs = self._executor.submit(item.fn, *item.args, **(item.kwargs or {}))
+        except BaseException as error:
+            with self._lock:
+                self._out -= 1
+            item.canceller = None
+            if isinstance(error, BrokenExecutor):
+                raise ExecutorUnavailable(f"executor {self.name!r} is broken: {error}") from error
+            raise
+        theirs.add_done_callback(partial(self._deliver, item))
+
+    def _deliver(self, item: WorkItem, theirs: Future[Any]) -> None:
+        with self._lock:
+            self._out -= 1
+        item.canceller = None
+        if theirs.cancelled():
+            item.cancel()
+        elif item.start():
+            error = theirs.exception()
+            if error is None:
+                item.succeed(theirs.result())
+            else:
+                item.fail(error)
+
+    def load(self) -> float:
+        """Return how many items are out per worker of the executor."""
+        return self._out / self.workers
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut the executor down, with the same arguments as far as it takes them."""
+        try:
+            self._executor.shutdown(wait=wait, cancel_futures=cancel_futures)
+        except TypeError:
+            self._executor.shutdown(wait=wait)  # an executor from before Python 3.9

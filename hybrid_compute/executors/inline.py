@@ -1,0 +1,41 @@
+"""InlineExecutor: runs the work in the caller, before `submit` returns.
+
+For declared tasks that are over in less time than a hand-over to a thread takes, and for tests.
+Has no threads and no locks: its only state is a flag that goes from False to True once.
+"""
+
+from __future__ import annotations
+
+from hybrid_compute.abc import Capabilities, SubExecutor
+from hybrid_compute.items import WorkItem
+
+__all__ = ["InlineExecutor"]
+
+
+class InlineExecutor(SubExecutor):
+    """Runs each item on the thread that submits it; its future is done when `submit` returns.
+
+    Thread-safe: two threads that submit run side by side. An exception goes into the future,
+    KeyboardInterrupt and SystemExit too.
+    """
+
+    capabilities = Capabilities(shares_memory=True, blocks=True)
+    workers = 1
+
+    def __init__(self, *, name: str = "inline") -> None:
+        self.name = name
+        self._closed = False
+
+    def execute(self, item: WorkItem) -> None:
+        """Run the item now; return when it is done."""
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        item.run()
+
+    def load(self) -> float:
+        """Return 0: a caller who runs its own work waits for nobody."""
+        return 0.0
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse new work. There is nothing to wait for: what runs, runs in its caller."""
+        self._closed = True

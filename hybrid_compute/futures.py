@@ -1,0 +1,249 @@
+"""HybridFuture: a `concurrent.futures.Future` that pays for waiting only when somebody waits.
+
+The stdlib's future makes a Condition and two lists when it is constructed: 1,600 bytes and most
+of the time that a thread pool spends on a small task. This one makes them when they are first
+asked for, behind the stdlib's own attribute names, so that `wait`, `as_completed` and
+`asyncio.wrap_future` find what they expect.
+
+Threads and locks: `_lock` guards the state, the result and the three things made late. It is
+the lock of the Condition too, once there is one, so whoever holds `_condition` holds it: a
+waiter that found the state unfinished has its Condition in place before the finisher can look
+for one, and no wake-up is lost, with the GIL or without. It is re-entrant, as the stdlib's is: a
+signal handler may land in the middle. Callbacks run with no lock held.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures._base import (
+    _STATE_TO_DESCRIPTION_MAP,
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    LOGGER,
+    PENDING,
+    RUNNING,
+)
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from hybrid_compute.items import WorkItem
+
+__all__ = ["HybridFuture"]
+
+T = TypeVar("T")
+
+# The C lock at once: threading.RLock() is a Python function around it and costs twice as much.
+_RLock = getattr(_thread, "RLock", threading.RLock)
+
+
+class HybridFuture(Future[T]):
+    """The outcome of one submitted work item; everything a stdlib Future is.
+
+    Made by executors. Its work item is referenced only until the outcome is known, so that
+    neither the function nor its arguments are kept alive by a future that is done.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "_exception",
+        "_item",
+        "_lock",
+        "_made_condition",
+        "_made_waiters",
+        "_result",
+        "_state",
+    )
+
+    def __init__(self, item: WorkItem | None = None) -> None:
+        # Does not call Future.__init__: this is the whole point.
+        self._state = PENDING
+        self._result = None
+        self._exception = None
+        self._lock = _RLock()
+        self._made_condition: threading.Condition | None = None
+        self._made_waiters: list[Any] | None = None
+        self._callbacks: list[Callable[[Future[T]], object]] | None = None
+        self._item = item
+
+    # What the stdlib's wait() and as_completed(), and other people's code, reach for.
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]  # made on demand
+        with self._lock:
+            if self._made_condition is None:
+                self._made_condition = threading.Condition(self._lock)
+            return self._made_condition
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]  # made on demand
+        with self._lock:
+            if self._made_waiters is None:
+                self._made_waiters = []
+            return self._made_waiters
+
+    @property
+    def _done_callbacks(self) -> list[Any]:
+        with self._lock:
+            if self._callbacks is None:
+                self._callbacks = []
+            return self._callbacks
+
+    # For whoever waits.
+
+    def done(self) -> bool:
+        """Return True if the work is finished or cancelled. Never blocks."""
+        return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the result of the work; block until there is one.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            TimeoutError: there was no result in time; the work goes on.
+            CancelledError: the work was cancelled.
+            BaseException: whatever the work raised.
+        """
+        try:
+            if self._state != FINISHED:
+                self._wait(timeout)
+            if self._exception is not None:
+                raise self._exception
+            return self._result  # type: ignore[return-value]  # set_result put a T there
+        finally:
+            self = None  # type: ignore[assignment]  # the traceback must not hold the future
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the work raised, or None; block and raise as `result` does."""
+        if self._state != FINISHED:
+            self._wait(timeout)
+        return self._exception
+
+    def _wait(self, timeout: float | None) -> None:
+        condition = self._condition
+        with condition:
+            if not self.done():
+                condition.wait(timeout)
+            if self._state == FINISHED:
+                return
+            if self.done():
+                raise CancelledError
+            raise TimeoutError
+
+    def cancel(self) -> bool:
+        """Cancel the work if it has not started; return whether it is cancelled.
+
+        Callbacks run on this thread. Work that runs is left alone, as in the stdlib.
+        """
+        with self._lock:
+            if self._state in (RUNNING, FINISHED):
+                return False
+            if self._state != PENDING:
+                return True
+            item = self._item
+        if item is not None and item.canceller is not None and not item.canceller():
+            return False  # a foreign executor holds the work and has started it
+        with self._lock:
+            if self._state in (RUNNING, FINISHED):
+                return False
+            if self._state != PENDING:
+                return True
+            self._state = CANCELLED
+            self._item = None
+            if self._made_condition is not None:
+                self._made_condition.notify_all()
+        if item is not None:
+            item.release()
+        self._invoke_callbacks()
+        return True
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Call `fn(self)` once the future is done: on the worker's thread, or here if it is."""
+        with self._lock:
+            if not self.done():
+                if self._callbacks is None:
+                    self._callbacks = [fn]
+                else:
+                    self._callbacks.append(fn)
+                return
+        try:
+            fn(self)
+        except Exception:
+            LOGGER.exception("exception calling callback for %r", self)
+
+    def _invoke_callbacks(self) -> None:
+        callbacks = self._callbacks
+        if callbacks is None:
+            return
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                LOGGER.exception("exception calling callback for %r", self)
+
+    # For executors.
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Mark the work as started; return False if it was cancelled and must not run."""
+        with self._lock:
+            if self._state == PENDING:
+                self._state = RUNNING
+                return True
+            if self._state == CANCELLED:
+                self._state = CANCELLED_AND_NOTIFIED
+                for waiter in self._made_waiters or ():
+                    waiter.add_cancelled(self)
+                # No notify: cancel() did, for those who wait on the condition.
+                return False
+            LOGGER.critical("Future %s in unexpected state: %s", id(self), self._state)
+            raise RuntimeError("Future in unexpected state")
+
+    def set_result(self, result: T) -> None:
+        """Finish with a result, wake the waiters and run the callbacks; call it once."""
+        with self._lock:
+            if self._state not in (PENDING, RUNNING):
+                raise InvalidStateError(f"{self._state}: {self!r}")
+            self._result = result
+            self._state = FINISHED
+            self._item = None
+            if self._made_condition is not None:
+                self._wake(self._made_condition)
+        if self._callbacks is not None:
+            self._invoke_callbacks()
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Finish with an exception, wake the waiters and run the callbacks; call it once."""
+        with self._lock:
+            if self._state not in (PENDING, RUNNING):
+                raise InvalidStateError(f"{self._state}: {self!r}")
+            self._exception = exception
+            self._state = FINISHED
+            self._item = None
+            if self._made_condition is not None:
+                self._wake(self._made_condition)
+        if self._callbacks is not None:
+            self._invoke_callbacks()
+
+    def _wake(self, condition: threading.Condition) -> None:
+        for waiter in self._made_waiters or ():
+            if self._exception is None:
+                waiter.add_result(self)
+            else:
+                waiter.add_exception(self)
+        condition.notify_all()
+
+    def __repr__(self) -> str:
+        # To the letter what a stdlib Future prints: programs and doctests compare it.
+        with self._lock:
+            outcome = ""
+            if self._state == FINISHED and self._exception is not None:
+                outcome = f" raised {type(self._exception).__name__}"
+            elif self._state == FINISHED:
+                outcome = f" returned {type(self._result).__name__}"
+            state = _STATE_TO_DESCRIPTION_MAP[self._state]
+            return f"<Future at {id(self):#x} state={state}{outcome}>"

@@ -1,0 +1,109 @@
+"""WorkItem: one submitted call, and the one future that tells how it ended.
+
+Owns what is to be called and the steps of its life: `start`, then `succeed` or `fail`, each
+once per attempt. Knows no executor, no policy and no queue. An item is handed from thread to
+thread, never shared: whoever took it from a queue is the only one to touch it, and only its
+future, which has a lock, is in other hands meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hybrid_compute.futures import HybridFuture
+from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
+
+__all__ = ["WorkItem", "name_of"]
+
+
+def name_of(fn: Callable[..., Any] | None) -> str:
+    """Return a short human name of a callable, as it stands in errors and events."""
+    if isinstance(fn, Task):
+        return fn.name
+    name = getattr(fn, "__qualname__", None)
+    return name if isinstance(name, str) else type(fn).__name__
+
+
+class WorkItem:
+    """One call to be made: `fn(*args, **kwargs)`.
+
+    Attributes:
+        fn: the callable; None once `release` was called.
+        args: its positional arguments.
+        kwargs: its keyword arguments; None when there are none (an empty dict an item is the
+            dearest part of it).
+        options: what the task's author and the caller said about placement and attempts.
+        future: the future that the caller holds. An item has one, however often it is tried.
+        canceller: asked by `future.cancel()` when an executor cannot let `start` decide, since
+            someone else's queue holds the work; True means that it will not run.
+    """
+
+    __slots__ = ("args", "canceller", "fn", "future", "kwargs", "options")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        options: TaskOptions = NO_OPTIONS,
+    ) -> None:
+        self.fn: Callable[..., Any] | None = fn
+        self.args = args
+        self.kwargs = kwargs or None
+        self.options = options
+        self.canceller: Callable[[], bool] | None = None
+        self.future: HybridFuture[Any] = HybridFuture(self)
+
+    @property
+    def name(self) -> str:
+        """A short human name of what is called."""
+        return name_of(self.fn)
+
+    def start(self) -> bool:
+        """Mark the item as running; False if it was cancelled: then leave it alone.
+
+        Called by the executor right before the work is done, or sent where nothing can stop it.
+        """
+        return self.future.set_running_or_notify_cancel()
+
+    def succeed(self, value: Any) -> None:
+        """Deliver the result. Callbacks run on this thread: hold no lock."""
+        self.future.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        """Deliver what the work raised, or what became of it. Callbacks run: hold no lock."""
+        self.future.set_exception(error)
+
+    def reject(self, error: BaseException) -> None:
+        """Fail the item, which has not started and never will, unless it was cancelled."""
+        if self.start():
+            self.fail(error)
+
+    def may_run_again(self) -> bool:
+        """True if the item may be run once more although it may have run already."""
+        return False
+
+    def cancel(self) -> None:
+        """Cancel the item, which has not started: its executor is shut down."""
+        self.future.cancel()
+        self.start()  # tells those who wait() for the future
+
+    def release(self) -> None:
+        """Let go of the function and its arguments, which nobody will call any more."""
+        self.fn = self.kwargs = None
+        self.args = ()
+
+    def run(self) -> None:
+        """Run the call right here, on this thread, and deliver its outcome. Never raises."""
+        if not self.start():
+            return
+        try:
+            kwargs = self.kwargs
+            value = self.fn(*self.args, **kwargs) if kwargs else self.fn(*self.args)  # type: ignore[misc]
+        except BaseException as error:  # KeyboardInterrupt and the like go to the caller as well
+            self.fail(error)
+            # The traceback holds this frame: leave nothing in it, least of all the future.
+            self = kwargs = None  # type: ignore[assignment]
+        else:
+            self.succeed(value)

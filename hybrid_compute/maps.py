@@ -1,0 +1,333 @@
+"""The consumer's half of `map`: results come from any thread, in any order; one iterator leaves.
+
+Owns the rules that all executors share: order, time-out, errors, progress, cancelling what is
+left, and how far the input is read ahead. An executor brings a `Source`, which turns input into
+running calls and puts their outcomes into a `Results`.
+
+Threads and locks: `Results._lock` guards `_wanted`, the one thing that the consumer and the
+workers both write. Under the GIL a worker may look at `_wanted` without the lock: it has stored
+its outcome before it looks, and the consumer sets `_wanted` before it looks for the outcome, so
+one of the two sees the other. Free-threaded builds promise no such order, so there every worker
+takes the lock.
+"""
+
+from __future__ import annotations
+
+import _thread
+import functools
+import itertools
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from typing import Any, Protocol, TypeVar
+
+import attrs
+
+from hybrid_compute.errors import ConfigurationError
+
+__all__ = ["MapOptions", "Results", "Source", "iterate", "map_by_submit"]
+
+T = TypeVar("T")
+
+_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+_NOBODY, _ANY = -1, -2  # values of Results._wanted besides an index
+
+
+def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    # The stdlib's own types and words (Python 3.14).
+    if value is None:
+        return
+    if not isinstance(value, int):
+        raise TypeError(f"{attribute.name} must be an integer or None, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{attribute.name} must be None or > 0, not {value}")
+
+
+def _bar(progress: Any) -> Any:
+    if progress is None or progress is False:
+        return None
+    if progress is True:
+        try:
+            from tqdm.auto import tqdm  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ImportError(
+                "progress=True needs tqdm: pip install 'hybrid-compute[progress]'"
+            ) from error
+        return tqdm()
+    if not callable(getattr(progress, "update", None)):
+        raise ConfigurationError(
+            f"progress={progress!r} is neither True nor an object with a method update(n)"
+        )
+    return progress
+
+
+@attrs.frozen(kw_only=True)
+class MapOptions:
+    """The keywords of `map`, checked. Their meaning stands in `SubExecutor.map`."""
+
+    timeout: float | None = None
+    chunksize: int | None = None  # checked by who sends chunks; threads take any
+    buffersize: int | None = attrs.field(default=None, validator=_positive)
+    ordered: bool = True
+    return_exceptions: bool = False
+    progress: Any = attrs.field(default=None, converter=_bar)
+
+
+class Source(Protocol):
+    """What an executor does for one call of `map`. `feed*` run on the consumer's thread."""
+
+    def feed(self, index: int, call: Any) -> None:
+        """Submit one call, whose outcome is to be put under `index`."""
+
+    def feed_all(self, calls: Iterable[Any]) -> None:
+        """Submit all calls at once, counted from 0; set `Results.total` once it is known."""
+
+    def cancel(self) -> None:
+        """Cancel all that has not started; their outcomes are never asked for. Any thread."""
+
+
+class Results:
+    """Outcomes by index: put in from any thread, taken out by one consumer."""
+
+    __slots__ = (
+        "_gate",
+        "_lock",
+        "_order",
+        "_wanted",
+        "failures",
+        "options",
+        "total",
+        "values",
+        "weight",
+    )
+
+    def __init__(self, options: MapOptions, weight: Callable[[int], int] = lambda index: 1) -> None:
+        self.options = options
+        self.weight = weight  # how many steps of a progress bar an index stands for
+        # How many outcomes there will be; None while the source does not know. It knows before
+        # it puts the last one.
+        self.total: int | None = 0
+        self.values: dict[int, Any] = {}
+        self.failures: dict[int, BaseException] = {}
+        # The indexes as they finish, where somebody wants to know: results out of order, or a bar.
+        watched = options.progress is not None or not options.ordered
+        self._order: deque[int] | None = deque() if watched else None
+        self._lock = _thread.allocate_lock()
+        self._gate = _thread.allocate_lock()  # the consumer sleeps on it; released once a sleep
+        self._gate.acquire()
+        self._wanted = _NOBODY
+
+    # For workers.
+
+    def put(self, index: int, value: Any) -> None:
+        """Deliver a result. Any thread, once for each index; never blocks for long."""
+        self.values[index] = value
+        if self._order is not None:
+            self._order.append(index)
+        if self._wanted != _NOBODY or _FREE_THREADED:
+            self._wake(index)
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """Deliver what a call raised, as `put` does."""
+        if self.options.return_exceptions:
+            self.put(index, error)
+            return
+        self.failures[index] = error
+        if self._order is not None:
+            self._order.append(index)
+        if self._wanted != _NOBODY or _FREE_THREADED:
+            self._wake(index)
+
+    def _wake(self, index: int) -> None:
+        with self._lock:
+            if self._wanted in (index, _ANY):
+                self._wanted = _NOBODY
+                self._gate.release()
+
+    # For the consumer.
+
+    def has(self, index: int) -> bool:
+        """Say whether the outcome of `index` is there."""
+        return index in self.values or index in self.failures
+
+    def wait_for(self, index: int, deadline: float | None) -> None:
+        """Block until the outcome of `index` is there; raise it if it is an error."""
+        if self._order is None:
+            self._sleep(index, lambda: self.has(index), deadline)
+        else:
+            while not self.has(index):
+                self.next_finished(deadline)
+        self.check(index)
+
+    def check(self, index: int) -> None:
+        """Raise the outcome of `index` if it is an error."""
+        error = self.failures.pop(index, None)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del self, error  # the traceback must not keep the other results alive
+
+    def next_finished(self, deadline: float | None) -> int:
+        """Block until one more call has finished, tell the bar, and return the call's index."""
+        order = self._order
+        assert order is not None  # noqa: S101 - only called where the order is kept
+        self._sleep(_ANY, lambda: bool(order), deadline)
+        index = order.popleft()
+        if self.options.progress is not None:
+            self.options.progress.update(self.weight(index))
+        return index
+
+    def tell_progress(self) -> None:
+        """Tell the bar of all calls that have finished since it was last told."""
+        while self._order:
+            self.next_finished(None)
+
+    def _sleep(self, wanted: int, is_there: Callable[[], bool], deadline: float | None) -> None:
+        while not is_there():
+            with self._lock:
+                self._wanted = wanted
+            woken = False
+            if not is_there():
+                # A negative time means "for ever" to a lock.
+                left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+                woken = self._gate.acquire(timeout=left)
+                if not woken and not is_there():
+                    self._wake_up()
+                    raise TimeoutError
+            if not woken:
+                self._wake_up()
+
+    def _wake_up(self) -> None:
+        # Nobody sleeps any more. If a worker has just released the gate, close it again.
+        with self._lock:
+            released, self._wanted = self._wanted == _NOBODY, _NOBODY
+        if released:
+            self._gate.acquire()
+
+
+def iterate(results: Results, source: Source, calls: Iterator[Any]) -> Generator[Any, None, None]:
+    """Submit `calls` to `source` now, as far as `buffersize` lets, and iterate over the results.
+
+    What is returned is a generator, as the stdlib's `map` returns one: dropped before it was
+    started, it lets all calls run; closed later, it cancels those that have not started.
+    """
+    options = results.options
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    if options.buffersize is None:
+        source.feed_all(calls)
+        more = None
+    else:
+        more = enumerate(calls)
+        for index, call in itertools.islice(more, options.buffersize):
+            source.feed(index, call)
+            results.total = index + 1
+    if options.ordered:
+        return _in_order(results, source, more, deadline)
+    return _as_finished(results, source, more, deadline)
+
+
+def _in_order(
+    results: Results,
+    source: Source,
+    more: Iterator[tuple[int, Any]] | None,
+    deadline: float | None,
+) -> Generator[Any, None, None]:
+    values, progress = results.values, results.options.progress
+    index = 0
+    try:
+        while results.total is None or index < results.total:
+            if more is not None:
+                _feed_one(results, source, more)
+            if index not in values:
+                results.wait_for(index, deadline)
+            if progress is not None:
+                results.tell_progress()
+            yield values.pop(index)  # no name for it: it is the consumer's alone from here on
+            index += 1
+    finally:
+        _finish(results, source)
+
+
+def _as_finished(
+    results: Results,
+    source: Source,
+    more: Iterator[tuple[int, Any]] | None,
+    deadline: float | None,
+) -> Generator[Any, None, None]:
+    yielded = 0
+    try:
+        while results.total is None or yielded < results.total:
+            if more is not None:
+                _feed_one(results, source, more)
+            index = results.next_finished(deadline)
+            results.check(index)
+            yield results.values.pop(index)
+            yielded += 1
+    finally:
+        _finish(results, source)
+
+
+def _feed_one(results: Results, source: Source, more: Iterator[tuple[int, Any]]) -> None:
+    for index, call in itertools.islice(more, 1):
+        source.feed(index, call)
+        results.total = index + 1
+
+
+def _finish(results: Results, source: Source) -> None:
+    source.cancel()
+    close = getattr(results.options.progress, "close", None)
+    if close is not None:
+        close()
+
+
+class _Submitter:
+    """The source for any executor: one future for each call."""
+
+    def __init__(
+        self, submit: Callable[..., Future[Any]], fn: Callable[..., Any], results: Results
+    ) -> None:
+        self._submit = submit
+        self._fn = fn
+        self._results = results
+        self._futures: dict[int, Future[Any]] = {}
+
+    def feed(self, index: int, call: Any) -> None:
+        future = self._submit(self._fn, *call)
+        self._futures[index] = future  # before the callback, which may run at once
+        future.add_done_callback(functools.partial(self._deliver, index))
+
+    def feed_all(self, calls: Iterable[Any]) -> None:
+        count = 0
+        for call in calls:
+            self.feed(count, call)
+            count += 1
+        self._results.total = count
+
+    def _deliver(self, index: int, future: Future[Any]) -> None:
+        self._futures.pop(index, None)
+        if future.cancelled():
+            self._results.fail(index, CancelledError())
+            return
+        error = future.exception()
+        if error is not None:
+            self._results.fail(index, error)
+        else:
+            self._results.put(index, future.result())
+
+    def cancel(self) -> None:
+        for future in tuple(self._futures.values()):
+            future.cancel()
+
+
+def map_by_submit(
+    submit: Callable[..., Future[Any]],
+    fn: Callable[..., T],
+    iterables: tuple[Iterable[Any], ...],
+    options: MapOptions,
+) -> Iterator[T]:
+    """Map with one `submit` for each call: right for any executor, dear where a future is."""
+    results = Results(options)
+    return iterate(results, _Submitter(submit, fn, results), zip(*iterables, strict=False))

@@ -1,0 +1,268 @@
+"""RoutedItem: a work item that carries itself along its route, attempt after attempt.
+
+Owns what happens between a policy's answer and the end of an item: handing over, retrying,
+falling back, counting who is still on the way, and telling observers. Decides nothing: `attempts`
+does.
+
+Threads and locks: an item is in one pair of hands at a time, so it has no lock. `Outstanding`
+has one, which guards its count; `Observers` one, which guards its list.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures._base import LOGGER
+from typing import Any
+
+from hybrid_compute.abc import Fleet, Observer
+from hybrid_compute.attempts import Verdict, after_failure
+from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable
+from hybrid_compute.events import Event, Kind
+from hybrid_compute.executors._batch import run_batch
+from hybrid_compute.items import WorkItem, name_of
+from hybrid_compute.tasks import TaskOptions
+
+__all__ = ["ObservedItem", "Observers", "Outstanding", "RoutedItem"]
+
+
+class Outstanding:
+    """Counts the items that may need an executor once more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # guards both below; re-entrant: finalizers may submit
+        self._count = 0
+        self._when_none: Callable[[], object] | None = None
+
+    def add(self) -> None:
+        """Count one more."""
+        with self._lock:
+            self._count += 1
+
+    def remove(self, future: object) -> None:
+        """Count one less; a done-callback."""
+        with self._lock:
+            self._count -= 1
+            call = self._when_none if not self._count else None
+        if call is not None:
+            call()
+
+    def when_none(self, call: Callable[[], object]) -> None:
+        """Call `call` once there are none: now, or from the thread that settles the last."""
+        with self._lock:
+            self._when_none = call
+            none = not self._count
+        if none:
+            call()
+
+
+class RoutedItem(WorkItem):
+    """A work item with a route.
+
+    Attributes:
+        executor: name of the executor where it is, or was last; None before the first.
+    """
+
+    __slots__ = (
+        "_again",
+        "_failures",
+        "_fleet",
+        "_inside",
+        "_place",
+        "_route",
+        "_started",
+        "executor",
+    )
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        options: TaskOptions,
+    ) -> None:
+        super().__init__(fn, args, kwargs, options)
+        self._failures = 0
+        self._place = 0
+        self._inside = self._again = self._started = False
+        self.executor: str | None = None
+
+    @property
+    def name(self) -> str:
+        """A short human name of what is called; a chunk of a map has the name of its function."""
+        return name_of(self.args[0] if self.fn is run_batch else self.fn)
+
+    def launch(self, route: tuple[str, ...], fleet: Fleet) -> None:
+        """Hand the item to the first executor of the route that accepts it."""
+        self._route = route
+        self._fleet = fleet
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        while True:
+            self.executor = self._route[self._place]
+            executor = self._fleet[self.executor]
+            # One that blocks runs the item, and fails it, inside execute(): it then only leaves
+            # word, and the loop goes round, or a hundred retries would be a hundred calls deep.
+            # No other executor may be asked afterwards: the item is in other hands by then.
+            blocks = executor.capabilities.blocks
+            self._inside, self._again = blocks, False
+            self.accepted()
+            try:
+                executor.execute(self)
+            except ExecutorUnavailable as error:
+                if not self._goes_on(error):
+                    self.reject(error)
+                    return
+                continue
+            if not (blocks and self._again):
+                return
+
+    def accepted(self) -> None:
+        """Do nothing; a hook for when an executor is about to get the item."""
+
+    def start(self) -> bool:
+        """Mark the item as running; a later attempt finds it so."""
+        if not self._started:
+            self._started = self.future.set_running_or_notify_cancel()
+        return self._started
+
+    def fail(self, error: BaseException) -> None:
+        """Deliver the failure of this attempt; another one may follow."""
+        if not self._goes_on(error):
+            self.give_up(error)
+        elif self._inside:
+            self._again = True
+        else:
+            try:
+                self._hand_over()
+            except RuntimeError:  # shut down meanwhile: what is known stays the outcome
+                self.give_up(error)
+
+    def give_up(self, error: BaseException) -> None:
+        """Deliver the failure for good."""
+        self.future.set_exception(error)
+
+    def _goes_on(self, error: BaseException) -> bool:
+        if self._started:
+            self._failures += 1
+        verdict = after_failure(
+            error,
+            self.options,
+            failures=self._failures,
+            fallbacks=len(self._route) - self._place - 1,
+        )
+        if verdict is Verdict.GIVE_UP:
+            return False
+        self._place = 0 if verdict is Verdict.SAME_ROUTE else self._place + 1
+        return True
+
+    def may_run_again(self) -> bool:
+        """True if it is idempotent and has attempts left."""
+        return bool(self.options.idempotent) and self._failures < (self.options.retries or 0)
+
+
+class Observers:
+    """Those who are told of every event. One that raises is logged, and told no more."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._lock = threading.Lock()  # guards the replacing of _all, which is never changed
+        self._all: tuple[Observer, ...] = ()
+        for each in observers:
+            self.add(each)
+
+    def add(self, observer: Observer) -> None:
+        """Tell one more.
+
+        Raises:
+            ConfigurationError: it cannot be called.
+        """
+        if not callable(observer):
+            raise ConfigurationError(
+                f"observer {observer!r} cannot be called; give a function of an event"
+            )
+        with self._lock:
+            self._all = (*self._all, observer)
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def tell(self, event: Event) -> None:
+        """Tell all; never raises what an observer raises."""
+        for observer in self._all:
+            try:
+                observer(event)
+            except Exception:
+                LOGGER.exception("observer %r raised, and is told no more", observer)
+                with self._lock:
+                    self._all = tuple(each for each in self._all if each is not observer)
+
+
+class ObservedItem(RoutedItem):
+    """A routed item that tells observers of each step; only made when there are some."""
+
+    __slots__ = ("_attempt", "_id", "_name", "_observers")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        options: TaskOptions,
+        *,
+        observers: Observers,
+        item_id: int,
+    ) -> None:
+        super().__init__(fn, args, kwargs, options)
+        self._observers = observers
+        self._id = item_id
+        self._name = self.name
+        self._attempt = 0
+        self._tell("submitted")
+
+    def _tell(self, kind: Kind, error: BaseException | None = None) -> None:
+        self._observers.tell(
+            Event(
+                kind=kind,
+                item_id=self._id,
+                name=self._name,
+                executor=self.executor,
+                attempt=self._attempt,
+                time=time.monotonic(),
+                error=error,
+            )
+        )
+
+    def accepted(self) -> None:
+        """Tell that an executor gets the item."""
+        self._attempt += 1
+        self._tell("routed")
+
+    def start(self) -> bool:
+        """Mark the item as running, and tell."""
+        started = super().start()
+        if started:
+            self._tell("started")
+        return started
+
+    def succeed(self, value: Any) -> None:
+        """Tell, then deliver: who has the result can rely on the event."""
+        self._tell("succeeded")
+        super().succeed(value)
+
+    def _goes_on(self, error: BaseException) -> bool:
+        goes_on = super()._goes_on(error)
+        if goes_on:
+            self._tell("retried", error)
+        return goes_on
+
+    def give_up(self, error: BaseException) -> None:
+        """Tell, then deliver the failure."""
+        self._tell("failed", error)
+        super().give_up(error)
+
+    def release(self) -> None:
+        """Tell that the item was cancelled: nothing else releases one."""
+        super().release()
+        self._tell("cancelled")

@@ -1,0 +1,254 @@
+"""Tasks: functions whose author said that they may run anywhere, and how.
+
+Owns `Task`, its options and the registry that maps names to tasks (the allow-list of a
+server). Knows no executor, thread or wire. Everything here is immutable but `TaskRegistry`,
+whose one lock guards its mapping.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import attrs
+
+from hybrid_compute.errors import ConfigurationError, DuplicateTaskError
+
+__all__ = ["NO_OPTIONS", "Task", "TaskOptions", "TaskRegistry", "task"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _tags(value: str | Iterable[str] | None) -> frozenset[str] | None:
+    if value is None:
+        return None
+    return frozenset((value,)) if isinstance(value, str) else frozenset(value)
+
+
+def _a_count(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigurationError(
+            f"{attribute.name}={value!r} of a task is not a whole number of at least 0"
+        )
+
+
+def _a_flag(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise ConfigurationError(f"{attribute.name}={value!r} of a task is not True, False or None")
+
+
+def _a_name(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise ConfigurationError(f"{attribute.name}={value!r} of a task is not a non-empty string")
+
+
+@attrs.frozen(kw_only=True)
+class TaskOptions:
+    """What the author of a task, or a caller, says about where and how it may run.
+
+    None means "not said": `over` then takes the other's word, and the default is the one given
+    below.
+
+    Attributes:
+        executor: name of the one executor to use, past the policy; default: the policy decides.
+        retries: how many more attempts there are after the first failed; default 0. An
+            exception that the work itself raised counts as a failure.
+        idempotent: True if running it twice does no harm, so that it may run again after a
+            worker died in the middle of it; default False.
+        movable: True if it may leave the thread pool, False if it must not; default: True for
+            a declared task, False for a plain callable.
+        local_only: True if it must never leave this machine; default False.
+        tags: free words for `hybrid_compute.policy.tagged`; default none.
+    """
+
+    executor: str | None = attrs.field(default=None, validator=_a_name)
+    retries: int | None = attrs.field(default=None, validator=_a_count)
+    idempotent: bool | None = attrs.field(default=None, validator=_a_flag)
+    movable: bool | None = attrs.field(default=None, validator=_a_flag)
+    local_only: bool | None = attrs.field(default=None, validator=_a_flag)
+    tags: frozenset[str] | None = attrs.field(default=None, converter=_tags)
+
+    def over(self, other: TaskOptions) -> TaskOptions:
+        """Return these options, completed by those of `other` where these say nothing.
+
+        `local_only` is a promise to the data's owner: once either says True, it stays. Tags
+        add up.
+        """
+        if other is NO_OPTIONS:
+            return self
+        if self is NO_OPTIONS:
+            return other
+        mine = {k: v for k, v in attrs.asdict(self, recurse=False).items() if v is not None}
+        if other.local_only:
+            mine["local_only"] = True
+        if other.tags and self.tags:
+            mine["tags"] = self.tags | other.tags
+        return attrs.evolve(other, **mine)
+
+
+NO_OPTIONS = TaskOptions()
+
+
+class Task(Generic[P, T]):
+    """A function declared with `@task`; calling it still calls the function, right here.
+
+    Declaring says: no side effects on the caller's memory, and no waiting for what the caller
+    does next. So it may run in any executor that its options allow. Immutable and thread-safe.
+
+    Attributes:
+        fn: the function itself.
+        name: its name in registries, events and on the wire; default: the function's
+            `__name__`.
+        options: see `TaskOptions`.
+    """
+
+    fn: Callable[P, T]
+    name: str
+    options: TaskOptions
+
+    def __init__(
+        self, fn: Callable[P, T], *, name: str | None = None, options: TaskOptions = NO_OPTIONS
+    ) -> None:
+        if isinstance(fn, Task):
+            raise ConfigurationError(f"{fn!r} is a task already; declare the function only once")
+        if not callable(fn):
+            raise ConfigurationError(f"@task needs a function, not {fn!r}")
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.name = str(getattr(fn, "__name__", type(fn).__name__)) if name is None else name
+        _a_name(self, attrs.fields(TaskOptions).executor, self.name)
+        self.options = options
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function, right here on this thread."""
+        return self.fn(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        # As a method: bind the function, keep the declaration.
+        if instance is None:
+            return self
+        bound = self.fn.__get__(instance, owner)
+        return Task(bound, name=self.name, options=self.options)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # A module-level task pickles as a global, like a function: its own name finds it. Any
+        # other travels with its function by value.
+        module, qualname = getattr(self, "__module__", None), getattr(self, "__qualname__", None)
+        if module != "__main__" and _is_global(self, module, qualname):
+            return str(qualname)
+        return _task_by_value, (self.fn, self.name, self.options)
+
+
+def _is_global(obj: object, module: str | None, qualname: str | None) -> bool:
+    import sys  # noqa: PLC0415 - only on the pickling path
+
+    found: Any = sys.modules.get(module or "")
+    for part in (qualname or "").split("."):
+        found = getattr(found, part, None)
+    return found is obj
+
+
+def _task_by_value(fn: Callable[P, T], name: str, options: TaskOptions) -> Task[P, T]:
+    return Task(fn, name=name, options=options)
+
+
+@overload
+def task(fn: Callable[P, T], /) -> Task[P, T]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    executor: str | None = None,
+    retries: int | None = None,
+    idempotent: bool | None = None,
+    movable: bool | None = None,
+    local_only: bool | None = None,
+    tags: str | Iterable[str] | None = None,
+) -> Callable[[Callable[P, T]], Task[P, T]]: ...
+def task(fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
+    """Declare a function as a task: it may run in any executor.
+
+    Use it bare (`@task`) or with options (`@task(idempotent=True)`), which are those of
+    `TaskOptions`.
+
+    Raises:
+        ConfigurationError: an option has a wrong value, or `fn` is no function.
+        TypeError: there is no such option.
+    """
+    if fn is not None:
+        return Task(fn, name=name, options=TaskOptions(**options))
+    settled = TaskOptions(**options)
+    return lambda function: Task(function, name=name, options=settled)
+
+
+class TaskRegistry(Mapping[str, Task[..., Any]]):
+    """Tasks by name: `registry[name]`, iteration and `len` are a mapping's.
+
+    A name that is not in it does not run: it is looked up, never imported. Thread-safe.
+    """
+
+    def __init__(self, tasks: Iterable[Task[..., Any]] = ()) -> None:
+        self._lock = threading.Lock()  # guards _tasks: two registrations of one name
+        self._tasks: dict[str, Task[..., Any]] = {}
+        for each in tasks:
+            self.add(each)
+
+    def add(self, new: Task[P, T]) -> Task[P, T]:
+        """Add a task and return it.
+
+        Raises:
+            DuplicateTaskError: another task has its name.
+            ConfigurationError: `new` is no task.
+        """
+        if not isinstance(new, Task):
+            raise ConfigurationError(
+                f"{new!r} is not a task; declare it with @task or @registry.task"
+            )
+        with self._lock:
+            if self._tasks.setdefault(new.name, new) is not new:
+                raise DuplicateTaskError(
+                    f"task name {new.name!r} is taken by {self._tasks[new.name].fn!r}; "
+                    f"give {new.fn!r} another with @task(name=...)"
+                )
+        return new
+
+    @overload
+    def task(self, fn: Callable[P, T], /) -> Task[P, T]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        executor: str | None = None,
+        retries: int | None = None,
+        idempotent: bool | None = None,
+        movable: bool | None = None,
+        local_only: bool | None = None,
+        tags: str | Iterable[str] | None = None,
+    ) -> Callable[[Callable[P, T]], Task[P, T]]: ...
+    def task(self, fn: Any = None, /, **options: Any) -> Any:
+        """Declare a function as a task, as `task` does, and add it."""
+        if fn is not None:
+            return self.add(task(fn))
+        declare = task(**options)
+        return lambda function: self.add(declare(function))
+
+    def __getitem__(self, name: str) -> Task[..., Any]:
+        return self._tasks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._tasks))
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __repr__(self) -> str:
+        return f"<TaskRegistry of {len(self)} tasks>"
