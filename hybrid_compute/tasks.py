@@ -225,6 +225,7 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
     @overload
     def task(
         self,
+        /,
         *,
         name: str | None = None,
         executor: str | None = None,
@@ -234,11 +235,11 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         local_only: bool | None = None,
         tags: str | Iterable[str] | None = None,
     ) -> Callable[[Callable[P, T]], Task[P, T]]: ...
-    def task(self, fn: Any = None, /, **options: Any) -> Any:
+    def task(self, fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
         """Declare a function as a task, as `task` does, and add it."""
         if fn is not None:
             return self.add(task(fn))
-        declare = task(**options)
+        declare = task(name=name, **options)
         return lambda function: self.add(declare(function))
 
     def __getitem__(self, name: str) -> Task[..., Any]:

@@ -42,3 +42,7 @@ class Always(Prefer):
 
     def __init__(self, name: str, *, move: Move = "declared") -> None:
         super().__init__(name, move=move)
+
+    def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...]:
+        """Return the one name, if it is in the fleet."""
+        return self._order if self._order[0] in fleet else ()

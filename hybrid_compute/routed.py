@@ -21,6 +21,7 @@ from hybrid_compute.attempts import Verdict, after_failure
 from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable
 from hybrid_compute.events import Event, Kind
 from hybrid_compute.executors._batch import run_batch
+from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem, name_of
 from hybrid_compute.tasks import TaskOptions
 
@@ -62,7 +63,10 @@ class RoutedItem(WorkItem):
 
     Attributes:
         executor: name of the executor where it is, or was last; None before the first.
+        observed: whether the class wants to know of each hand-over.
     """
+
+    observed = False
 
     __slots__ = (
         "_again",
@@ -82,10 +86,15 @@ class RoutedItem(WorkItem):
         kwargs: dict[str, Any] | None,
         options: TaskOptions,
     ) -> None:
-        super().__init__(fn, args, kwargs, options)
-        self._failures = 0
-        self._place = 0
-        self._inside = self._again = self._started = False
+        # By hand: super().__init__(fn, args, kwargs, options), as every submit comes by here.
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs or None
+        self.options = options
+        self.canceller = None
+        self.future = HybridFuture(self)
+        self._failures = self._place = 0
+        self._again = self._inside = self._started = False
         self.executor: str | None = None
 
     @property
@@ -97,18 +106,16 @@ class RoutedItem(WorkItem):
         """Hand the item to the first executor of the route that accepts it."""
         self._route = route
         self._fleet = fleet
-        self._hand_over()
-
-    def _hand_over(self) -> None:
         while True:
-            self.executor = self._route[self._place]
-            executor = self._fleet[self.executor]
+            self.executor = route[self._place]
+            executor = fleet[self.executor]
             # One that blocks runs the item, and fails it, inside execute(): it then only leaves
             # word, and the loop goes round, or a hundred retries would be a hundred calls deep.
             # No other executor may be asked afterwards: the item is in other hands by then.
-            blocks = executor.capabilities.blocks
-            self._inside, self._again = blocks, False
-            self.accepted()
+            self._inside = blocks = executor.capabilities.blocks
+            self._again = False
+            if self.observed:
+                self.handed_over()
             try:
                 executor.execute(self)
             except ExecutorUnavailable as error:
@@ -119,8 +126,8 @@ class RoutedItem(WorkItem):
             if not (blocks and self._again):
                 return
 
-    def accepted(self) -> None:
-        """Do nothing; a hook for when an executor is about to get the item."""
+    def handed_over(self) -> None:
+        """Do nothing: called before each hand-over if `observed`."""
 
     def start(self) -> bool:
         """Mark the item as running; a later attempt finds it so."""
@@ -136,7 +143,7 @@ class RoutedItem(WorkItem):
             self._again = True
         else:
             try:
-                self._hand_over()
+                self.launch(self._route, self._fleet)
             except RuntimeError:  # shut down meanwhile: what is known stays the outcome
                 self.give_up(error)
 
@@ -202,6 +209,8 @@ class Observers:
 class ObservedItem(RoutedItem):
     """A routed item that tells observers of each step; only made when there are some."""
 
+    observed = True
+
     __slots__ = ("_attempt", "_id", "_name", "_observers")
 
     def __init__(
@@ -234,7 +243,7 @@ class ObservedItem(RoutedItem):
             )
         )
 
-    def accepted(self) -> None:
+    def handed_over(self) -> None:
         """Tell that an executor gets the item."""
         self._attempt += 1
         self._tell("routed")
