@@ -1,0 +1,143 @@
+"""Router: what the placement law leaves of the fleet, and the policy's choice from it.
+
+Owns the order of the questions: what the options say, whether the work may move, who can and may
+run it, and only then the policy. Pure, but for the policy's own memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from hybrid_compute.abc import Fleet, Policy, SubExecutor
+from hybrid_compute.errors import (
+    ConfigurationError,
+    PlacementError,
+    PolicyError,
+    UnknownExecutorError,
+)
+from hybrid_compute.items import WorkItem
+from hybrid_compute.policy.adaptive import Adaptive
+from hybrid_compute.tasks import Task
+
+__all__ = ["Router", "as_policy"]
+
+_POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType({"adaptive": Adaptive})
+_ON_THREADS = ("thread",)
+
+
+class Router:
+    """A fleet and a policy; answers where an item is to be tried.
+
+    Attributes:
+        moves_plain: whether the policy was built to move plain callables too.
+    """
+
+    def __init__(self, fleet: Fleet, policy: Policy) -> None:
+        self._fleet = fleet
+        self._policy = policy
+        self._ask = policy.route
+        self.moves_plain = bool(getattr(policy, "moves_plain", False))
+        # Whether every executor takes every item, so that nothing need be asked.
+        self._all_eligible = not any(
+            each.capabilities.remote or type(each).can_run is not SubExecutor.can_run
+            for each in fleet.values()
+        )
+
+    def route(self, item: WorkItem) -> tuple[tuple[str, ...], Fleet]:
+        """Return where to try the item, in order, and the executors to find there.
+
+        Raises:
+            PlacementError: nobody can and may run it.
+            PolicyError: the policy raised, or its answer is not a route.
+            UnknownExecutorError: the options name an executor that is not in the fleet.
+        """
+        options = item.options
+        fleet = self._fleet if self._all_eligible else self._eligible(item)
+        if options.executor is not None:
+            route: tuple[str, ...] = (self.known(options.executor),)
+        elif not (
+            options.movable
+            or (options.movable is None and (self.moves_plain or isinstance(item.fn, Task)))
+        ):
+            route = _ON_THREADS
+        else:
+            try:
+                route = self._ask(item, fleet)
+            except Exception as error:
+                raise PolicyError(
+                    f"policy {self._policy!r} raised {error!r} for {item.name!r}"
+                ) from error
+            if type(route) is not tuple:
+                raise PolicyError(
+                    f"policy {self._policy!r} answered {route!r} for {item.name!r}; "
+                    f"a route is a tuple of executors' names"
+                )
+        for name in route:
+            if name not in fleet:
+                return self._without_the_ineligible(route, fleet, item), fleet
+        if not route:
+            raise self._nobody(route, fleet, item)
+        return route, fleet
+
+    def known(self, name: str) -> str:
+        """Return the name, if the fleet has it; else raise UnknownExecutorError."""
+        if name not in self._fleet:
+            raise UnknownExecutorError(
+                f"executor={name!r}: the fleet has {list(self._fleet)}; "
+                f"add it with HybridExecutor(executors={{{name!r}: ...}})"
+            )
+        return name
+
+    def _eligible(self, item: WorkItem) -> Fleet:
+        local = item.options.local_only
+        return {
+            name: each
+            for name, each in self._fleet.items()
+            if not (local and each.capabilities.remote) and each.can_run(item)
+        }
+
+    def _without_the_ineligible(
+        self, route: tuple[str, ...], fleet: Fleet, item: WorkItem
+    ) -> tuple[str, ...]:
+        for name in route:
+            if name not in self._fleet:
+                raise PolicyError(
+                    f"policy {self._policy!r} answered {name!r} for {item.name!r}; "
+                    f"the fleet has {list(self._fleet)}"
+                )
+        kept = tuple(name for name in route if name in fleet)
+        if not kept:
+            raise self._nobody(route, fleet, item)
+        return kept
+
+    def _nobody(self, route: tuple[str, ...], fleet: Fleet, item: WorkItem) -> PlacementError:
+        local = " (it is local_only)" if item.options.local_only else ""
+        return PlacementError(
+            f"no executor may run {item.name!r}{local}: its route is {list(route)}, and of the "
+            f"fleet {list(self._fleet)} only {list(fleet)} can and may run it"
+        )
+
+
+def as_policy(policy: Policy | str | None, fleet: Fleet) -> Policy:
+    """Return the policy that a constructor was given, checked against the fleet."""
+    if policy is None:
+        return Adaptive()
+    if isinstance(policy, str):
+        if policy not in _POLICIES:
+            raise ConfigurationError(
+                f"policy={policy!r}: the policies that have a name are {sorted(_POLICIES)}; "
+                f"give an object for any other"
+            )
+        return _POLICIES[policy]()
+    if isinstance(policy, type) or not callable(getattr(policy, "route", None)):
+        raise ConfigurationError(
+            f"policy={policy!r} has no method route(item, fleet); see hybrid_compute.policy"
+        )
+    unknown = sorted(frozenset(getattr(policy, "names", ())) - frozenset(fleet))
+    if unknown:
+        raise UnknownExecutorError(
+            f"policy {policy!r} names {unknown}, and the fleet has {list(fleet)}; "
+            f"add it with HybridExecutor(executors={{{unknown[0]!r}: ...}})"
+        )
+    return policy

@@ -1,0 +1,101 @@
+"""Other shapes of a HybridExecutor: with options, and as a ThreadPoolExecutor.
+
+They own nothing but a reference to the executor, which does all the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import attrs
+
+from hybrid_compute.errors import ConfigurationError
+from hybrid_compute.futures import HybridFuture
+from hybrid_compute.maps import MapOptions
+from hybrid_compute.tasks import TaskOptions
+
+if TYPE_CHECKING:
+    from hybrid_compute.hybrid import HybridExecutor
+
+__all__ = ["ExecutorView", "ThreadPoolShape"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ExecutorView(Executor):
+    """A HybridExecutor with options: `submit` and `map` take the same arguments.
+
+    Immutable and thread-safe. Made by `HybridExecutor.options`.
+    """
+
+    def __init__(self, executor: HybridExecutor, options: TaskOptions) -> None:
+        if options.executor is not None:
+            executor._router.known(options.executor)
+            if options.movable is False:
+                raise ConfigurationError(
+                    f"executor={options.executor!r} moves the work, and movable=False forbids it; "
+                    f"give one of them"
+                )
+        self._hybrid = executor
+        self._options = options
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> HybridFuture[T]:
+        """Schedule `fn(*args, **kwargs)`, as `HybridExecutor.submit` does."""
+        return self._hybrid._submit(self._options, fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: Any = None,
+    ) -> Iterator[T]:
+        """Map, as `HybridExecutor.map` does."""
+        mapping = MapOptions(
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+        return self._hybrid._map(self._options, fn, iterables, mapping)
+
+    def options(self, **options: Any) -> ExecutorView:
+        """Return a view with these options too; the newer word counts."""
+        return ExecutorView(self._hybrid, TaskOptions(**options).over(self._options))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut the whole executor down."""
+        self._hybrid.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    def __repr__(self) -> str:
+        said = attrs.asdict(self._options, filter=lambda _, value: value is not None)
+        return f"<{self._hybrid!r} with {said}>"
+
+
+class ThreadPoolShape(ThreadPoolExecutor):
+    """A ThreadPoolExecutor by class, which starts no thread of its own."""
+
+    def __init__(self, executor: HybridExecutor) -> None:
+        super().__init__(executor._max_workers)
+        self._hybrid = executor
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> HybridFuture[T]:
+        """Submit to the executor behind."""
+        return self._hybrid.submit(fn, *args, **kwargs)
+
+    def map(self, fn: Callable[..., T], *iterables: Iterable[Any], **options: Any) -> Iterator[T]:
+        """Map on the executor behind."""
+        return self._hybrid.map(fn, *iterables, **options)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut the executor behind down."""
+        self._hybrid.shutdown(wait=wait, cancel_futures=cancel_futures)
