@@ -4,8 +4,9 @@ Owns the one list of them. It has to be the process's own: the interpreter calls
 exit, and one in a forked child, and neither can be given a new executor or relieved of an old
 one. The list holds its members weakly. It is the only mutable state of a module here.
 
-As with the stdlib's executors, queued work is done before the interpreter exits: first every
-executor is told to refuse new work, then each is waited for.
+As with the stdlib's executors, queued work is done before the interpreter exits: first what has
+work left to submit submits it, then every executor is told to refuse new work, then each is
+waited for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import weakref
 from typing import Protocol
 
-__all__ = ["Closable", "register"]
+__all__ = ["Closable", "Feeder", "register", "register_feeder"]
 
 
 class Closable(Protocol):
@@ -31,14 +32,34 @@ class Closable(Protocol):
         """Forget threads and locks: this is a forked child, which has none of the former."""
 
 
+class Feeder(Protocol):
+    """What has accepted work that it has not submitted yet."""
+
+    def flush(self) -> None:
+        """Submit it now."""
+
+
+_exiting = False
+_feeders: weakref.WeakSet[Feeder] = weakref.WeakSet()
 _live: weakref.WeakSet[Closable] = weakref.WeakSet()
-_lock = threading.Lock()  # guards _live: a weak set must not grow while it is walked
+_lock = threading.Lock()  # guards both sets: a weak set must not grow while it is walked
 
 
 def register(closable: Closable) -> None:
-    """Have `closable` finish its work before the interpreter exits, for as long as it lives."""
+    """Have `closable` finish its work before the interpreter exits, for as long as it lives.
+
+    While the interpreter exits, it is closed at once.
+    """
     with _lock:
         _live.add(closable)
+    if _exiting:
+        closable.close_at_exit()
+
+
+def register_feeder(feeder: Feeder) -> None:
+    """Have `feeder` submit what it has left before any executor closes."""
+    with _lock:
+        _feeders.add(feeder)
 
 
 def _all() -> list[Closable]:
@@ -47,6 +68,12 @@ def _all() -> list[Closable]:
 
 
 def _at_exit() -> None:
+    global _exiting  # noqa: PLW0603 - the interpreter exits but once
+    with _lock:
+        feeders = list(_feeders)
+    for feeder in feeders:
+        feeder.flush()
+    _exiting = True
     living = _all()
     for each in living:
         each.close_at_exit()

@@ -17,7 +17,7 @@ import attrs
 from hybrid_compute.events import Event
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
-from hybrid_compute.maps import MapOptions, map_by_submit
+from hybrid_compute.maps import MapOptions, map_by_submit, shortest
 from hybrid_compute.tasks import NO_OPTIONS, Task
 
 __all__ = [
@@ -162,6 +162,7 @@ class SubExecutor(Executor):
             ordered=ordered,
             return_exceptions=return_exceptions,
             progress=progress,
+            length=shortest(iterables),
         )
         return self._map(fn, iterables, options)
 

@@ -26,14 +26,14 @@ from typing import Any, ParamSpec, TypeVar
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
 from hybrid_compute.errors import ConfigurationError, PlacementError, PolicyError
 from hybrid_compute.executors._batch import run_batch
-from hybrid_compute.executors._chunks import map_in_chunks
+from hybrid_compute.executors._chunks import Feeders, map_in_chunks
 from hybrid_compute.executors.foreign import ForeignExecutor
 from hybrid_compute.executors.inline import InlineExecutor
 from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.executors.thread import ThreadExecutor
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
-from hybrid_compute.maps import MapOptions, map_by_submit
+from hybrid_compute.maps import MapOptions, map_by_submit, shortest
 from hybrid_compute.routed import ObservedItem, Observers, Outstanding, RoutedItem
 from hybrid_compute.router import Router, as_policy
 from hybrid_compute.stats import ExecutorStats, Stats
@@ -104,6 +104,7 @@ class HybridExecutor(Executor):
         self._thread = fleet["thread"]
         self._max_workers = self._thread.workers  # the stdlib's name: dask and others read it
         self._ids = itertools.count(1)
+        self._feeders = Feeders()
         self._outstanding = Outstanding()
         self._closed = False
         self._router = Router(self._fleet, chosen)
@@ -150,7 +151,7 @@ class HybridExecutor(Executor):
         try:
             route, fleet = self._router.route(item)
         except (PlacementError, PolicyError) as error:
-            item.reject(error)
+            item.abandon(error)
             return item.future
         if len(route) > 1 or options.retries:
             return self._launch(item, route, fleet)
@@ -204,6 +205,7 @@ class HybridExecutor(Executor):
             ordered=ordered,
             return_exceptions=return_exceptions,
             progress=progress,
+            length=shortest(iterables),
         )
         return self._map(NO_OPTIONS, fn, iterables, options)
 
@@ -214,10 +216,9 @@ class HybridExecutor(Executor):
         iterables: tuple[Iterable[Any], ...],
         mapping: MapOptions,
     ) -> Iterator[T]:
-        if self._closed:
-            raise RuntimeError(_CLOSED)
-        if type(self).submit is not HybridExecutor.submit and said is NO_OPTIONS:
-            return map_by_submit(self.submit, fn, iterables, mapping)  # a subclass sees each call
+        if said is NO_OPTIONS and (self._closed or not self._submits_itself()):
+            # Who overrides submit sees each call; who is closed refuses the first, if any.
+            return map_by_submit(self.submit, fn, iterables, mapping)
         if said is NO_OPTIONS and self._short_way and not isinstance(fn, Task):
             return self._thread._map(fn, iterables, mapping)
         options = said.over(fn.options) if isinstance(fn, Task) else said
@@ -234,6 +235,7 @@ class HybridExecutor(Executor):
                 iterables,
                 mapping,
                 workers=first.workers,
+                feeders=self._feeders,
                 split_crashed=bool(options.idempotent),
             )
         if len(route) == 1 and not options.retries and not self._observed:
@@ -244,6 +246,9 @@ class HybridExecutor(Executor):
             iterables,
             mapping,
         )
+
+    def _submits_itself(self) -> bool:
+        return getattr(self.submit, "__func__", None) is HybridExecutor.submit
 
     def options(
         self,
@@ -307,14 +312,22 @@ class HybridExecutor(Executor):
         """
         self._closed = True
         if cancel_futures:
+            self._feeders.cancel()
             self._close_fleet(wait=False, cancel_futures=True)
+        else:
+            self._feeders.flush()
         if not wait:
             self._outstanding.when_none(partial(self._close_fleet, wait=False))
             return
-        settled = threading.Event()
-        self._outstanding.when_none(settled.set)
-        settled.wait()
+        if not self._called_from_the_pool():
+            settled = threading.Event()
+            self._outstanding.when_none(settled.set)
+            settled.wait()
         self._close_fleet(wait=True)
+
+    def _called_from_the_pool(self) -> bool:
+        # Such a call may belong to an item that is counted, and would wait for itself.
+        return isinstance(self._thread, ThreadExecutor) and self._thread.runs_here()
 
     def _close_fleet(self, *, wait: bool, cancel_futures: bool = False) -> None:
         for each in self._fleet.values():

@@ -27,7 +27,7 @@ import attrs
 
 from hybrid_compute.errors import ConfigurationError
 
-__all__ = ["MapOptions", "Results", "Source", "iterate", "map_by_submit"]
+__all__ = ["MapOptions", "Results", "Source", "iterate", "map_by_submit", "shortest"]
 
 T = TypeVar("T")
 
@@ -73,6 +73,20 @@ class MapOptions:
     ordered: bool = True
     return_exceptions: bool = False
     progress: Any = attrs.field(default=None, converter=_bar)
+    length: int | None = None  # how many calls there will be, where the input tells
+
+    def __attrs_post_init__(self) -> None:
+        if self.length is not None and getattr(self.progress, "total", self) is None:
+            self.progress.total = self.length
+            self.progress.refresh()
+
+
+def shortest(iterables: tuple[Iterable[Any], ...]) -> int | None:
+    """Return how many calls the iterables make, if all of them have a length."""
+    try:
+        return min((len(each) for each in iterables), default=0)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 class Source(Protocol):

@@ -120,7 +120,7 @@ class RoutedItem(WorkItem):
                 executor.execute(self)
             except ExecutorUnavailable as error:
                 if not self._goes_on(error):
-                    self.reject(error)
+                    self.abandon(error)
                     return
                 continue
             if not (blocks and self._again):
@@ -146,6 +146,11 @@ class RoutedItem(WorkItem):
                 self.launch(self._route, self._fleet)
             except RuntimeError:  # shut down meanwhile: what is known stays the outcome
                 self.give_up(error)
+
+    def abandon(self, error: BaseException) -> None:
+        """Deliver that nobody took the item, unless it was cancelled."""
+        if self.start():
+            self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
         """Deliver the failure for good."""
@@ -265,6 +270,11 @@ class ObservedItem(RoutedItem):
         if goes_on:
             self._tell("retried", error)
         return goes_on
+
+    def abandon(self, error: BaseException) -> None:
+        """Deliver that nobody took the item, unless it was cancelled."""
+        if self.start():
+            self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
         """Tell, then deliver the failure."""

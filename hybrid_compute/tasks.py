@@ -157,6 +157,8 @@ def _is_global(obj: object, module: str | None, qualname: str | None) -> bool:
 
 
 def _task_by_value(fn: Callable[P, T], name: str, options: TaskOptions) -> Task[P, T]:
+    if isinstance(fn, Task):
+        return fn  # a bound method is found by its name, and what is found is the declared one
     return Task(fn, name=name, options=options)
 
 

@@ -13,7 +13,7 @@ import attrs
 
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.maps import MapOptions
+from hybrid_compute.maps import MapOptions, shortest
 from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class ExecutorView(Executor):
             ordered=ordered,
             return_exceptions=return_exceptions,
             progress=progress,
+            length=shortest(iterables),
         )
         return self._hybrid._map(self._options, fn, iterables, mapping)
 

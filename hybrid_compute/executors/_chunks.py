@@ -8,15 +8,20 @@ of a message (some 50 us) is paid at one per cent, and a worker is never further
 its next decision. The growth is bounded because the first calls may not be typical of the rest.
 Towards the end chunks shrink, so that all workers finish together.
 
+Since not all is submitted at once, an executor that shuts down must first ask for the rest, or
+calls that `map` has accepted would be lost: that is what `Feeders` is for.
+
 Threads and locks: outcomes arrive on other threads. `_Chunks._lock` guards the input, the number
-of chunks out and the size. One thread at a time submits (`_submitting`); one that finds another
+of chunks out and the size. One thread at a time submits (`_submitter`); one that finds another
 at it leaves the submitting to it, which is what keeps a chunk that fails at once from recursing.
+Only `flush` waits for it, on the lock's condition, and never for itself.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from functools import partial
@@ -24,11 +29,12 @@ from typing import Any, TypeVar
 
 import attrs
 
+from hybrid_compute import _exit
 from hybrid_compute.errors import TaskDecodeError, TaskEncodeError, WorkerCrashed
 from hybrid_compute.executors._batch import Outcome, run_batch
 from hybrid_compute.maps import MapOptions, Results, iterate
 
-__all__ = ["map_in_chunks"]
+__all__ = ["Feeders", "map_in_chunks"]
 
 T = TypeVar("T")
 
@@ -57,18 +63,22 @@ class _Chunks:
         self._workers = workers
         self._fixed = chunksize
         self._split_crashed = split_crashed
-        self._lock = threading.RLock()  # guards all below; re-entrant: finalizers may submit
+        # Guards all below, and tells when a submitter stops; re-entrant: finalizers may submit.
+        self._lock = threading.Condition(threading.RLock())
+        self._flushing = False
         self._size = chunksize or 1
         self._input: list[Any] = []
         self._next = 0
         self._out: dict[int, Future[Outcome]] = {}
         self._lengths: dict[int, int] = {}
         self._numbers = itertools.count()
-        self._submitting = False
+        self._submitter: int | None = None  # the thread that submits at the moment
         self._cancelled = False
         self.results: Results
 
     def feed(self, index: int, call: Any) -> None:
+        with self._lock:
+            self._lengths[index] = len(call)
         self._send(index, call)
 
     def feed_all(self, calls: Iterable[Any]) -> None:
@@ -87,45 +97,69 @@ class _Chunks:
         for future in out:
             future.cancel()
 
+    # For an executor that shuts down.
+
+    def flush(self) -> None:
+        """Submit all that is left, however long the executor's queue gets; then return."""
+        with self._lock:
+            self._flushing = True
+        self._submit_more()
+        with self._lock:
+            me = threading.get_ident()
+            self._lock.wait_for(lambda: self._submitter in (None, me))
+
+    def cancel_rest(self) -> None:
+        """Deliver that all that was not submitted is cancelled."""
+        with self._lock:
+            chunk = self._take(everything=True)
+        if chunk is not None:
+            self._put(chunk[0], _all_failed(chunk[1], CancelledError()))
+
     # Submitting.
 
     def _submit_more(self) -> None:
         with self._lock:
-            if self._submitting:
+            if self._submitter is not None:
                 return  # it looks again before it stops
-            self._submitting = True
+            self._submitter = threading.get_ident()
         try:
             while True:
                 with self._lock:
                     chunk = self._take()
                     if chunk is None:
-                        self._submitting = False
+                        self._stop_submitting()
                         return
                 self._send(*chunk)
         except BaseException:
             with self._lock:
-                self._submitting = False
+                self._stop_submitting()
             raise
 
-    def _take(self) -> tuple[int, list[Any]] | None:
+    def _stop_submitting(self) -> None:
+        self._submitter = None
+        self._lock.notify_all()
+
+    def _take(self, *, everything: bool = False) -> tuple[int, list[Any]] | None:
         left = len(self._input) - self._next
-        bound = self._fixed is None and len(self._out) >= _AHEAD * self._workers
-        if not left or bound:
+        bounded = self._fixed is None and not self._flushing and not everything
+        if not left or (bounded and len(self._out) >= _AHEAD * self._workers):
             return None
         size = self._size
-        if self._fixed is None:
-            size = min(size, max(1, left // (2 * self._workers)))
+        if everything:
+            size = left
+        elif self._fixed is None:
+            share = max(1, left // (2 * self._workers))
+            size = max(size, share) if self._flushing else min(size, share)
         calls = self._input[self._next : self._next + size]
         self._next += len(calls)
         index = next(self._numbers)
+        self._lengths[index] = len(calls)
         if self._next == len(self._input):
             self._input, self._next = [], 0
             self.results.total = index + 1  # before the last chunk can be done
         return index, calls
 
     def _send(self, index: int, calls: list[Any]) -> None:
-        with self._lock:
-            self._lengths[index] = len(calls)
         try:
             future = self._submit(run_batch, self._fn, calls, self._star)
         except RuntimeError as error:  # shut down while the map was being fed from a callback
@@ -172,7 +206,9 @@ class _Chunks:
         if self._fixed is None:
             ideal = int(count * _CHUNK_SECONDS / max(seconds, 1e-9))
             with self._lock:
-                self._size = max(1, min(ideal, self._size * _GROWTH, _LARGEST))
+                # From this chunk's own length: several of one size finish side by side.
+                most = max(self._size, count * _GROWTH)
+                self._size = max(1, min(ideal, most, _LARGEST))
 
     def _put(self, index: int, outcome: Outcome) -> None:
         self.results.put(index, outcome)
@@ -221,6 +257,34 @@ class _Pieces:
             self._deliver(self._whole)
 
 
+class Feeders:
+    """The maps of one executor that have input left to submit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _live: a weak set must not grow while it is walked
+        self._live: weakref.WeakSet[_Chunks] = weakref.WeakSet()
+        _exit.register_feeder(self)
+
+    def add(self, chunks: _Chunks) -> None:
+        """Remember a map for as long as chunks of it are out or its results are read."""
+        with self._lock:
+            self._live.add(chunks)
+
+    def _all(self) -> list[_Chunks]:
+        with self._lock:
+            return list(self._live)
+
+    def flush(self) -> None:
+        """Have all maps submit what they have left: the executor is about to close."""
+        for chunks in self._all():
+            chunks.flush()
+
+    def cancel(self) -> None:
+        """Cancel what all maps have left."""
+        for chunks in self._all():
+            chunks.cancel_rest()
+
+
 def _all_failed(calls: list[Any], error: BaseException) -> Outcome:
     return Outcome([None] * len(calls), dict.fromkeys(range(len(calls)), error), 0.0)
 
@@ -232,6 +296,7 @@ def map_in_chunks(
     options: MapOptions,
     *,
     workers: int,
+    feeders: Feeders,
     split_crashed: bool = False,
 ) -> Iterator[T]:
     """Map `fn` with one `submit(run_batch, fn, calls, star)` for each chunk of calls.
@@ -242,6 +307,7 @@ def map_in_chunks(
         iterables: its arguments.
         options: the keywords of `map`.
         workers: how many chunks can run side by side.
+        feeders: those of the executor, which asks them for the rest when it shuts down.
         split_crashed: the calls are idempotent, so that a chunk whose worker crashed is tried
             again call by call.
 
@@ -272,6 +338,7 @@ def map_in_chunks(
         split_crashed=split_crashed,
     )
     chunks.results = Results(options, chunks.length)
+    feeders.add(chunks)
     return _flatten(iterate(chunks.results, chunks, calls), options.return_exceptions)
 
 

@@ -1,0 +1,384 @@
+"""CallEncoder: pickles calls and remembers the functions that it had to pickle by value.
+
+Owns the memory of one executor for functions without an importable name (of `__main__`, of a
+notebook, lambdas, closures). cloudpickle takes 50-200 us for each; a burst of calls of the same
+one pays it once. Knows how functions are made up; knows no process and no pipe. Worker
+processes do not import this module.
+
+What must never happen is that a stale function is sent. So beside the bytes stands the identity
+of everything that went into them: code, names, defaults, closure cells, attributes,
+annotations, and each global variable that the code names, of the function and of all by-value
+functions and tasks that it refers to. The bytes are used only while every identity is as it
+was, and identity tells enough because nothing else is remembered: the captured things must be
+constants, modules, or functions and classes that can be imported. A function that captures
+anything else (a list, an instance, a class of `__main__`) is pickled anew for every message.
+
+Nothing is kept alive: functions, classes and modules are held by weak references, and the death
+of one voids the entry; only constants and code objects, which refer to nothing of the user's,
+are held. No lock: an entry is complete before it is put into the dict, never changed but for
+plain flags, and two threads that make the same one at a time lose nothing but time.
+
+The worker loads equal bytes once (`_pickling.load_function`), so such a function keeps the
+global variables that it assigns to itself between calls, as one of an imported module does.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import types
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from hybrid_compute._pickling import CANNOT, MAIN, Call, by_value, load_function
+
+__all__ = ["CallEncoder"]
+
+# Beyond these an entry costs more than it saves (memory for a function with huge constants,
+# examining one whose variables change with every call.
+_MAX_BYTES = 1 << 16
+_MAX_CHANGES = 16
+_MAX_NAMES = 512
+
+_ATOMS = frozenset(
+    (bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented))
+)
+# Immutable types of the standard library, by name so that none of them is imported for this.
+_CONSTANTS = frozenset(
+    (
+        ("decimal", "Decimal"),
+        ("fractions", "Fraction"),
+        ("logging", "Logger"),
+        ("pathlib", "PosixPath"),
+        ("pathlib._local", "PosixPath"),
+        ("re", "Pattern"),
+        ("uuid", "UUID"),
+    )
+)
+_ABSENT = object()  # a global variable that is not there; also ends each list of captures
+
+
+class CallEncoder:
+    """Encodes the calls of one executor. Thread-safe; blocks on nothing.
+
+    The module-level functions of `_pickling` give the same bytes without the memory.
+    """
+
+    __slots__ = ("__weakref__", "_forget", "_known", "_names")
+
+    def __init__(self) -> None:
+        self._known: dict[int, _Known] = {}  # by id; an entry goes before its function does
+        self._names: dict[types.CodeType, tuple[str, ...]] = {}
+        myself = weakref.ref(self)  # a strong one would be a cycle through each entry
+
+        def forget(reference: Any) -> None:
+            encoder = myself()
+            if encoder is not None:
+                encoder._known.pop(reference.key, None)
+
+        self._forget = forget
+
+    def encode_call(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        *,
+        name: str,
+    ) -> bytes:
+        """Pickle one call, like `_pickling.encode_call`.
+
+        Raises:
+            TaskEncodeError: a part of it cannot be pickled.
+        """
+        try:
+            if id(fn) not in self._known:
+                try:
+                    data = pickle.dumps((fn, args, kwargs), 5)
+                except CANNOT:
+                    pass
+                else:
+                    if MAIN not in data:
+                        return data
+            sent = self._in_place_of(fn)
+            if sent is fn:
+                return by_value((fn, args, kwargs))
+            return _dumps_with((sent, args, kwargs), sent.mains)
+        except BaseException as error:  # a user's __reduce__ may raise anything
+            from hybrid_compute._blame import explain  # noqa: PLC0415 - only when it fails
+
+            raise explain(fn, args, kwargs, error, name=name) from error
+
+    def encode_calls(self, calls: Sequence[Call]) -> bytes:
+        """Pickle many calls at once, like `_pickling.encode_calls`.
+
+        Raises:
+            BaseException: whatever pickling raised.
+        """
+        if not self._known:
+            try:
+                data = pickle.dumps(calls, 5)
+            except CANNOT:
+                pass
+            else:
+                if MAIN not in data:
+                    return data
+        sent: dict[int, Any] = {}  # each function is checked once a message
+        swapped = []
+        for fn, args, kwargs in calls:
+            key = id(fn)
+            if key not in sent:
+                sent[key] = self._in_place_of(fn)
+            swapped.append((sent[key], args, kwargs))
+        mains = sum(each.mains for each in sent.values() if type(each) is _Sent)
+        return _dumps_with(swapped, mains)
+
+    def _in_place_of(self, fn: Any) -> Any:
+        """Return what stands for a function in a pickle: itself, or its remembered bytes."""
+        known = self._known.get(id(fn))
+        if known is None:
+            if not _is_function(fn) or _importable(fn):
+                return fn
+            known = _Known(weakref.KeyedRef(fn, self._forget, id(fn)))
+        elif known.sent is not None and known.sent.is_current():
+            return known.sent
+        if known.changes <= _MAX_CHANGES:
+            known.sent = self._remember(fn)
+            # A function that was no good once will hardly be later, and looking is not free.
+            known.changes = known.changes + 1 if known.sent else _MAX_CHANGES + 1
+        else:
+            known.sent = None
+        self._known[id(fn)] = known
+        return known.sent or fn
+
+    def _remember(self, fn: Any) -> _Sent | None:
+        import cloudpickle  # noqa: PLC0415 - needed for by_value() in any case
+
+        if cloudpickle.list_registry_pickle_by_value():
+            return None  # "importable" then no longer means "sent by name"
+        with suppress(Exception):  # then it is pickled without us, and that reports what happens
+            sent = self._examine(fn)
+            if sent is not None:
+                # First the identities, then the bytes, then the identities again: a change
+                # made meanwhile by another thread is not missed.
+                sent.data = by_value(fn)
+                sent.mains = sent.data.count(MAIN)
+                if len(sent.data) <= _MAX_BYTES and sent.is_current():
+                    return sent
+        return None
+
+    def _examine(self, fn: Any) -> _Sent | None:
+        """Return all identities that a function consists of; None if they say too little."""
+        sent = _Sent()
+        todo, seen = [fn], {id(fn)}
+        while todo:
+            each = todo.pop()
+            names = self._global_names(each.__code__) if _is_plain(each) else ()
+            captures: list[Any] = []
+            _capture(each, names, captures)
+            sent.parts.append((weakref.ref(each), names))
+            sent.ids += map(id, captures)
+            for value in captures:
+                if value is _ABSENT or _is_constant(value):
+                    sent.kept.append(value)
+                elif _is_module(value):
+                    sent.kept.append(weakref.ref(value, sent.lost.append))
+                    if hasattr(value, "__path__"):
+                        sent.absent |= _absent_submodules(value.__name__, each)
+                elif isinstance(value, _NAMED) and _importable(value):
+                    sent.kept.append(weakref.ref(value, sent.lost.append))
+                elif _is_function(value):
+                    sent.kept.append(weakref.ref(value, sent.lost.append))
+                    if id(value) not in seen:
+                        seen.add(id(value))
+                        todo.append(value)
+                else:
+                    return None
+        return sent
+
+    def _global_names(self, code: types.CodeType) -> tuple[str, ...]:
+        names = self._names.get(code)
+        if names is None:
+            if len(self._names) > _MAX_NAMES:
+                self._names.clear()
+            names = self._names[code] = tuple(sorted(_find_global_names(code)))
+        return names
+
+
+def _dumps_with(calls: object, mains: int) -> bytes:
+    # As `_pickling.dumps`, but the functions' own bytes may name __main__; nothing else may.
+    try:
+        data = pickle.dumps(calls, 5)
+    except CANNOT:
+        pass
+    else:
+        if data.count(MAIN) == mains:
+            return data
+    return by_value(calls)
+
+
+class _Known:
+    """What is known of one function: its entry, if any, and how often that was made anew."""
+
+    __slots__ = ("changes", "reference", "sent")
+
+    def __init__(self, reference: weakref.KeyedRef[int, Any]) -> None:
+        self.reference = reference  # kept for its callback, which removes this object
+        self.sent: _Sent | None = None
+        self.changes = 0
+
+
+class _Sent:
+    """A function's bytes, and what it consisted of when they were made.
+
+    Attributes:
+        data: the pickled function.
+        mains: how often `__main__` stands in these bytes, rightly.
+        parts: the function and all by-value functions and tasks that it refers to, weakly, each
+            with the global names in its code.
+        ids: identities of everything that `_capture` finds in the parts.
+        kept: the things themselves, or weak references; so no identity is reused unseen.
+        lost: not empty once one of the weakly held things is gone.
+        absent: modules whose import would change the bytes, since cloudpickle adds those
+            submodules that are loaded and that the code seems to use.
+    """
+
+    __slots__ = ("absent", "data", "ids", "kept", "lost", "mains", "parts")
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.mains = 0
+        self.parts: list[tuple[weakref.ref[Any], tuple[str, ...]]] = []
+        self.ids: list[int] = []
+        self.kept: list[Any] = []
+        self.lost: list[Any] = []
+        self.absent: set[str] = set()
+
+    def is_current(self) -> bool:
+        captures: list[Any] = []
+        for reference, names in self.parts:
+            each = reference()
+            if each is None:
+                return False
+            _capture(each, names, captures)
+        return (
+            not self.lost
+            and list(map(id, captures)) == self.ids
+            and (not self.absent or sys.modules.keys().isdisjoint(self.absent))
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_function, (self.data,)
+
+
+def _capture(fn: Any, names: tuple[str, ...], into: list[Any]) -> None:
+    """Append all that pickling a function or task by value looks at. Runs for each message."""
+    if type(fn) is not types.FunctionType:  # a Task; compared in place, as this runs often
+        into += (fn.fn, fn.name, fn.options)
+        return
+    into += (fn.__code__, fn.__name__, fn.__qualname__, fn.__module__, fn.__doc__)
+    if names:
+        find = fn.__globals__.get
+        into += [find(name, _ABSENT) for name in names]
+    if fn.__closure__ is not None:
+        for cell in fn.__closure__:
+            try:
+                into.append(cell.cell_contents)
+            except ValueError:  # not assigned yet
+                into.append(_ABSENT)
+    if fn.__defaults__ is not None:
+        into += fn.__defaults__
+        into.append(_ABSENT)
+    for mapping in (fn.__kwdefaults__, fn.__annotations__, fn.__dict__):
+        if mapping:
+            into += mapping
+            into += mapping.values()
+        into.append(_ABSENT)
+
+
+_NAMED = (type, types.FunctionType, types.BuiltinFunctionType)
+
+
+def _is_plain(value: object) -> bool:
+    return type(value) is types.FunctionType
+
+
+def _is_function(value: object) -> bool:
+    return type(value) is types.FunctionType or _is_ours(value, "Task")
+
+
+def _is_ours(value: object, name: str) -> bool:
+    # By name: the class need not be imported by those who never use it.
+    return type(value).__name__ == name and type(value).__module__ == "hybrid_compute.tasks"
+
+
+def _is_module(value: object) -> bool:
+    return (
+        type(value) is types.ModuleType
+        and value.__name__ != "__main__"
+        and sys.modules.get(value.__name__) is value
+    )
+
+
+def _is_constant(value: object) -> bool:
+    kind = type(value)
+    if kind in _ATOMS or kind is types.CodeType or _is_ours(value, "TaskOptions"):
+        return True
+    if kind is tuple or kind is frozenset:
+        return all(map(_is_constant, value))  # type: ignore[call-overload]  # it is a collection
+    if kind is types.GenericAlias or kind is types.UnionType or kind.__module__ == "typing":
+        # An annotation like list[int] | None. A type variable has no __args__, but a bound.
+        arguments = getattr(value, "__args__", None)
+        origin = getattr(value, "__origin__", int)
+        return arguments is not None and all(map(_is_type_part, (origin, *arguments)))
+    return (kind.__module__, kind.__qualname__) in _CONSTANTS
+
+
+def _is_type_part(value: Any) -> bool:
+    if isinstance(value, type):
+        return value is type(None) or _importable(value)
+    return _is_constant(value) or type(value).__qualname__ == "_SpecialForm"
+
+
+def _importable(value: Any) -> bool:
+    """Tell whether pickle saves it as a name that another process can import."""
+    module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(path, str) or module == "__main__":
+        return False
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found is value
+
+
+def _find_global_names(code: types.CodeType) -> set[str]:
+    import dis  # noqa: PLC0415 - cloudpickle has imported it by now
+
+    # All instructions on global variables that there are; cloudpickle looks at three of them.
+    names = {i.argval for i in dis.get_instructions(code) if "GLOBAL" in i.opname}
+    for constant in code.co_consts:
+        if type(constant) is types.CodeType:
+            names |= _find_global_names(constant)
+    return names
+
+
+def _absent_submodules(package: str, fn: types.FunctionType) -> set[str]:
+    words, found, todo = _all_names(fn.__code__), set(), [package]
+    for parent in todo:  # grows
+        for word in words:
+            name = f"{parent}.{word}"
+            if name not in sys.modules:
+                found.add(name)
+            elif name not in todo:
+                todo.append(name)
+    return found
+
+
+def _all_names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if type(constant) is types.CodeType:
+            names |= _all_names(constant)
+    return names
