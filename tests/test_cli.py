@@ -1,0 +1,158 @@
+"""The command line: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*args, code="", **env):
+    """Run the command in a process of its own, as a shell does."""
+    start = ["-c", code] if code else ["-m", "hybrid_compute.cli"]
+    return subprocess.run(
+        [sys.executable, *start, *map(str, args)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for number in range(6):
+        (tmp_path / f"m{number}.py").write_text("def f(x):\n    return x\n" * (number + 1))
+    (tmp_path / "broken.py").write_text("def (:\n")
+    return tmp_path
+
+
+def test_the_demo_prints_a_table_of_what_ran_where(tree):
+    done = run("demo", tree)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = dict(re.findall(r"^(\w+)  +(.*)$", done.stdout, re.MULTILINE))
+    assert list(rows) == ["task", "start", "read", "pack", "measure", "classify", "all"]
+    assert {rows[name].split()[0] for name in ("read", "pack", "measure", "classify")} == {"7"}
+    assert len(re.findall(r"\d+\.\d+ m?s", rows["all"])) == 3
+    assert re.findall(r"(\w+) alone: [\d.]+ times the time of HybridExecutor", done.stdout) == [
+        "ThreadPoolExecutor",
+        "ProcessPoolExecutor",
+    ]
+    assert "equal results in all three" in done.stdout
+    assert "1 file not measurable: 1 SyntaxError." in done.stdout
+
+
+def test_the_output_is_plain_text_when_it_is_not_a_terminal(tree):
+    done = run("demo", "--no-compare", tree)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= max(100, len(str(tree)) + 40)
+
+
+def test_the_output_is_ascii_where_the_terminal_knows_nothing_else(tree):
+    done = run("demo", "--no-compare", tree, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout.isascii()) == (0, True)
+
+
+def test_a_narrow_window_cuts_no_figures(tree):
+    assert "…" not in run("demo", "--no-compare", tree, COLUMNS="30").stdout
+
+
+def test_the_demo_tells_how_many_files_a_limit_left_out(tree):
+    done = run("demo", "--no-compare", "--limit", 2, tree)
+    assert "2 Python files" in done.stdout
+    assert "5 of 7 left out" in done.stdout
+
+
+def test_a_limit_of_0_takes_all_files(tree):
+    done = run("demo", "--no-compare", "--limit", 0, tree)
+    assert "7 Python files" in done.stdout
+    assert "left out" not in done.stdout
+
+
+def test_json_is_the_only_thing_on_stdout(tree):
+    done = run("demo", "--json", "--workers", 1, "--processes", 2, tree)
+    report = json.loads(done.stdout)
+    assert (report["workers"], report["processes"], report["equal"]) == (1, 2, True)
+    assert set(report["seconds"]) == {
+        "HybridExecutor",
+        "ThreadPoolExecutor",
+        "ProcessPoolExecutor",
+    }
+    assert report["sample"]["files"] == 7
+    measured = [row for row in report["rows"] if row["task"] == "measure"]
+    assert [(row["thread"], row["process"]) for row in measured] == [(0, 7), (7, 0), (0, 7)]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("nowhere", "does not exist"), ("empty", "no readable Python file")]
+)
+def test_a_path_without_python_files_ends_with_status_1_and_one_line(tmp_path, path, words):
+    (tmp_path / "empty").mkdir()
+    done = run("demo", tmp_path / path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"Error: .*{words}.*\n", done.stderr)
+
+
+@pytest.mark.parametrize("option", ["--workers", "--processes", "--limit"])
+@pytest.mark.parametrize("value", ["-1", "many"])
+def test_a_wrong_number_ends_with_status_2(tree, option, value):
+    done = run("demo", option, value, tree)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"'{option}'" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_a_missing_extra_ends_with_status_2_and_one_line_that_names_it(missing):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; from hybrid_compute.cli import main; main()"
+    )
+    done = run(code=code)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"hybrid-compute: the command line needs {missing}: pip install 'hybrid-compute[cli]'\n"
+    )
+
+
+def test_another_import_error_is_not_taken_for_a_missing_extra():
+    code = (
+        "import sys; sys.modules['hybrid_compute.demo'] = None\n"
+        "from hybrid_compute.cli import main; main()"
+    )
+    done = run(code=code)
+    assert done.returncode == 1
+    assert "hybrid_compute.demo" in done.stderr.splitlines()[-1]
+
+
+def test_help_explains_the_demo():
+    done = run("demo", "--help")
+    assert done.returncode == 0
+    assert "standard library" in done.stdout
+
+
+def test_a_terminal_shows_a_progress_bar_that_is_gone_at_the_end(tree):
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "wb") as its_end:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "hybrid_compute.cli", "demo", "--no-compare", str(tree)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+            stdout=subprocess.DEVNULL,
+            stderr=its_end,
+        )
+        its_end.close()
+        shown = b""
+        with suppress(OSError):  # what reading gives when the other end is closed
+            while part := terminal.read(4096):
+                shown += part
+        assert started.wait(100) == 0
+    assert b"100%" in shown
+    assert shown.rstrip().endswith(b"\x1b[2K")  # the line is cleared
