@@ -1,0 +1,275 @@
+"""The measuring bench: cases, fresh interpreters, statistics and reStructuredText tables.
+
+A case is one workload with several adapters, which do the same work with different libraries.
+Each adapter runs in a fresh interpreter, once a round, and rounds alternate their order (A B C,
+C B A), so that neither a warm allocator nor a machine that grows slower favours anyone. Only
+ratios within one run mean something; times change with the machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+__all__ = [
+    "Adapter",
+    "Case",
+    "Outcome",
+    "machine",
+    "peak_rss_bytes",
+    "rss_bytes",
+    "rst_table",
+    "run_case",
+    "table_of",
+]
+
+_ROOT = Path(__file__).resolve().parent.parent
+_LIMIT_SECONDS = 60.0  # for one run of one adapter: a library that hangs must not stop the rest
+
+
+@attrs.frozen
+class Adapter:
+    """How one library does the work of a case.
+
+    Attributes:
+        name: what the table calls it.
+        measure: does the work for a size and returns the figure, in the case's unit. Runs in a
+            fresh interpreter, so that it may import and start what it likes.
+        needs: the module that it needs; the table says so if it is not installed.
+        share: the part of the size that it gets. Slow libraries do less of the same work, and
+            the figure is per task.
+    """
+
+    name: str
+    measure: Callable[[int], float]
+    needs: str = "concurrent.futures"
+    share: float = 1.0
+
+
+@attrs.frozen(kw_only=True)
+class Case:
+    """One workload, measured with several libraries. Less is better, always.
+
+    Attributes:
+        name: the row of `benchmarks._targets` that it measures.
+        unit: of the figures.
+        adapters: who does the work.
+        size: how much work; `quick_size` for a short run.
+        rounds: how many fresh interpreters each adapter gets; `quick_rounds` for a short run.
+        note: one sentence below the table.
+    """
+
+    name: str
+    unit: str
+    adapters: tuple[Adapter, ...]
+    size: int
+    quick_size: int
+    rounds: int = 5
+    quick_rounds: int = 3
+    note: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What the rounds of one case gave.
+
+    Attributes:
+        case: the case.
+        figures: for each adapter its figures, one a round; None for a round that failed.
+        problems: why an adapter has no figures.
+    """
+
+    case: Case
+    figures: Mapping[str, Sequence[float | None]]
+    problems: Mapping[str, str]
+
+    def median(self, adapter: str) -> float | None:
+        """Return the median of an adapter's figures, or None if it has none."""
+        found = self.values(adapter)
+        return statistics.median(found) if found else None
+
+    def values(self, adapter: str) -> list[float]:
+        """Return the figures of the rounds that worked."""
+        return [each for each in self.figures.get(adapter, ()) if each is not None]
+
+    def pairs(self, adapter: str, other: str) -> list[tuple[float, float]]:
+        """Return both adapters' figures, round by round: those taken closest in time."""
+        both = zip(self.figures.get(adapter, ()), self.figures.get(other, ()), strict=False)
+        return [(a, b) for a, b in both if a is not None and b is not None]
+
+
+def run_case(
+    module: str, index: int, case: Case, *, quick: bool, say: Callable[[str], None]
+) -> Outcome:
+    """Measure one case: all its adapters, interleaved, each in fresh interpreters.
+
+    Args:
+        module: the name of the module in this package that holds the case.
+        index: where it stands in the module's CASES.
+        case: the case.
+        quick: a short run, for a look.
+        say: called with a line of progress.
+    """
+    figures: dict[str, list[float | None]] = {}
+    problems: dict[str, str] = {}
+    for adapter in case.adapters:
+        if importlib.util.find_spec(adapter.needs) is None:
+            problems[adapter.name] = f"{adapter.needs} is not installed"
+        else:
+            figures[adapter.name] = []
+    size = case.quick_size if quick else case.size
+    rounds = case.quick_rounds if quick else case.rounds
+    for number in range(rounds):
+        say(f"{case.name}, round {number + 1} of {rounds}")
+        for adapter in case.adapters if number % 2 == 0 else case.adapters[::-1]:
+            if adapter.name in problems:
+                continue
+            try:
+                figure = _in_fresh_interpreter(module, index, adapter, size)
+            except _NoFigureError as error:
+                problems[adapter.name] = str(error)
+                figures[adapter.name].append(None)
+            else:
+                figures[adapter.name].append(figure)
+    return Outcome(case=case, figures=figures, problems=problems)
+
+
+class _NoFigureError(Exception):
+    """One run of one adapter gave no figure."""
+
+
+def _in_fresh_interpreter(module: str, index: int, adapter: Adapter, size: int) -> float:
+    share = max(1, round(size * adapter.share))
+    call = [sys.executable, "-m", "benchmarks._child", module, str(index), adapter.name, str(share)]
+    try:
+        done = subprocess.run(
+            call,
+            env={**os.environ, "PYTHONPATH": _python_path()},
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _NoFigureError(f"no result within {_LIMIT_SECONDS:.0f} s") from None
+    lines = done.stdout.split("\n")
+    try:
+        return float(json.loads(lines[-2]))
+    except (IndexError, ValueError, TypeError):
+        wrong = done.stderr.strip().split("\n")[-1] or f"exit code {done.returncode}"
+        wrong = wrong.replace(f"{_ROOT}{os.sep}", "")  # tables are published
+        raise _NoFigureError(f"failed: {wrong}") from None
+
+
+def _python_path() -> str:
+    # Workers that import the benchmarks' functions must find this package, whatever the
+    # directory that the run was started from.
+    given = os.environ.get("PYTHONPATH")
+    return f"{_ROOT}{os.pathsep}{given}" if given else str(_ROOT)
+
+
+# Tables.
+
+
+def rst_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a simple reStructuredText table; numbers are set to the right."""
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    rule = "  ".join("=" * width for width in widths)
+    shown = [
+        "  ".join(
+            cell.rjust(width) if column and _is_number(cell) else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([rule, shown[0], rule, *shown[1:], rule])
+
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or (cell[:1] in "+-" and cell[1:2].isdigit())
+
+
+def short(figure: float) -> str:
+    """Return a number with three digits that mean something."""
+    if abs(figure) >= 100:
+        return f"{figure:,.0f}"
+    return f"{figure:.3g}" if abs(figure) >= 0.001 else f"{figure:.1g}"
+
+
+def table_of(outcome: Outcome, ours: Sequence[str]) -> str:
+    """Return the table of one case: medians, spread, and each one's median over that of ours."""
+    mine = [name for name in ours if outcome.median(name)]
+    head = ["adapter", f"median, {outcome.case.unit}", "min", "max", "rounds"]
+    head += [f"/ {name}" for name in mine]
+    rows = []
+    for adapter in outcome.case.adapters:
+        values = outcome.values(adapter.name)
+        if not values:
+            rows.append([adapter.name, *["-"] * (len(head) - 1)])
+            continue
+        median = statistics.median(values)
+        row = [adapter.name, short(median), short(min(values)), short(max(values))]
+        row.append(str(len(values)))
+        row += [short(median / (outcome.median(name) or 1.0)) for name in mine]
+        rows.append(row)
+    blocks = [rst_table(head, rows), outcome.case.note]
+    blocks += [f"{name}: {problem}" for name, problem in outcome.problems.items()]
+    return "\n\n".join(block for block in blocks if block)
+
+
+# The machine.
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to judge the figures."""
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return {
+        "CPU": _cpu_model(),
+        "usable cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}"
+        + ("" if gil else ", free-threaded"),
+        "load before": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n")
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def rss_bytes() -> int:
+    """Return the resident memory of this process."""
+    return _status("VmRSS")
+
+
+def peak_rss_bytes() -> int:
+    """Return the most resident memory that this process has had.
+
+    Not `ru_maxrss`: that one starts, in a new program, with the peak of whoever started it.
+    """
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().split("\n"):
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {key}: memory is measured on Linux only")

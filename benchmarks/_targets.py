@@ -1,0 +1,138 @@
+"""What each row is to reach: the one table of "must" and "goal".
+
+A target compares one of our executors with one adapter of the same case, in one run. None stands
+where a row has only one of the two.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import attrs
+
+from benchmarks._harness import Outcome, rst_table, short
+
+__all__ = ["OURS", "TARGETS", "Target", "table_of_targets"]
+
+OURS = ("HybridExecutor", "ThreadExecutor", "ProcessExecutor", "hybrid_compute")
+
+TPE = "ThreadPoolExecutor"
+PPE = "ProcessPoolExecutor (fork)"
+PPE_SERVER = "ProcessPoolExecutor (forkserver)"
+COPIES = "two plain copies"
+POOL = "multiprocessing.Pool"
+
+
+@attrs.frozen
+class Target:
+    """One figure of ours against one of theirs.
+
+    Attributes:
+        case: the name of the case.
+        ours: our adapter.
+        theirs: the other one.
+        kind: "faster" is theirs / ours, at least; "of" is ours / theirs, at most; "more" is
+            ours - theirs, in the case's unit, at most; "alone" is ours, at most.
+        must: what it has to reach; None if it only has a goal.
+        goal: what it is meant to reach; None if it only has a must.
+    """
+
+    case: str
+    ours: str
+    theirs: str
+    kind: str
+    must: float | None
+    goal: float | None
+
+    def value(self, ours: float, theirs: float) -> float:
+        """Return the figure that is held against `must` and `goal`."""
+        if self.kind == "faster":
+            return theirs / ours
+        if self.kind == "of":
+            return ours / theirs
+        return ours - theirs if self.kind == "more" else ours
+
+    def reached(self, value: float) -> str:
+        """Say which of the two a value reaches."""
+        sign = 1 if self.kind == "faster" else -1
+        for word, bound in (("goal", self.goal), ("must", self.must)):
+            if bound is not None and sign * value >= sign * bound:
+                return word
+        return "NO" if self.must is not None else "not the goal"
+
+    def words(self, value: float) -> str:
+        """Return a value as the table shows it."""
+        if self.kind in ("faster", "of"):
+            return f"{short(value)}x"
+        return f"{value:+.3g}" if self.kind == "more" else short(value)
+
+    def bound(self, value: float | None) -> str:
+        """Return `must` or `goal` as the table shows it."""
+        if value is None:
+            return "-"
+        return (">= " if self.kind == "faster" else "<= ") + self.words(value)
+
+
+def _thread(ours: str) -> tuple[Target, ...]:
+    return (
+        Target("thread: submit 50k no-ops and collect", ours, TPE, "faster", 3, 6),
+        Target("thread: map 50k", ours, TPE, "faster", 15, 50),
+        Target("thread: one outstanding, p50", ours, TPE, "of", 1.1, 1.0),
+        Target("memory: per pending item, traced", ours, TPE, "of", 1 / 3, None),
+        Target("memory: per pending item, resident", ours, TPE, "of", 1 / 3, None),
+        Target("start: construct to first result, thread", ours, TPE, "more", 2, 0),
+    )
+
+
+TARGETS = (
+    *_thread("HybridExecutor"),
+    *_thread("ThreadExecutor"),
+    Target("thread: one outstanding, p50", "HybridExecutor, task inline", TPE, "of", None, 0.1),
+    Target("inline: submit and result, p50", "HybridExecutor", "bare Future", "of", 1.0, 0.7),
+    Target("process: submit 20k tiny", "ProcessExecutor", PPE, "faster", 10, 30),
+    Target("process: submit 20k tiny", "ProcessExecutor", POOL, "faster", 3, 8),
+    Target("process: map 200k tiny", "ProcessExecutor", PPE, "faster", 200, 700),
+    Target("process: map 200k tiny", "ProcessExecutor", POOL, "faster", 0.8, 1.2),
+    Target("process: one outstanding, p50", "ProcessExecutor", PPE, "of", 0.6, 0.4),
+    Target("process: 100 MB array there and back", "ProcessExecutor", PPE, "faster", 4, 10),
+    Target(
+        "process: 100 MB array there and back",
+        "ProcessExecutor",
+        "two plain copies",
+        "of",
+        5.0,
+        2.2,
+    ),
+    Target("process: parent memory during the echo", "ProcessExecutor", PPE, "of", 1.0, None),
+    Target("process: parent memory during the echo", "ProcessExecutor", "", "alone", None, 1.0),
+    Target("process: construct to first result", "ProcessExecutor", PPE_SERVER, "of", 1.0, 0.7),
+    Target("start: import", "hybrid_compute", "concurrent.futures.process", "more", 30, 10),
+    # Nothing is to be left. A block a call would be a leak; a thousand blocks in all are not.
+    Target("memory: left by a million dropped futures", "HybridExecutor", "", "alone", 1e-3, None),
+    Target("memory: left by a million dropped futures", "ThreadExecutor", "", "alone", 1e-3, None),
+    Target("memory: 100k pending items of 1 kB", "ProcessExecutor", "", "alone", 2.0, None),
+)
+
+
+def table_of_targets(outcomes: dict[str, Outcome]) -> str:
+    """Return one line for each target whose case was measured."""
+    rows = []
+    for target in TARGETS:
+        outcome = outcomes.get(target.case)
+        if outcome is None:
+            continue
+        rival = target.theirs or target.ours
+        pairs = outcome.pairs(target.ours, rival)
+        row = [target.case, target.ours, target.theirs or "-"]
+        if not pairs:
+            row += ["not measured", "", target.bound(target.must), target.bound(target.goal), ""]
+        else:
+            ours = statistics.median(a for a, _ in pairs)
+            theirs = statistics.median(b for _, b in pairs)
+            value = target.value(ours, theirs)
+            each = [target.value(a, b) for a, b in pairs]
+            row += [target.words(value), f"{target.words(min(each))} to {target.words(max(each))}"]
+            row += [target.bound(target.must), target.bound(target.goal), target.reached(value)]
+        rows.append(row)
+    head = ["row", "ours", "against", "ratio", "each round", "must", "goal", "reached"]
+    return rst_table(head, rows)

@@ -1,0 +1,160 @@
+"""What the workers' answers mean: futures to settle, items to take back, times to learn from.
+
+Owns nothing but the rules; part of the reader thread (see `_reader`), and under the same lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybrid_compute import _pickling
+from hybrid_compute.errors import ResultDecodeError, TaskDecodeError
+from hybrid_compute.executors._crew import Worker
+from hybrid_compute.executors._dispatch import Pool, settle
+from hybrid_compute.executors._estimates import key_of
+from hybrid_compute.executors._frames import (
+    END,
+    ERROR,
+    LIMIT,
+    NO_LIMIT,
+    READY,
+    RETURNED,
+    STARTED,
+    UNDECODABLE,
+    UNFIT,
+    VALUE,
+)
+from hybrid_compute.items import WorkItem
+
+__all__ = ["LATE", "Answers"]
+
+LATE = 0.005  # a message should have been ended by then: its calls were expected to take 2 ms
+_TICK = 0.001  # see `overdue`
+
+
+class Answers:
+    """The answers to one pool. All methods run on the reader thread."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def deliver(self, worker: Worker) -> bool:
+        """Deliver all answers that are here; return whether a message has ended."""
+        items, loads, ended = worker.items, _pickling.loads, False
+        item: Any
+        for kind, number, body in worker.inbox:
+            if kind == VALUE:
+                worker.number += 1
+                item = items.popleft()
+                try:
+                    value = loads(body)
+                except BaseException as error:
+                    settle(item.fail, _undecodable(item, error))
+                else:
+                    settle(item.succeed, value)
+                item = value = None  # they are the future's now, and we may wait for long
+            elif kind == END:
+                self._on_end(worker, number)
+                ended = True
+            elif kind == ERROR:
+                worker.number += 1
+                settle(items.popleft().fail, _pickling.decode_error(bytes(body)))
+            elif kind == READY:
+                worker.ready = True
+                self._pool.failures = 0.0
+            elif kind == UNFIT:
+                worker.unfit = _pickling.decode_error(bytes(body))
+            elif kind == UNDECODABLE:
+                self._on_undecodable(worker, bytes(body))
+            elif kind == RETURNED:
+                self._on_returned(worker)
+        return ended
+
+    def _on_end(self, worker: Worker, nanoseconds: int) -> None:
+        pool = self._pool
+        with pool.lock:
+            message = worker.messages.popleft()
+            if message.key is not None and nanoseconds:
+                pool.estimates.learn(message.key, nanoseconds * 1e-9 / message.count)
+            if worker.revoked and not worker.messages:
+                worker.words[LIMIT] = NO_LIMIT  # it waits for a message, and looks at none
+                worker.revoked = False
+                worker.watched = None
+
+    def _on_undecodable(self, worker: Worker, body: bytes) -> None:
+        first = self._rest_of_message(worker)
+        worker.messages[0].key = None  # its time says nothing
+        if len(first) > 1:
+            with self._pool.lock:
+                self._pool.alone.extend(first)
+            return
+        for item in first:
+            cause = _pickling.decode_error(body)
+            error = TaskDecodeError(
+                f"a worker process cannot unpickle task {item.name!r} or its arguments: "
+                f"{type(cause).__name__}: {_pickling._text(cause)}. Is all that they need "
+                "importable there?"
+            )
+            error.__cause__ = cause
+            settle(item.fail, error)
+
+    def _on_returned(self, worker: Worker) -> None:
+        worker.messages[0].key = None
+        with self._pool.lock:
+            self._pool.again.extendleft(reversed(self._rest_of_message(worker)))
+
+    def _rest_of_message(self, worker: Worker) -> list[WorkItem]:
+        count = min(worker.messages[0].end - worker.number, len(worker.items))
+        worker.number += count
+        return [worker.items.popleft() for _ in range(count)]
+
+    def overdue(self, worker: Worker, now: float) -> float | None:
+        """Help the items that sit in a worker which takes long; return when to look again.
+
+        Two steps, a tick apart. First: note the call that runs, and forbid (LIMIT) all behind
+        it. Then: if the same call still runs, those behind it are ours again, and the answers
+        before it are read from the journal.
+
+        It is safe because each side writes before it reads: the worker STARTED, then LIMIT; we
+        LIMIT, then STARTED. If at our second look the worker has not begun the next call, it
+        will see LIMIT before it does. That holds only if the writes are visible by then; a
+        processor delays its own for nanoseconds, and the tick is a millisecond. The same goes
+        for the answers: they were complete before the call began. If the worker has moved on
+        instead, it has either seen LIMIT, and says RETURNED, or is one call further, and we
+        begin anew; that raises LIMIT, which takes nothing back from it.
+        """
+        pool, words = self._pool, worker.words
+        started = words[STARTED]
+        if started < worker.number:
+            worker.watched = None
+            return now + 2 * LATE  # it unpickles, or what it has answered is on its way
+        if worker.watched != started:
+            worker.watched = started
+            if pool.size > 1:
+                with pool.lock:
+                    worker.revoked = True
+                words[LIMIT] = started + 1
+            return now + _TICK
+        answers = worker.journal.unsent(worker.inbox.received)
+        if words[STARTED] != started:
+            return now + LATE
+        worker.inbox.inject(answers)
+        self.deliver(worker)
+        if worker.number != started:
+            return now + _TICK  # some are still in the socket: first things first
+        if worker.revoked:
+            with pool.lock:
+                late = [worker.items.pop() for _ in range(len(worker.items) - 1)]
+                pool.again.extendleft(late)
+                pool.estimates.learn(key_of(worker.items[0].fn), LATE)
+                pool.wake()
+        return None
+
+
+def _undecodable(item: WorkItem, cause: BaseException) -> ResultDecodeError:
+    error = ResultDecodeError(
+        f"task {item.name!r} was done, but its result cannot be unpickled here: "
+        f"{type(cause).__name__}: {_pickling._text(cause)}"
+    )
+    error.__cause__ = cause
+    return error

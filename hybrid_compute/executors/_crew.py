@@ -1,0 +1,321 @@
+"""The caller's handles of its child processes: one `Spawner`, and a `Worker` for each worker.
+
+Owns sockets, journals, process ids and their end; knows of work only that a worker has items
+sent to it, in order. No locks and no threads: who may touch what, and when, stands in
+`_dispatch`, which is the only user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from hybrid_compute.executors._frames import (
+    CALLS,
+    HEADER,
+    JOURNAL_BYTES,
+    LIMIT,
+    NO_LIMIT,
+    REPORT,
+    REQUEST,
+    SETUP,
+    Inbox,
+    Journal,
+)
+from hybrid_compute.items import WorkItem
+
+__all__ = ["Message", "Spawner", "Worker", "setup_body"]
+
+_GRACE = 5.0  # seconds; it takes a millisecond
+_BOOT = __file__.rpartition("/")[0] + "/_boot.py"
+
+
+def setup_body(initializer: bytes) -> bytes:
+    """Return what a new worker must know: where its caller stands at this moment.
+
+    Args:
+        initializer: a call from `encode_call`; b"" for none.
+    """
+    try:
+        here = os.getcwd()  # noqa: PTH109 - a plain string is what travels
+    except OSError:  # it was removed; the spawner is where we are
+        here = ""
+    argv = getattr(sys, "argv", ())  # an embedded interpreter has none
+    # Managers of multiprocessing know their own by it.
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
+    return marshal.dumps(
+        (list(map(str, sys.path)), dict(os.environb), here, list(map(str, argv)), key, initializer)
+    )
+
+
+class Spawner:
+    """The process that forks the workers. Used by one thread, that which made it.
+
+    Attributes:
+        control: our end of its socket, non-blocking; also what a selector looks at.
+    """
+
+    def __init__(self) -> None:
+        """Start it.
+
+        Raises:
+            OSError: there is no interpreter to start, or no process or descriptor left.
+        """
+        if not sys.executable:
+            raise FileNotFoundError(
+                "sys.executable is empty, so that no worker process can be started; set it to "
+                "the path of a Python interpreter"
+            )
+        self.control, theirs = socket.socketpair()
+        life_read, self._life = os.pipe()
+        self._rest = b""
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
+                [
+                    sys.executable,
+                    *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+                    _BOOT,
+                    str(theirs.fileno()),
+                    str(life_read),
+                ],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), life_read),
+                process_group=0,
+            )
+        except BaseException:
+            self.control.close()
+            os.close(self._life)
+            raise
+        finally:
+            theirs.close()
+            os.close(life_read)
+        self.control.setblocking(False)
+
+    def fork(self, serial: int, fds: list[int]) -> None:
+        """Have a worker forked that gets these descriptors. Does not wait for it.
+
+        Raises:
+            BlockingIOError: not now, there are too many requests already.
+            OSError: the spawner is dead.
+        """
+        socket.send_fds(self.control, [REQUEST.pack(serial)], fds)
+
+    def reports(self) -> Iterator[tuple[int, int, int]]:
+        """Receive once: serial, pid and status of workers, see `_frames.REPORT`.
+
+        Raises:
+            BlockingIOError: there is none.
+            EOFError: the spawner is dead.
+        """
+        try:
+            data = self.control.recv(REPORT.size * 256)
+        except BlockingIOError:
+            raise
+        except OSError:
+            data = b""
+        if not data:
+            raise EOFError
+        data = self._rest + data
+        whole = len(data) - len(data) % REPORT.size
+        self._rest = data[whole:]
+        return REPORT.iter_unpack(data[:whole])
+
+    def end(self) -> None:
+        """End it, and with it all workers that are left; wait until it is gone."""
+        self.control.close()
+        try:
+            self.process.wait(_GRACE)
+        except subprocess.TimeoutExpired:  # somebody has stopped it
+            self.process.kill()
+            self.process.wait()
+        os.close(self._life)  # only now: it would kill the group
+
+    def forget(self) -> None:
+        """Close our descriptors in a forked child; the spawner is the parent's."""
+        self.control.close()
+        os.close(self._life)
+        self.process.returncode = 0  # nobody's child here: there is nothing to wait for
+
+
+class Message:
+    """A message on its way: the number behind its last call, and what to learn from its time."""
+
+    __slots__ = ("count", "end", "key")
+
+    def __init__(self, end: int, count: int, key: Any) -> None:
+        self.end = end
+        self.count = count
+        self.key = key
+
+
+class Worker:
+    """One worker process, as its caller sees it.
+
+    Attributes:
+        serial: names it towards the spawner.
+        sock: our end of its socket, non-blocking.
+        inbox: cuts its answers into frames.
+        words: those of its journal.
+        items: sent and not answered, in order; the first has the number `number`.
+        next_number: that of the next call to be sent.
+        messages: sent and not ended, in order.
+        sending: some thread takes items for it and sends them; no other may meanwhile.
+        revoked: LIMIT is set: it gets nothing new before it has ended all its messages.
+        dead: it takes nothing more; who sends finds out when it is done.
+        ready: its initializer has run.
+        lost: its end of the socket is closed.
+        home: the spawner that has forked it.
+        unfit: why its initializer has failed.
+        flushing: bytes are being sent.
+        pid: None until the spawner has told.
+        status: of `os.waitpid`; None while it lives.
+        due: monotonic time by which its messages should have been ended; None: never mind.
+        watched: number of the call that ran when it was found overdue.
+        outbox: frames, or what is left of them, that did not fit into the socket.
+    """
+
+    __slots__ = (
+        "dead",
+        "due",
+        "flushing",
+        "home",
+        "inbox",
+        "items",
+        "journal",
+        "lost",
+        "messages",
+        "next_number",
+        "number",
+        "outbox",
+        "pid",
+        "ready",
+        "revoked",
+        "sending",
+        "serial",
+        "sock",
+        "status",
+        "unfit",
+        "watched",
+        "words",
+    )
+
+    def __init__(self, serial: int) -> None:
+        self.serial = serial
+        self.items: deque[WorkItem] = deque()
+        self.messages: deque[Message] = deque()
+        self.outbox: deque[bytes | memoryview] = deque()
+        self.number = self.next_number = 1
+        self.sending = self.revoked = self.dead = self.ready = self.lost = False
+        self.flushing = False
+        self.pid: int | None = None
+        self.status: int | None = None
+        self.unfit: BaseException | None = None
+        self.due: float | None = None
+        self.watched: int | None = None
+
+    def open(self, spawner: Spawner, setup: bytes) -> None:
+        """Have the process forked, and put its first message into the outbox.
+
+        Raises:
+            OSError: it did not work; nothing is left open.
+        """
+        self.home = spawner
+        self.sock, theirs = socket.socketpair()
+        try:
+            with _shared_memory() as memory:
+                self.journal = Journal(memory.fileno())
+                self.words = self.journal.words
+                self.words[LIMIT] = NO_LIMIT
+                try:
+                    spawner.fork(self.serial, [theirs.fileno(), memory.fileno()])
+                except BaseException:
+                    self.journal.close()
+                    raise
+        except BaseException:
+            self.sock.close()
+            raise
+        finally:
+            theirs.close()
+        self.sock.setblocking(False)
+        self.inbox = Inbox(self.sock)
+        self.put(SETUP, 0, setup)
+
+    def put(self, kind: int, number: int, body: bytes) -> None:
+        """Put a frame into the outbox."""
+        header = HEADER.pack(len(body), number, kind)
+        if len(body) < 4096:
+            self.outbox.append(header + body)
+        else:
+            self.outbox.append(header)
+            self.outbox.append(body)
+
+    def put_calls(self, items: list[WorkItem], body: bytes, key: Any) -> None:
+        """Put a message with these items into the outbox."""
+        first = self.next_number
+        if not self.items:
+            self.number = first
+        self.next_number += len(items)
+        self.items.extend(items)
+        self.messages.append(Message(self.next_number, len(items), key))
+        self.put(CALLS, first, body)
+
+    def flush(self) -> None:
+        """Send what the socket takes now. Never blocks; a dead worker swallows it."""
+        outbox = self.outbox
+        self.flushing = True
+        while outbox:
+            try:
+                sent = self.sock.send(outbox[0])
+            except BlockingIOError:
+                break
+            except OSError:  # it is dead, as its selector or the spawner will tell
+                outbox.clear()
+                break
+            if sent == len(outbox[0]):
+                outbox.popleft()
+            else:
+                outbox[0] = memoryview(outbox[0])[sent:]
+        self.flushing = False  # still True if a KeyboardInterrupt came between
+
+    def leave(self) -> None:
+        """Tell the worker that there is nothing more to come."""
+        with contextlib.suppress(OSError):  # it is dead
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        """Send SIGKILL, unless it is known to be dead."""
+        if self.pid is not None and self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Give back descriptor and memory."""
+        self.sock.close()
+        self.journal.close()
+        self.outbox.clear()
+
+    def forget(self) -> None:
+        """Close our copies in a forked child; the process is the parent's."""
+        self.sock.close()
+        with contextlib.suppress(BufferError):  # the fork came in the middle of a look into it
+            self.journal.close()
+
+
+def _shared_memory() -> Any:
+    if hasattr(os, "memfd_create"):
+        memory: Any = os.fdopen(os.memfd_create("hybrid-compute-journal"), "r+b", buffering=0)
+    else:
+        import tempfile  # noqa: PLC0415 - only where there is no memfd
+
+        memory = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - returned
+    memory.truncate(JOURNAL_BYTES)
+    return memory

@@ -1,0 +1,59 @@
+"""How long the functions take, as far as is known: what batching needs, and no more.
+
+Owns one number per function. Pure but for its memory; under the lock of whoever owns it.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+from hybrid_compute.tasks import Task
+
+__all__ = ["Estimates", "key_of"]
+
+_MOST = 4096  # functions; then all is forgotten, and learned again with one call each
+
+
+def key_of(fn: Any) -> Any:
+    """Return what calls of about the same length have in common: the code.
+
+    Not the function: lambdas and closures are new for each call. Runs none of the user's code.
+    """
+    kind = type(fn)
+    if kind is Task:
+        return key_of(fn.fn)
+    if kind is FunctionType:
+        return fn.__code__
+    if kind is MethodType:
+        return key_of(fn.__func__)
+    if kind is functools.partial:
+        return key_of(fn.func)
+    if kind is BuiltinFunctionType:
+        return fn.__qualname__
+    return kind
+
+
+class Estimates:
+    """Seconds that one call takes, by `key_of` its function."""
+
+    __slots__ = ("_seconds",)
+
+    def __init__(self) -> None:
+        self._seconds: dict[Any, float] = {}
+
+    def of(self, key: Any) -> float | None:
+        """Return the seconds of one call; None if there was none yet."""
+        return self._seconds.get(key)
+
+    def learn(self, key: Any, seconds: float) -> None:
+        """Take note of a call, or of the mean of some.
+
+        Down at once, up by half: a first call is often slow for reasons of its own, and one
+        that is underestimated costs little, for the calls behind it move to another worker.
+        """
+        old = self._seconds.get(key)
+        if old is None and len(self._seconds) >= _MOST:
+            self._seconds.clear()
+        self._seconds[key] = seconds if old is None or seconds < old else (old + seconds) / 2

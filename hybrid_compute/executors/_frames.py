@@ -1,0 +1,199 @@
+"""What a caller and its worker processes say to each other, and the memory that they share.
+
+Owns the layout of frames and of the journal; knows no queue and no process. Both sides import
+it, a worker before anything else, so it imports only what is built in. No threads, no locks:
+each object here belongs to one thread at a time.
+
+A frame is a header (length of the body, a number, a kind) and the body, which is left alone
+until somebody unpickles it inside a `try`. Calls are numbered from 1 for each worker, in the
+order in which they were sent, and answered in that order.
+
+    caller to worker                        worker to caller
+    SETUP   body: a marshalled tuple,       READY        the initializer has run
+            see `_worker`                   UNFIT        body: why it has not; the worker ends
+    CALLS   number: of the first call       VALUE, ERROR body: how call `number` ended
+            body: a pickle of one call,     UNDECODABLE  body: why; none of the message was run
+            or of a list of calls           RETURNED     `number` and what is behind were not run
+                                            END          `number`: nanoseconds that the calls took
+
+The journal is one piece of memory for each worker, which outlives the worker's death: words,
+each written by one side only, and an area that holds the worker's answers until they are sent
+through the socket. Answers are a stream of bytes: BASE says how many have left the area for
+good, WRITTEN how many wait in it. Whoever has received R bytes of the stream finds byte R at
+`area[R - BASE]`, be the writer alive, asleep in a long call, or dead.
+"""
+
+from __future__ import annotations
+
+import mmap
+from struct import Struct
+
+TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Iterator
+
+__all__ = [
+    "AREA_BYTES",
+    "BASE",
+    "CALLS",
+    "DECODING",
+    "END",
+    "ERROR",
+    "HEADER",
+    "JOURNAL_BYTES",
+    "LIMIT",
+    "NO_LIMIT",
+    "NO_STATUS",
+    "READY",
+    "REPORT",
+    "REQUEST",
+    "RETURNED",
+    "SETUP",
+    "STARTED",
+    "UNDECODABLE",
+    "UNFIT",
+    "VALUE",
+    "WRITTEN",
+    "Inbox",
+    "Journal",
+]
+
+HEADER = Struct("<QQB")  # length of the body, number, kind
+
+SETUP, CALLS = 1, 2
+READY, UNFIT, VALUE, ERROR, UNDECODABLE, RETURNED, END = 11, 12, 13, 14, 15, 16, 17
+
+# What the caller and the spawner say to each other.
+REQUEST = Struct("<Q")  # serial of the worker; its socket and journal come along
+REPORT = Struct("<Qqq")  # serial, pid or -1, wait status, NO_STATUS or errno of a failed fork
+NO_STATUS = -1
+
+# Words of the journal. The caller writes LIMIT, the worker the others.
+STARTED = 0  # number of the call that runs or ran last; written before it runs
+DECODING = 1  # number of the first call of the message that was read last
+BASE = 2  # bytes of answers that have left the area
+WRITTEN = 3  # bytes of answers in the area, complete ones
+LIMIT = 4  # calls from this number on must not start
+NO_LIMIT = (1 << 64) - 1
+
+_WORDS_BYTES = 64
+AREA_BYTES = 1 << 16  # answers are sent at the latest when they fill it
+JOURNAL_BYTES = _WORDS_BYTES + AREA_BYTES
+
+_BUFFER_BYTES = 1 << 18  # more than a Unix socket holds by default: one system call empties it
+
+
+class Journal:
+    """The shared memory behind a file descriptor, which may be closed afterwards.
+
+    A word is written and read in one piece. The order in which a living worker's writes become
+    visible is another matter: see `_answers.Answers.overdue`, the only one whom it concerns.
+    """
+
+    __slots__ = ("_map", "_view", "area", "words")
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, JOURNAL_BYTES)
+        self._view = memoryview(self._map)
+        self.words = self._view[:_WORDS_BYTES].cast("Q")
+        self.area = self._view[_WORDS_BYTES:]
+
+    def unsent(self, received: int) -> bytes:
+        """Return the answers behind the first `received` bytes; b"" if they are not here."""
+        place = received - self.words[BASE]
+        return bytes(self.area[place : self.words[WRITTEN]]) if place >= 0 else b""
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.words.release()
+        self.area.release()
+        self._view.release()
+        self._map.close()
+
+
+class Inbox:
+    """Cuts what arrives on a socket into frames.
+
+    Attributes:
+        received: how many bytes of the stream are here or were here.
+    """
+
+    __slots__ = ("_buffer", "_end", "_skip", "_sock", "_start", "_view", "received")
+
+    def __init__(self, sock: socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0  # what is here and not yet taken
+        self._skip = 0  # bytes that `inject` was given, and that the socket will bring again
+        self.received = 0
+
+    def fill(self) -> bool:
+        """Receive once; False at the end of the stream.
+
+        Raises:
+            BlockingIOError: nothing is there, and the socket does not block.
+            OSError: the other side is gone; what it had sent before was received before.
+        """
+        self._make_room()
+        count = self._sock.recv_into(self._view[self._end :])
+        if not count:
+            return False
+        if self._skip:
+            known = min(self._skip, count)
+            self._skip -= known
+            fresh = bytes(self._view[self._end + known : self._end + count])
+            count = len(fresh)
+            self._view[self._end : self._end + count] = fresh
+        self._end += count
+        self.received += count
+        return True
+
+    def inject(self, data: bytes) -> None:
+        """Take the next bytes of the stream from elsewhere, before the socket brings them."""
+        while data:
+            self._make_room()
+            part = data[: len(self._buffer) - self._end]
+            self._view[self._end : self._end + len(part)] = part
+            self._end += len(part)
+            self._skip += len(part)
+            self.received += len(part)
+            data = data[len(part) :]
+            if data:
+                self._grow(self._end - self._start + len(data))
+
+    def __iter__(self) -> Iterator[tuple[int, int, memoryview]]:
+        """Take all complete frames: kind, number, body. A body is gone with the next `fill`."""
+        unpack, size, view = HEADER.unpack_from, HEADER.size, self._view
+        while self._end - self._start >= size:
+            length, number, kind = unpack(self._buffer, self._start)
+            body = self._start + size
+            if self._end - body < length:
+                break
+            self._start = body + length
+            yield kind, number, view[body : self._start]
+
+    def _make_room(self) -> None:
+        """See that the next receive has somewhere to go; up to all of a frame that is large."""
+        start, end = self._start, self._end
+        if start == end:
+            self._start = self._end = 0
+            if len(self._buffer) > _BUFFER_BYTES:
+                self._grow(_BUFFER_BYTES)  # back to normal after a large frame
+            return
+        waiting = end - start
+        needed = HEADER.size
+        if waiting >= needed:
+            needed += HEADER.unpack_from(self._buffer, start)[0]
+        if start + needed > len(self._buffer):
+            self._grow(max(needed, _BUFFER_BYTES))
+
+    def _grow(self, size: int) -> None:
+        # A new buffer rather than a move within the old one: nobody may look at that any more,
+        # but bodies that were handed out may still be there.
+        waiting = self._view[self._start : self._end]
+        self._buffer = bytearray(size)
+        self._view = memoryview(self._buffer)
+        self._view[: len(waiting)] = waiting
+        self._start, self._end = 0, len(waiting)

@@ -1,0 +1,241 @@
+"""What a worker process does: read calls, run them, answer. One thread, no locks.
+
+Runs in the child, forked by the spawner. Imports `_frames` and `_pickling`; the rest of the
+library only when something has gone wrong, or when the work itself imports it.
+
+    SETUP -> environment, sys.path, initializer -> READY
+    CALLS -> unpickle -> [ STARTED = n; LIMIT? -> run -> answer n into the journal ]* -> END
+
+Answers wait in the journal until the message is done, the area is full, or the oldest has
+waited for 2 ms and the next call is about to start. There is no thread that would send them in
+the middle of a long call: it would make each worker multi-threaded, hence unsafe to fork, and
+could not run while the call holds the GIL. The caller, who can see the journal, helps itself
+instead when it finds a worker overdue, and takes back the calls that were not started.
+
+Ctrl-C does not get here (see `_spawner`). A SIGINT that somebody sends to a worker raises
+KeyboardInterrupt in the call that runs, as in any program, and is ignored between calls.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # signal without its enums: 2 ms
+import _socket
+import marshal
+import os
+import sys
+import time
+
+from hybrid_compute import _pickling
+from hybrid_compute.executors._frames import (
+    AREA_BYTES,
+    BASE,
+    DECODING,
+    END,
+    ERROR,
+    HEADER,
+    LIMIT,
+    READY,
+    RETURNED,
+    SETUP,
+    STARTED,
+    UNDECODABLE,
+    UNFIT,
+    VALUE,
+    WRITTEN,
+    Inbox,
+    Journal,
+)
+
+TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+__all__ = ["main"]
+
+_PATIENCE_NS = 2_000_000  # how long an answer may wait before the next call starts
+_HEADER_BYTES = HEADER.size
+
+
+def main(sock_fd: int, journal_fd: int) -> NoReturn:
+    """Serve until the caller closes its end of the socket."""
+    worker = _Worker(_socket.socket(fileno=sock_fd), Journal(journal_fd))
+    _signal.signal(_signal.SIGINT, worker.on_interrupt)
+    code = 0
+    try:
+        worker.serve()
+    except OSError:
+        code = 1  # the caller is gone, or the work has closed our descriptors
+    _leave(code)
+
+
+class _Worker:
+    """The worker's end of the socket, and its journal."""
+
+    def __init__(self, sock: _socket.socket, journal: Journal) -> None:
+        self._sock = sock
+        self._words = journal.words
+        self._area = journal.area
+        self._place = 0  # where the next answer goes in the area
+        self._running = False
+
+    def on_interrupt(self, signum: int, frame: object) -> None:
+        if self._running:
+            raise KeyboardInterrupt
+
+    def serve(self) -> None:
+        inbox = Inbox(self._sock)
+        while inbox.fill():
+            for kind, number, body in inbox:
+                if kind == SETUP:
+                    self._set_up(body)
+                else:
+                    self._run(number, body)
+                # Only what is in `inbox` may stay alive while we wait: no argument, no result.
+
+    def _set_up(self, body: memoryview) -> None:
+        path, environ, cwd, argv, key, initializer = marshal.loads(body)  # noqa: S302 - from our caller
+        main_module = sys.modules["__main__"] = type(sys)("__main__")
+        main_module.__dict__["__builtins__"] = __builtins__
+        error: bytes | None = None
+        try:
+            if environ != dict(os.environb):
+                os.environb.clear()
+                os.environb.update(environ)
+            if cwd and cwd != os.getcwd():  # noqa: PTH109 - pathlib is not loaded here
+                os.chdir(cwd)
+            sys.path[:] = path
+            sys.argv[:] = argv
+            if key:
+                from multiprocessing.process import current_process  # noqa: PLC0415 - rare
+
+                current_process().authkey = key
+            if initializer:
+                self._running = True
+                fn, args, kwargs = _pickling.decode_call(initializer)
+                fn(*args, **(kwargs or {}))
+        except BaseException as failure:
+            self._running = False
+            error = _pickling.encode_error(failure)
+            import logging  # noqa: PLC0415 - only when it fails
+
+            # In the worker, where handlers that the initializer has set up are; as the stdlib.
+            logging.getLogger("concurrent.futures").critical(
+                "Exception in initializer:", exc_info=True
+            )
+        self._running = False
+        if error is None:
+            self._answer(READY, os.getpid(), b"")
+            self._flush()
+        else:
+            self._answer(UNFIT, 0, error)
+            self._flush()
+            _leave(1)
+
+    def _run(self, number: int, body: memoryview) -> None:
+        words = self._words
+        words[DECODING] = number
+        try:
+            calls: Any = _pickling.decode_call(body)  # type: ignore[arg-type]  # a buffer will do
+        except BaseException as failure:
+            self._answer(UNDECODABLE, number, _pickling.encode_error(failure))
+            self._answer(END, 0, b"")
+            self._flush()
+            return
+        self._run_all(number, [calls] if type(calls) is tuple else calls)
+
+    def _run_all(self, number: int, calls: Any) -> None:
+        words, clock, answer, dumps = (
+            self._words,
+            time.perf_counter_ns,
+            self._answer,
+            _pickling.dumps,
+        )
+        calls.reverse()
+        begun = flushed = clock()
+        while calls:
+            # First STARTED, then LIMIT. The caller does it the other way round: see `_answers`.
+            words[STARTED] = number
+            if words[LIMIT] <= number:
+                answer(RETURNED, number, b"")
+                break
+            fn, args, kwargs = calls.pop()  # popped: arguments live no longer than their call
+            try:
+                self._running = True
+                value = fn(*args, **kwargs) if kwargs else fn(*args)
+                self._running = False
+            except BaseException as failure:  # SystemExit and the like are the caller's too
+                self._running = False
+                fn = args = kwargs = None
+                answer(ERROR, number, _pickling.encode_error(failure))
+            else:
+                fn = args = kwargs = None
+                try:
+                    data = dumps(value)
+                except BaseException as failure:
+                    answer(ERROR, number, _pickling.encode_error(_refused(value, failure)))
+                else:
+                    answer(VALUE, number, data)
+                value = None
+            number += 1
+            if calls:
+                now = clock()
+                if now - flushed > _PATIENCE_NS:
+                    self._flush()
+                    flushed = now
+        answer(END, clock() - begun, b"")
+        calls.clear()
+        self._flush()
+
+    def _answer(self, kind: int, number: int, body: bytes) -> None:
+        size = _HEADER_BYTES + len(body)
+        place = self._place
+        if place + size > AREA_BYTES:
+            self._flush()
+            place = 0
+            if size > AREA_BYTES:
+                self._sock.sendall(HEADER.pack(len(body), number, kind))
+                self._sock.sendall(body)
+                self._words[BASE] += size
+                return
+        HEADER.pack_into(self._area, place, len(body), number, kind)
+        if body:
+            self._area[place + _HEADER_BYTES : place + size] = body
+        # Only now does it count: who dies before has not answered.
+        self._place = self._words[WRITTEN] = place + size
+
+    def _flush(self) -> None:
+        place = self._place
+        if place:
+            self._sock.sendall(self._area[:place])
+            # In this order: who dies in between has an empty area, and all has been sent.
+            self._place = self._words[WRITTEN] = 0
+            self._words[BASE] += place
+
+
+def _refused(value: object, failure: BaseException) -> BaseException:
+    from hybrid_compute.errors import ResultEncodeError  # noqa: PLC0415 - only when it fails
+
+    error = ResultEncodeError(
+        f"the work was done, but its result, of type {type(value).__module__}."
+        f"{type(value).__qualname__}, cannot be pickled: {type(failure).__name__}: "
+        f"{_pickling._text(failure)}. Return plain data"
+    )
+    error.__cause__ = failure
+    return error
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process as Python does, but for freeing the memory of what ends anyhow."""
+    steps: list[Callable[[], object]] = []
+    if "threading" in sys.modules:
+        steps.append(sys.modules["threading"]._shutdown)  # waits for the work's own threads
+    if "atexit" in sys.modules:
+        steps.append(sys.modules["atexit"]._run_exitfuncs)
+    steps += [each.flush for each in (sys.stdout, sys.stderr) if each is not None]
+    for step in steps:
+        try:
+            step()
+        except BaseException:
+            code = code or 1
+    os._exit(code)

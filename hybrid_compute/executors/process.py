@@ -1,0 +1,143 @@
+"""ProcessExecutor: runs work in worker processes, each of which may die without harm.
+
+Owns the public face: arguments, defaults, life. The queue is in `_dispatch`, the thread that
+listens to the workers in `_reader`, the children in `_spawner` and `_worker`, what is said
+between them in `_frames`. Nothing is started, and most of it not even imported, before the
+first item.
+
+Holds no lock of its own; all methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from hybrid_compute import _exit
+from hybrid_compute.abc import Capabilities, SubExecutor
+from hybrid_compute.executors._chunks import Feeders, map_in_chunks
+from hybrid_compute.executors._dispatch import CLOSED, Pool
+from hybrid_compute.executors.thread import check_max_workers
+from hybrid_compute.items import WorkItem
+from hybrid_compute.maps import MapOptions
+
+__all__ = ["ProcessExecutor"]
+
+T = TypeVar("T")
+
+
+class ProcessExecutor(SubExecutor):
+    """Runs each item in one of several worker processes.
+
+    Functions, arguments and results are pickled; lambdas, closures and functions of `__main__`
+    or a notebook travel too. No `if __name__ == "__main__"` guard is needed. A worker that dies
+    costs the one item that it ran, which fails with `WorkerCrashed`; a new worker takes its
+    place. Workers start on first need, get the caller's environment, `sys.path` and working
+    directory of that moment, write to the caller's stdout and stderr, have an empty stdin, are
+    spared Ctrl-C, and never outlive the caller.
+
+    As with the stdlib's ProcessPoolExecutor, `cancel()` works until an item is sent to a worker,
+    and pickling errors are raised by `result()`.
+
+    Args:
+        max_workers: processes at most; None means one for each core that this process may use.
+        initializer: called in each worker before its first item. If it raises in three workers
+            one after the other, all items fail with `WorkerStartError`.
+        initargs: its arguments.
+        name: its name in a fleet.
+
+    Raises:
+        ValueError: `max_workers` is not positive.
+        TypeError: `max_workers` is no number, or `initializer` cannot be called.
+        OSError: this is not a POSIX system.
+    """
+
+    capabilities = Capabilities(isolates=True, chunks=True)
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        name: str = "process",
+    ) -> None:
+        if os.name != "posix":
+            raise OSError(f"ProcessExecutor needs a POSIX system, and {sys.platform} is none")
+        if max_workers is None:
+            max_workers = _usable_cores()
+        self.name = name
+        self.workers = self._max_workers = check_max_workers(max_workers)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._pool = Pool(self.workers, name, initializer, initargs)
+        self._feeders = Feeders()
+        _exit.register(self._pool)
+
+    def execute(self, item: WorkItem) -> None:
+        """Queue the item, or send it if a worker is idle. Does not wait for the worker."""
+        self._pool.push(item)
+
+    def load(self) -> float:
+        """Return the number of items queued and running per worker."""
+        return sum(self.counts()) / self.workers
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many items are queued, here or in a worker, and how many run."""
+        pool = self._pool
+        with pool.lock:
+            sent = [len(each.items) for each in pool.workers]
+            running = sum(1 for count in sent if count)
+            return pool.waiting() + sum(sent) - running, running
+
+    def _map(
+        self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], options: MapOptions
+    ) -> Iterator[T]:
+        if getattr(self.submit, "__func__", None) is not SubExecutor.submit:
+            return super()._map(fn, iterables, options)  # who overrides submit sees every call
+        return map_in_chunks(
+            self.submit, fn, iterables, options, workers=self.workers, feeders=self._feeders
+        )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more work; finish or cancel what is queued.
+
+        Args:
+            wait: block until all work is done and all processes have ended; from a
+                done-callback, which runs on the thread that sees to it, it does not block.
+            cancel_futures: cancel what has not been sent to a worker.
+        """
+        if cancel_futures:
+            self._feeders.cancel()
+        else:
+            self._feeders.flush()
+        self._pool.close(RuntimeError(CLOSED))
+        if cancel_futures:
+            self._pool.cancel_all()
+        if wait:
+            self._pool.join()
+
+    def _pids(self) -> list[int]:
+        """Return the process ids of the live workers, as far as they are known."""
+        with self._pool.lock:
+            return [each.pid for each in self._pool.workers if each.pid is not None]
+
+    @property
+    def _broken(self) -> str | bool:
+        # The stdlib's name: programs, and CPython's own tests, poll it.
+        return self._pool.broken or False
+
+    def __del__(self) -> None:
+        pool = getattr(self, "_pool", None)  # the constructor may have raised
+        if pool is not None:
+            pool.close(RuntimeError(CLOSED))
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""Real programs and libraries that take a ThreadPoolExecutor, given ours instead."""
