@@ -223,7 +223,11 @@ class HybridExecutor(Executor):
             return self._thread._map(fn, iterables, mapping)
         options = said.over(fn.options) if isinstance(fn, Task) else said
         # One decision for the whole map, on an item that stands for all of its calls.
-        route, fleet = self._router.route(WorkItem(fn, options=options))
+        probe = WorkItem(fn, options=options)
+        try:
+            route, fleet = self._router.route(probe)
+        finally:
+            probe.future.cancel()  # it and its future refer to each other, and to `fn`
         first = fleet[route[0]]
         # A retry is of a call, not of a chunk.
         if first.capabilities.chunks and not options.retries:

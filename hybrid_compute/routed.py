@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import LOGGER
+from types import MappingProxyType
 from typing import Any
 
 from hybrid_compute.abc import Fleet, Observer
@@ -26,6 +27,9 @@ from hybrid_compute.items import WorkItem, name_of
 from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["ObservedItem", "Observers", "Outstanding", "RoutedItem"]
+
+
+_NO_FLEET: Fleet = MappingProxyType({})
 
 
 class Outstanding:
@@ -135,6 +139,13 @@ class RoutedItem(WorkItem):
             self._started = self.future.set_running_or_notify_cancel()
         return self._started
 
+    def succeed(self, value: Any) -> None:
+        """Deliver the result."""
+        # Whoever keeps this item, such as the traceback of a callback that raised, must not keep
+        # the executors: they end when they are dropped.
+        self._fleet = _NO_FLEET
+        self.future.set_result(value)
+
     def fail(self, error: BaseException) -> None:
         """Deliver the failure of this attempt; another one may follow."""
         if not self._goes_on(error):
@@ -154,6 +165,7 @@ class RoutedItem(WorkItem):
 
     def give_up(self, error: BaseException) -> None:
         """Deliver the failure for good."""
+        self._fleet = _NO_FLEET
         self.future.set_exception(error)
 
     def _goes_on(self, error: BaseException) -> bool:

@@ -184,12 +184,13 @@ def _work(pool: Pool) -> None:
     lock, jobs, parked = pool.lock, pool.jobs, pool.parked
     gate = _thread.allocate_lock()
     gate.acquire()
-    with lock:
-        pool.starting -= 1
-    woken = False
+    starting, woken = True, False
     while True:
         with lock:
-            if woken:
+            if starting:  # under one lock with the look into the queue, or `push` starts too many
+                pool.starting -= 1
+                starting = False
+            elif woken:
                 pool.waking -= 1
                 woken = False
             if jobs:
