@@ -26,6 +26,7 @@ from typing import Any
 
 __all__ = [
     "RemoteTraceback",
+    "by_value",
     "decode_call",
     "decode_error",
     "dumps",
@@ -342,6 +343,3 @@ def _description(error: BaseException) -> tuple[str, str, str, str]:
     except BaseException:
         trace = f"{type_name}: {text}\n"
     return type_name, text, short(error.args), trace
-
-
-_text = text_of

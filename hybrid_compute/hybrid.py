@@ -24,7 +24,12 @@ from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
-from hybrid_compute.errors import ConfigurationError, PlacementError, PolicyError
+from hybrid_compute.errors import (
+    ConfigurationError,
+    ExecutorUnavailable,
+    PlacementError,
+    PolicyError,
+)
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
 from hybrid_compute.executors.foreign import ForeignExecutor
@@ -143,19 +148,21 @@ class HybridExecutor(Executor):
         options = said
         if isinstance(fn, Task):
             options = fn.options if said is NO_OPTIONS else said.over(fn.options)
-        item = (
-            self._item(fn, args, kwargs, options)
-            if self._observed
-            else RoutedItem(fn, args, kwargs, options)
-        )
+        # Most items have one place to go, and go there once: they need not be routed ones.
+        plain = not self._observed and not options.retries
+        item = (WorkItem if plain else self._item)(fn, args, kwargs, options)
         try:
             route, fleet = self._router.route(item)
-        except (PlacementError, PolicyError) as error:
+            if isinstance(item, RoutedItem):
+                return self._launch(item, route, fleet)
+            if len(route) > 1:
+                return self._launch(RoutedItem.in_place_of(item), route, fleet)
+            fleet[route[0]].execute(item)
+        except (PlacementError, PolicyError, ExecutorUnavailable) as error:
             item.abandon(error)
-            return item.future
-        if len(route) > 1 or options.retries:
-            return self._launch(item, route, fleet)
-        item.launch(route, fleet)  # by hand: what _launch does for an item that nobody counts
+        except BaseException:
+            item.future.cancel()  # nobody has it
+            raise
         return item.future
 
     def _item(
@@ -178,7 +185,7 @@ class HybridExecutor(Executor):
         try:
             item.launch(route, fleet)
         except BaseException:
-            item.future.cancel()  # nobody has it; takes it off the count
+            item.future.cancel()  # nobody has it; this takes it off the count
             raise
         return item.future
 

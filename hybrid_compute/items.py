@@ -80,6 +80,15 @@ class WorkItem:
         if self.start():
             self.fail(error)
 
+    def give_up(self, error: BaseException) -> None:
+        """Deliver the failure for good, whatever attempts there may be left."""
+        self.future.set_exception(error)
+
+    def abandon(self, error: BaseException) -> None:
+        """Deliver that nobody took the item, unless it was cancelled."""
+        if self.start():
+            self.give_up(error)
+
     def may_run_again(self) -> bool:
         """True if the item may be run once more although it may have run already."""
         return False

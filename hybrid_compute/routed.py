@@ -101,6 +101,15 @@ class RoutedItem(WorkItem):
         self._again = self._inside = self._started = False
         self.executor: str | None = None
 
+    @classmethod
+    def in_place_of(cls, item: WorkItem) -> RoutedItem:
+        """Return a routed item for the same call, with the same future."""
+        assert item.fn is not None  # noqa: S101 - it was just submitted
+        routed = cls(item.fn, item.args, item.kwargs, item.options)
+        routed.future = item.future
+        routed.future._item = routed
+        return routed
+
     @property
     def name(self) -> str:
         """A short human name of what is called; a chunk of a map has the name of its function."""
@@ -157,11 +166,6 @@ class RoutedItem(WorkItem):
                 self.launch(self._route, self._fleet)
             except RuntimeError:  # shut down meanwhile: what is known stays the outcome
                 self.give_up(error)
-
-    def abandon(self, error: BaseException) -> None:
-        """Deliver that nobody took the item, unless it was cancelled."""
-        if self.start():
-            self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
         """Deliver the failure for good."""

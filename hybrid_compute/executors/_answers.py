@@ -5,10 +5,12 @@ Owns nothing but the rules; part of the reader thread (see `_reader`), and under
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 from hybrid_compute import _pickling
-from hybrid_compute.errors import ResultDecodeError, TaskDecodeError
+from hybrid_compute.errors import ResultDecodeError, TaskDecodeError, WorkerCrashed
 from hybrid_compute.executors._crew import Worker
 from hybrid_compute.executors._dispatch import Pool, settle
 from hybrid_compute.executors._estimates import key_of
@@ -26,7 +28,7 @@ from hybrid_compute.executors._frames import (
 )
 from hybrid_compute.items import WorkItem
 
-__all__ = ["LATE", "Answers"]
+__all__ = ["LATE", "Answers", "crash", "why"]
 
 LATE = 0.005  # a message should have been ended by then: its calls were expected to take 2 ms
 _TICK = 0.001  # see `overdue`
@@ -92,7 +94,7 @@ class Answers:
             cause = _pickling.decode_error(body)
             error = TaskDecodeError(
                 f"a worker process cannot unpickle task {item.name!r} or its arguments: "
-                f"{type(cause).__name__}: {_pickling._text(cause)}. Is all that they need "
+                f"{type(cause).__name__}: {_pickling.text_of(cause)}. Is all that they need "
                 "importable there?"
             )
             error.__cause__ = cause
@@ -154,7 +156,44 @@ class Answers:
 def _undecodable(item: WorkItem, cause: BaseException) -> ResultDecodeError:
     error = ResultDecodeError(
         f"task {item.name!r} was done, but its result cannot be unpickled here: "
-        f"{type(cause).__name__}: {_pickling._text(cause)}"
+        f"{type(cause).__name__}: {_pickling.text_of(cause)}"
     )
     error.__cause__ = cause
     return error
+
+
+def crash(worker: Worker, item: WorkItem, kills: int) -> WorkerCrashed:
+    """Return the error of an item whose worker has died of it, the so many-th one."""
+    exitcode = number = None
+    if worker.status is None:
+        number, how = signal.SIGKILL.value, "was killed, since its spawner has died,"
+    elif os.WIFSIGNALED(worker.status):
+        number = os.WTERMSIG(worker.status)
+        how = f"died of {_signal_name(number)}"
+    else:
+        exitcode = os.waitstatus_to_exitcode(worker.status)
+        how = f"exited with code {exitcode}"
+    times = "" if kills == 1 else f" It is the {kills}. worker that this item has cost: given up."
+    return WorkerCrashed(
+        f"worker process {worker.pid} {how} while it ran {item.name!r}, which may have had "
+        f"effects.{times} No other item is affected; one that may run twice can say so with "
+        "idempotent=True and retries",
+        item_name=item.name,
+        pid=worker.pid or -1,
+        exitcode=exitcode,
+        signal=number,
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def why(cause: BaseException | None) -> str:
+    """Say why a worker did not start."""
+    if cause is None:
+        return "they end before they are ready; what they print to stderr may tell why"
+    return f"{type(cause).__name__}: {_pickling.text_of(cause)}"

@@ -12,6 +12,8 @@ import _frozen_importlib_external
 import _thread
 import sys
 
+__all__: list[str] = []
+
 _ROOT = __file__.rsplit("/", 3)[0]
 TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
 if TYPE_CHECKING:

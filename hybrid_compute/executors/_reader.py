@@ -23,9 +23,8 @@ import signal
 import time
 from concurrent.futures._base import LOGGER
 
-from hybrid_compute import _pickling
-from hybrid_compute.errors import WorkerCrashed, WorkerStartError
-from hybrid_compute.executors._answers import LATE, Answers
+from hybrid_compute.errors import WorkerStartError
+from hybrid_compute.executors._answers import LATE, Answers, crash, why
 from hybrid_compute.executors._crew import Spawner, Worker, setup_body
 from hybrid_compute.executors._dispatch import Pool, settle
 from hybrid_compute.executors._frames import DECODING, NO_STATUS, STARTED
@@ -188,7 +187,7 @@ class Reader:
             with pool.lock:
                 pool.broken = (
                     f"worker processes of {pool.name!r} do not start, {_TRIES} in a row: "
-                    + _why(cause)
+                    + why(cause)
                 )
                 pool.refusal = WorkerStartError(pool.broken)
                 pool.cause = cause
@@ -306,7 +305,7 @@ class Reader:
             with self._pool.lock:
                 self._pool.alone.append(item)
             return
-        settle(item.fail, _crash(worker, item, kills))
+        settle(item.fail, crash(worker, item, kills))
 
     def _give_up(self, error: BaseException) -> None:
         """After a bug in here: nobody shall wait for ever."""
@@ -386,38 +385,3 @@ class Reader:
                 if worker.due is not None and (soonest is None or worker.due < soonest):
                     soonest = worker.due
         return None if soonest is None else max(0.0, soonest - now)
-
-
-def _crash(worker: Worker, item: WorkItem, kills: int) -> WorkerCrashed:
-    exitcode = number = None
-    if worker.status is None:
-        number, how = signal.SIGKILL.value, "was killed, since its spawner has died,"
-    elif os.WIFSIGNALED(worker.status):
-        number = os.WTERMSIG(worker.status)
-        how = f"died of {_signal_name(number)}"
-    else:
-        exitcode = os.waitstatus_to_exitcode(worker.status)
-        how = f"exited with code {exitcode}"
-    times = "" if kills == 1 else f" It is the {kills}. worker that this item has cost: given up."
-    return WorkerCrashed(
-        f"worker process {worker.pid} {how} while it ran {item.name!r}, which may have had "
-        f"effects.{times} No other item is affected; one that may run twice can say so with "
-        "idempotent=True and retries",
-        item_name=item.name,
-        pid=worker.pid or -1,
-        exitcode=exitcode,
-        signal=number,
-    )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
-
-
-def _why(cause: BaseException | None) -> str:
-    if cause is None:
-        return "they end before they are ready; what they print to stderr may tell why"
-    return f"{type(cause).__name__}: {_pickling._text(cause)}"

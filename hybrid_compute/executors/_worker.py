@@ -219,7 +219,7 @@ def _refused(value: object, failure: BaseException) -> BaseException:
     error = ResultEncodeError(
         f"the work was done, but its result, of type {type(value).__module__}."
         f"{type(value).__qualname__}, cannot be pickled: {type(failure).__name__}: "
-        f"{_pickling._text(failure)}. Return plain data"
+        f"{_pickling.text_of(failure)}. Return plain data"
     )
     error.__cause__ = failure
     return error

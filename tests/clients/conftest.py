@@ -24,3 +24,10 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """Give an executor with four threads whose names start with "client_"."""
     with _MAKERS[request.param]() as made:
         yield made
+
+
+@pytest.fixture(params=[name for name in _MAKERS if name != "thread"])
+def thread_pool(request: pytest.FixtureRequest) -> Iterator[ThreadPoolExecutor]:
+    """Give the same in the shape of a ThreadPoolExecutor; ThreadExecutor has no such shape."""
+    with _MAKERS[request.param]() as made:
+        yield made.as_thread_pool() if isinstance(made, HybridExecutor) else made

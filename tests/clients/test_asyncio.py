@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
-from hybrid_compute import HybridExecutor
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -87,15 +85,9 @@ def test_wait_for_gives_up_in_time(executor: Executor) -> None:
     asyncio.run(main())
 
 
-def test_the_default_executor_of_a_loop_may_be_replaced(executor: Executor) -> None:
-    pool: Any = executor
-    if isinstance(executor, HybridExecutor):
-        pool = executor.as_thread_pool()
-    elif not isinstance(executor, ThreadPoolExecutor):
-        pytest.skip("only HybridExecutor has the adapter")
-
+def test_the_default_executor_of_a_loop_may_be_replaced(thread_pool: ThreadPoolExecutor) -> None:
     async def main() -> list[str]:
-        asyncio.get_running_loop().set_default_executor(pool)
+        asyncio.get_running_loop().set_default_executor(thread_pool)
         names = [asyncio.to_thread(lambda: threading.current_thread().name) for _ in range(50)]
         return await asyncio.gather(*names)
 

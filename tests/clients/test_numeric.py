@@ -6,14 +6,19 @@ import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
+import adaptive
+import dask
+import dask.bag
+import joblib
+import numpy as np
 import pytest
+from joblib import _parallel_backends as parallel
+from scipy import integrate, optimize
 
 pytestmark = pytest.mark.timeout(60)
 
 
 def test_scipy_finds_the_same_minimum_as_alone(executor: Executor) -> None:
-    np = pytest.importorskip("numpy")
-    optimize = pytest.importorskip("scipy.optimize")
     threads = set()
 
     def rosenbrock(x: Any) -> Any:
@@ -36,15 +41,12 @@ def test_scipy_finds_the_same_minimum_as_alone(executor: Executor) -> None:
 
 
 def test_scipy_integrates_to_the_same_value_as_alone(executor: Executor) -> None:
-    np = pytest.importorskip("numpy")
-    integrate = pytest.importorskip("scipy.integrate")
     ours = integrate.quad_vec(lambda x: np.array([np.sin(x), x]), 0, 3, workers=executor.map)
     serial = integrate.quad_vec(lambda x: np.array([np.sin(x), x]), 0, 3)
     assert np.array_equal(ours[0], serial[0])
 
 
 def test_dask_computes_in_it(executor: Executor) -> None:
-    dask = pytest.importorskip("dask")
     names: list[str] = []
 
     @dask.delayed
@@ -60,36 +62,28 @@ def test_dask_computes_in_it(executor: Executor) -> None:
 
 
 def test_dask_raises_the_error_of_a_task(executor: Executor) -> None:
-    dask = pytest.importorskip("dask")
     with pytest.raises(ZeroDivisionError):
         dask.compute(dask.delayed(lambda: 1 // 0)(), pool=executor, scheduler="threads")
 
 
 def test_dask_takes_it_from_its_configuration(executor: Executor) -> None:
-    dask = pytest.importorskip("dask")
-    bag = pytest.importorskip("dask.bag")
     with dask.config.set(pool=executor, scheduler="threads"):
-        found = bag.from_sequence(range(100), npartitions=10).map(lambda n: n + 1).sum().compute()
+        found = (
+            dask.bag.from_sequence(range(100), npartitions=10).map(lambda n: n + 1).sum().compute()
+        )
     assert found == 5050
 
 
-def test_adaptive_learns_the_same_function_as_alone(executor: Executor) -> None:
-    adaptive = pytest.importorskip("adaptive")
-
+def test_adaptive_learns_the_same_function_as_alone(thread_pool: ThreadPoolExecutor) -> None:
     def peak(x: float) -> float:
         return x + 0.01 / (0.0001 + x * x)
 
-    pool: Any = executor
-    if hasattr(executor, "as_thread_pool"):
-        pool = executor.as_thread_pool()
-    elif not isinstance(executor, ThreadPoolExecutor):
-        pytest.skip("adaptive wants a ThreadPoolExecutor; only HybridExecutor has the adapter")
     ours = adaptive.Learner1D(peak, bounds=(-1, 1))
     # One at a time: else the order in which results come decides which points are asked for.
     adaptive.BlockingRunner(
         ours,
         goal=lambda learner: learner.npoints >= 60,
-        executor=pool,
+        executor=thread_pool,
         ntasks=1,
         shutdown_executor=False,
     )
@@ -99,8 +93,6 @@ def test_adaptive_learns_the_same_function_as_alone(executor: Executor) -> None:
 
 
 def test_joblib_runs_on_it(executor: Executor) -> None:
-    joblib = pytest.importorskip("joblib")
-    parallel = pytest.importorskip("joblib._parallel_backends")
 
     class Backend(parallel.ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
         """The documented way to plug an executor into joblib."""

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from requests_futures import sessions
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -44,7 +45,6 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def session(executor: Executor) -> Iterator[Any]:
     """Give a FuturesSession that does not look for proxies."""
-    sessions = pytest.importorskip("requests_futures.sessions")
     with sessions.FuturesSession(executor=executor) as made:
         made.trust_env = False
         yield made

@@ -259,14 +259,18 @@ ex = ProcessExecutor(2)
 pids = [ex.submit(os.getpid).result()]
 futures = [ex.submit(busy), ex.submit(time.sleep, 1000)]
 while len(ex._pids()) < 2 or not all(f.running() for f in futures): pass
-print(ex._pool.reader._spawner.process.pid, *ex._pids(), flush=True)
-%s
+try:
+    print(ex._pool.reader._spawner.process.pid, *ex._pids(), flush=True)
+    futures[0].result()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    os._exit(0)
 """
 
 
-def start_parent(line):
+def start_parent():
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT % line],
+        [sys.executable, "-c", PARENT],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -279,7 +283,7 @@ def start_parent(line):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_its_caller(number):
-    parent, pids = start_parent("futures[0].result()")
+    parent, pids = start_parent()
     with parent:
         os.kill(parent.pid, number)
     assert len(pids) == 3
@@ -288,7 +292,7 @@ def test_no_worker_outlives_its_caller(number):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs F_SETSIG")
 def test_no_worker_outlives_its_caller_and_its_spawner():
-    parent, pids = start_parent("futures[0].result()")
+    parent, pids = start_parent()
     with parent:
         os.kill(parent.pid, signal.SIGSTOP)
         os.kill(pids[0], signal.SIGKILL)
@@ -297,10 +301,7 @@ def test_no_worker_outlives_its_caller_and_its_spawner():
 
 
 def test_ctrl_c_gives_one_keyboard_interrupt():
-    parent, pids = start_parent(
-        "try: futures[0].result()\n"
-        "except KeyboardInterrupt: print('interrupted', flush=True); os._exit(0)"
-    )
+    parent, pids = start_parent()
     with parent:
         os.killpg(parent.pid, signal.SIGINT)  # as the terminal does
         out, err = parent.communicate(timeout=SOON)
