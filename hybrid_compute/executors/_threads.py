@@ -2,8 +2,9 @@
 
 Knows of its jobs only that they can `run`, `cancel` and `reject`.
 
-Threads and locks. `Pool.lock` guards all of the pool: the queue, the parked threads, how many
-are on their way, the flags. It is re-entrant, since a signal handler or a finalizer that
+Threads and locks. `Pool.lock` guards all of the pool: what is put into the queue, the parked
+threads, how many are on their way, the flags. Only taking from the queue may also be done
+without it: a deque's ends are atomic. It is re-entrant, since a signal handler or a finalizer that
 submits may land on a thread that holds it; every mutation under it leaves a consistent state.
 No user code runs and no future completes under it. A thread that finds the queue empty parks:
 it appends its gate, a lock it cannot get past, to `parked`.
@@ -14,8 +15,10 @@ lock: *if items are queued and threads are parked, one is waking*. `push` wakes 
 waking; who wakes takes an item and, if more are queued, wakes the next; a thread parks only when
 the queue is empty. So one thread at most is woken at a time (a burst of small items does not
 start a fight for the GIL), and yet n items that wait for each other all run: each thread that
-wakes brings the next before it starts its own item. A new thread counts in `starting` until its
-initializer, which may take its time, is done; nobody relies on it for waking others.
+wakes brings the next before it starts its own item. Taking an item never breaks the invariant,
+so a thread that is awake takes its next one without the lock. A new thread is born with its first
+item, or, if there is an initializer, which may take its time, counts in `starting` until that is
+done; nobody relies on it for waking others.
 """
 
 from __future__ import annotations
@@ -99,20 +102,55 @@ class Pool:
             len(self.threads) < self.size
             and len(self.jobs) > len(self.parked) + self.waking + self.starting
         ):
+            # A new thread is born with its job, or it would have to win the lock against the very
+            # thread that submits: a burst could be cancelled before any of it has started. In a
+            # box, since a Thread keeps its arguments. An initializer may fail, so its job waits.
+            first: deque[Job] = deque()
+            if self.initializer is None:
+                try:
+                    first.append(self.jobs.popleft())
+                except IndexError:  # a thread has taken it meanwhile
+                    return
             thread = threading.Thread(
-                name=f"{self.prefix}_{len(self.threads)}", target=_work, args=(self,)
+                name=f"{self.prefix}_{len(self.threads)}", target=_work, args=(self, first)
             )
             self.threads.append(thread)
-            self.starting += 1
+            self.starting += not first
             try:
                 thread.start()
             except BaseException:
                 self.threads.pop()
-                self.starting -= 1
+                self.starting -= not first
+                self.jobs.extendleft(first)
                 if not self.threads:
                     self.jobs.clear()  # nobody would ever run them, and the caller is told
                     raise
                 return
+
+    def look(self, gate: _thread.LockType, counted: str) -> Job | None:
+        """Return the next job for a thread; park it and return None if there is none.
+
+        Args:
+            gate: opened when the parked thread is to look again.
+            counted: "starting" or "waking" if the thread stands in that count. It leaves it
+                under one lock with the look into the queue, or `push` would start too many.
+        """
+        with self.lock:
+            if counted == "starting":
+                self.starting -= 1
+            elif counted:
+                self.waking -= 1
+            try:
+                job = self.jobs.popleft()
+            except IndexError:
+                if self.refusal is not None:
+                    return _OVER  # type: ignore[no-any-return]
+                self.parked.append(gate)
+                return None
+            if self.jobs and self.parked and not self.waking:
+                self.waking = 1
+                self.parked.pop().release()
+            return job
 
     def close(self, refusal: Exception) -> None:
         """Refuse new work; the threads end once the queue is empty. Idempotent."""
@@ -125,11 +163,19 @@ class Pool:
 
     def cancel_all(self) -> None:
         """Cancel all that is queued."""
-        with self.lock:
-            dropped = [*self.jobs, *self.shares]
-            self.jobs.clear()
-        for job in dropped:
+        for job in self._drain():
             job.cancel()
+
+    def _drain(self) -> list[Job]:
+        # One by one, since threads take jobs without the lock: each is in one pair of hands.
+        dropped: list[Job] = []
+        with self.lock:
+            while self.jobs:
+                try:
+                    dropped.append(self.jobs.popleft())
+                except IndexError:
+                    break
+            return [*dropped, *self.shares]
 
     def break_down(self) -> None:
         """An initializer failed: fail all that is queued and refuse the rest."""
@@ -137,9 +183,7 @@ class Pool:
         with self.lock:
             self.broken = _BROKEN
             self.refusal = error
-            dropped = [*self.jobs, *self.shares]
-            self.jobs.clear()
-        for job in dropped:
+        for job in self._drain():
             job.reject(BrokenThreadPool(_BROKEN))
         self.close(error)
 
@@ -170,43 +214,39 @@ class Pool:
         self.refusal = RuntimeError(_FORKED)
 
 
-def _work(pool: Pool) -> None:
+_OVER: Any = object()  # what `look` answers when there is nothing more to come
+
+
+def _work(pool: Pool, first: deque[Job]) -> None:
     """The life of a thread: take a job, run it, park when there is none."""
-    if pool.initializer is not None:
-        try:
-            pool.initializer(*pool.initargs)
-        except BaseException:
-            LOGGER.critical("Exception in initializer:", exc_info=True)
-            with pool.lock:
-                pool.starting -= 1
-            pool.break_down()
-            return
-    lock, jobs, parked = pool.lock, pool.jobs, pool.parked
+    if pool.initializer is not None and not _initialize(pool):
+        return
+    jobs = pool.jobs
     gate = _thread.allocate_lock()
     gate.acquire()
-    starting, woken = True, False
+    counted = "" if first else "starting"  # the pool's count in which this thread is at the moment
+    with pool.lock:
+        pass  # `push` is done: else a quick job would end, and the next come, before this can park
     while True:
-        with lock:
-            if starting:  # under one lock with the look into the queue, or `push` starts too many
-                pool.starting -= 1
-                starting = False
-            elif woken:
-                pool.waking -= 1
-                woken = False
-            if jobs:
-                job: Job | None = jobs.popleft()
-                if jobs and parked and not pool.waking:
-                    pool.waking = 1
-                    parked.pop().release()
-            elif pool.refusal is not None:
-                return
-            else:
-                job = None
-                parked.append(gate)
+        job: Job | None = None
+        if first:
+            job = first.popleft()
+        elif not counted:
+            # To take one more needs no lock: a deque's ends are atomic. With one, a thread that
+            # loses the GIL while it holds it would make all others queue up.
+            try:  # noqa: SIM105 - this is the hot path
+                job = jobs.popleft()
+            except IndexError:
+                pass
         if job is None:
-            gate.acquire()
-            woken = True
-            continue
+            job = pool.look(gate, counted)
+            counted = ""
+            if job is _OVER:
+                return
+            if job is None:
+                gate.acquire()
+                counted = "waking"
+                continue
         try:
             job.run()
         except BaseException:
@@ -214,6 +254,19 @@ def _work(pool: Pool) -> None:
             # stdlib's thread dies of it; this one goes on.
             LOGGER.critical("Exception in worker", exc_info=True)
         del job  # before parking: nothing of a job that is done may be kept alive
+
+
+def _initialize(pool: Pool) -> bool:
+    assert pool.initializer is not None  # noqa: S101 - the caller has looked
+    try:
+        pool.initializer(*pool.initargs)
+    except BaseException:
+        LOGGER.critical("Exception in initializer:", exc_info=True)
+        with pool.lock:
+            pool.starting -= 1
+        pool.break_down()
+        return False
+    return True
 
 
 class MapShare:
@@ -271,6 +324,8 @@ class MapShare:
     # For the pool's threads.
 
     def run(self) -> None:
+        if not self._calls:
+            return  # other threads have made them all: the rule for calls that came by `feed`
         pool = self._pool
         with pool.lock:
             pool.shares.append(self)

@@ -8,7 +8,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
-
 pytestmark = pytest.mark.timeout(60)
 
 
