@@ -4,7 +4,7 @@ Owns the one list of them. It has to be the process's own: the interpreter calls
 exit, and one in a forked child, and neither can be given a new executor or relieved of an old
 one. The list holds its members weakly. It is the only mutable state of a module here.
 
-As with the stdlib's executors, queued work is done before the interpreter exits: first what has
+As with the stdlib's executors, queued work is done before the interpreter exits: first who has
 work left to submit submits it, then every executor is told to refuse new work, then each is
 waited for.
 """
@@ -14,13 +14,17 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from concurrent.futures._base import LOGGER
 
-__all__ = ["Closable", "Feeder", "register", "register_feeder"]
+__all__ = ["Member", "register"]
 
 
-class Closable(Protocol):
-    """What an executor's working half does for the interpreter."""
+class Member:
+    """What an executor's working half does for the interpreter: by default, nothing."""
+
+    def flush(self) -> None:
+        """Submit what was accepted and not submitted yet."""
 
     def close_at_exit(self) -> None:
         """Refuse new work from now on; do not wait. Called once, on the main thread."""
@@ -29,63 +33,56 @@ class Closable(Protocol):
         """Block until all accepted work is done and all threads and processes have ended."""
 
     def after_fork(self) -> None:
-        """Forget threads and locks: this is a forked child, which has none of the former."""
-
-
-class Feeder(Protocol):
-    """What has accepted work that it has not submitted yet."""
-
-    def flush(self) -> None:
-        """Submit it now."""
+        """Forget threads, locks and work: this is a forked child, and they are the parent's."""
 
 
 _exiting = False
-_feeders: weakref.WeakSet[Feeder] = weakref.WeakSet()
-_live: weakref.WeakSet[Closable] = weakref.WeakSet()
-_lock = threading.Lock()  # guards both sets: a weak set must not grow while it is walked
+_members: weakref.WeakSet[Member] = weakref.WeakSet()
+# Guards _members, which must not grow while it is walked. Re-entrant, since a signal handler or a
+# finalizer that makes an executor may land in the middle.
+_lock = threading.RLock()
 
 
-def register(closable: Closable) -> None:
-    """Have `closable` finish its work before the interpreter exits, for as long as it lives.
+def register(member: Member) -> None:
+    """Have `member` asked at exit and after a fork, for as long as it lives.
 
     While the interpreter exits, it is closed at once.
     """
     with _lock:
-        _live.add(closable)
+        _members.add(member)
     if _exiting:
-        closable.close_at_exit()
+        member.close_at_exit()
 
 
-def register_feeder(feeder: Feeder) -> None:
-    """Have `feeder` submit what it has left before any executor closes."""
+def _all() -> list[Member]:
     with _lock:
-        _feeders.add(feeder)
+        while True:
+            try:
+                return list(_members)
+            except RuntimeError:  # a finalizer has added one meanwhile
+                continue
 
 
-def _all() -> list[Closable]:
-    with _lock:
-        return list(_live)
+def _each(do: Callable[[Member], object]) -> None:
+    for member in _all():
+        try:
+            do(member)
+        except Exception:  # the others have work to finish, and threads that wait to be told
+            LOGGER.exception("closing %r at the interpreter's exit", member)
 
 
 def _at_exit() -> None:
     global _exiting  # noqa: PLW0603 - the interpreter exits but once
-    with _lock:
-        feeders = list(_feeders)
-    for feeder in feeders:
-        feeder.flush()
+    _each(lambda member: member.flush())
     _exiting = True
-    living = _all()
-    for each in living:
-        each.close_at_exit()
-    for each in living:
-        each.join()
+    _each(lambda member: member.close_at_exit())
+    _each(lambda member: member.join())
 
 
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it
-    _lock = threading.Lock()
-    for each in _all():
-        each.after_fork()
+    _lock = threading.RLock()
+    _each(lambda member: member.after_fork())
 
 
 # Before threads are joined, unlike atexit's: a worker waits for work until it is told to end.

@@ -88,6 +88,14 @@ class SubExecutor(Executor):
             RuntimeError: shut down; the item was not touched.
         """
 
+    def execute_late(self, item: WorkItem) -> None:
+        """Accept a part of an item that was accepted before, also while shutting down.
+
+        Called while the outcome of that item is being delivered. An executor with
+        `capabilities.chunks` should not refuse it for being closed.
+        """
+        self.execute(item)
+
     @abc.abstractmethod
     def load(self) -> float:
         """Return the number of items queued and running per worker. Quick, any thread."""
@@ -97,6 +105,13 @@ class SubExecutor(Executor):
         out = round(self.load() * self.workers)
         running = min(out, self.workers)
         return out - running, running
+
+    def runs_here(self) -> bool:
+        """Say whether the current thread runs this executor's items or delivers their outcomes.
+
+        Such a thread must not wait for items: they might be waiting for it.
+        """
+        return False
 
     @abc.abstractmethod
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -75,7 +75,9 @@ class HybridFuture(Future[T]):
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # made on demand
         with self._lock:
             if self._made_condition is None:
-                self._made_condition = threading.Condition(self._lock)
+                made = threading.Condition(self._lock)
+                if self._made_condition is None:  # a signal handler may have come between
+                    self._made_condition = made
             return self._made_condition
 
     @property
@@ -146,7 +148,8 @@ class HybridFuture(Future[T]):
             if self._state != PENDING:
                 return True
             item = self._item
-        if item is not None and item.canceller is not None and not item.canceller():
+        canceller = item.canceller if item is not None else None  # read once: it may go any time
+        if canceller is not None and not canceller():
             return False  # a foreign executor holds the work and has started it
         with self._lock:
             if self._state in (RUNNING, FINISHED):

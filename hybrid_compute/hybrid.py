@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
@@ -111,6 +112,7 @@ class HybridExecutor(Executor):
         self._ids = itertools.count(1)
         self._feeders = Feeders()
         self._outstanding = Outstanding()
+        self._launching: list[int] = []  # threads that hand over a counted item at the moment
         self._closed = False
         self._router = Router(self._fleet, chosen)
         # Plain callables take the short way unless somebody wants to see them or to move them.
@@ -159,7 +161,10 @@ class HybridExecutor(Executor):
                 return self._launch(RoutedItem.in_place_of(item), route, fleet)
             fleet[route[0]].execute(item)
         except (PlacementError, PolicyError, ExecutorUnavailable) as error:
-            item.abandon(error)
+            # Its traceback, and that of its cause, would lead from the future to this frame.
+            if error.__cause__ is not None:
+                error.__cause__.with_traceback(None)
+            item.abandon(error.with_traceback(None))
         except BaseException:
             item.future.cancel()  # nobody has it
             raise
@@ -182,11 +187,15 @@ class HybridExecutor(Executor):
         if item.options.retries or len(route) > 1:
             self._outstanding.add()
             item.future.add_done_callback(self._outstanding.remove)
+        me = get_ident()
+        self._launching.append(me)
         try:
-            item.launch(route, fleet)
+            item.launch(route, fleet)  # runs it, where executors block
         except BaseException:
             item.future.cancel()  # nobody has it; this takes it off the count
             raise
+        finally:
+            self._launching.remove(me)
         return item.future
 
     def map(
@@ -245,6 +254,9 @@ class HybridExecutor(Executor):
                 fn,
                 iterables,
                 mapping,
+                resubmit=lambda *args: self._relaunch(
+                    WorkItem(args[0], args[1:], None, options), first
+                ),
                 workers=first.workers,
                 feeders=self._feeders,
                 split_crashed=bool(options.idempotent),
@@ -257,6 +269,10 @@ class HybridExecutor(Executor):
             iterables,
             mapping,
         )
+
+    def _relaunch(self, piece: WorkItem, executor: SubExecutor) -> HybridFuture[Any]:
+        executor.execute_late(piece)
+        return piece.future
 
     def _submits_itself(self) -> bool:
         return getattr(self.submit, "__func__", None) is HybridExecutor.submit
@@ -318,8 +334,14 @@ class HybridExecutor(Executor):
         Retries and fallbacks of accepted items still take place, unless futures are cancelled.
 
         Args:
-            wait: block until all work is done and all threads and processes have ended.
+            wait: block until all work is done and all threads and processes have ended. Work of
+                this executor, and done-callbacks, cannot wait for their own end: there it does
+                not block.
             cancel_futures: cancel what has not started.
+
+        Raises:
+            RuntimeError: with `wait`, on a thread of the pool, as in the stdlib; the executor is
+                closed all the same.
         """
         self._closed = True
         if cancel_futures:
@@ -327,18 +349,22 @@ class HybridExecutor(Executor):
             self._close_fleet(wait=False, cancel_futures=True)
         else:
             self._feeders.flush()
-        if not wait:
+        if not wait or self._runs_here():
             self._outstanding.when_none(partial(self._close_fleet, wait=False))
+            if wait and self._thread.runs_here():
+                raise RuntimeError("cannot join current thread")  # the stdlib's words
             return
-        if not self._called_from_the_pool():
-            settled = threading.Event()
-            self._outstanding.when_none(settled.set)
-            settled.wait()
+        settled = threading.Event()
+        self._outstanding.when_none(settled.set)
+        settled.wait()
         self._close_fleet(wait=True)
 
-    def _called_from_the_pool(self) -> bool:
-        # Such a call may belong to an item that is counted, and would wait for itself.
-        return isinstance(self._thread, ThreadExecutor) and self._thread.runs_here()
+    def _runs_here(self) -> bool:
+        # On a thread that is inside an item, or delivers the outcome of one, a wait for items
+        # might be a wait for the one that is calling.
+        return get_ident() in self._launching or any(
+            each.runs_here() for each in self._fleet.values()
+        )
 
     def _close_fleet(self, *, wait: bool, cancel_futures: bool = False) -> None:
         for each in self._fleet.values():

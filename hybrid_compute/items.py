@@ -95,8 +95,8 @@ class WorkItem:
 
     def cancel(self) -> None:
         """Cancel the item, which has not started: its executor is shut down."""
-        self.future.cancel()
-        self.start()  # tells those who wait() for the future
+        if self.future.cancel():
+            self.start()  # tells those who wait() for the future
 
     def release(self) -> None:
         """Let go of the function and its arguments, which nobody will call any more."""

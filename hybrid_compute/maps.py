@@ -17,6 +17,7 @@ import _thread
 import functools
 import itertools
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -128,7 +129,7 @@ class Results:
         # The indexes as they finish, where somebody wants to know: results out of order, or a bar.
         watched = options.progress is not None or not options.ordered
         self._order: deque[int] | None = deque() if watched else None
-        self._lock = _thread.allocate_lock()
+        self._lock = threading.RLock()  # re-entrant: a signal handler may cancel
         self._gate = _thread.allocate_lock()  # the consumer sleeps on it; released once a sleep
         self._gate.acquire()
         self._wanted = _NOBODY
@@ -332,7 +333,7 @@ class _Submitter:
             self._results.put(index, future.result())
 
     def cancel(self) -> None:
-        for future in tuple(self._futures.values()):
+        for future in list(self._futures.values()):  # list(): atomic in every build
             future.cancel()
 
 

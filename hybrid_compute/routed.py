@@ -13,10 +13,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
 from concurrent.futures._base import LOGGER
 from types import MappingProxyType
 from typing import Any
 
+from hybrid_compute import _exit
 from hybrid_compute.abc import Fleet, Observer
 from hybrid_compute.attempts import Verdict, after_failure
 from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable
@@ -32,13 +34,14 @@ __all__ = ["ObservedItem", "Observers", "Outstanding", "RoutedItem"]
 _NO_FLEET: Fleet = MappingProxyType({})
 
 
-class Outstanding:
+class Outstanding(_exit.Member):
     """Counts the items that may need an executor once more."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # guards both below; re-entrant: finalizers may submit
         self._count = 0
-        self._when_none: Callable[[], object] | None = None
+        self._when_none: list[Callable[[], object]] = []  # each shutdown() has its own
+        _exit.register(self)
 
     def add(self) -> None:
         """Count one more."""
@@ -48,18 +51,24 @@ class Outstanding:
     def remove(self, future: object) -> None:
         """Count one less; a done-callback."""
         with self._lock:
-            self._count -= 1
-            call = self._when_none if not self._count else None
-        if call is not None:
+            self._count = max(0, self._count - 1)  # in a forked child, one of the parent's
+            calls = () if self._count else tuple(self._when_none)
+        for call in calls:
             call()
 
     def when_none(self, call: Callable[[], object]) -> None:
-        """Call `call` once there are none: now, or from the thread that settles the last."""
+        """Call `call` once there are none, or more than once: now, or from who settles the last."""
         with self._lock:
-            self._when_none = call
+            self._when_none.append(call)
             none = not self._count
         if none:
             call()
+
+    def after_fork(self) -> None:
+        """Forget the parent's items: this is a forked child, where they never end."""
+        self._lock = threading.RLock()
+        self._count = 0
+        self._when_none = []
 
 
 class RoutedItem(WorkItem):
@@ -77,6 +86,7 @@ class RoutedItem(WorkItem):
         "_failures",
         "_fleet",
         "_inside",
+        "_last",
         "_place",
         "_route",
         "_started",
@@ -99,6 +109,7 @@ class RoutedItem(WorkItem):
         self.future = HybridFuture(self)
         self._failures = self._place = 0
         self._again = self._inside = self._started = False
+        self._last: BaseException | None = None  # what ended the attempt before
         self.executor: str | None = None
 
     @classmethod
@@ -133,7 +144,7 @@ class RoutedItem(WorkItem):
                 executor.execute(self)
             except ExecutorUnavailable as error:
                 if not self._goes_on(error):
-                    self.abandon(error)
+                    self.abandon(error.with_traceback(None))  # it would lead back to this item
                     return
                 continue
             if not (blocks and self._again):
@@ -144,9 +155,17 @@ class RoutedItem(WorkItem):
 
     def start(self) -> bool:
         """Mark the item as running; a later attempt finds it so."""
+        self._last = None
         if not self._started:
             self._started = self.future.set_running_or_notify_cancel()
         return self._started
+
+    def cancel(self) -> None:
+        """Cancel the item; if it waits for another attempt, the last one's failure stands."""
+        if self._started:
+            self.give_up(self._last or CancelledError())
+        else:
+            super().cancel()
 
     def succeed(self, value: Any) -> None:
         """Deliver the result."""
@@ -162,14 +181,18 @@ class RoutedItem(WorkItem):
         elif self._inside:
             self._again = True
         else:
+            self._last = error
             try:
                 self.launch(self._route, self._fleet)
-            except RuntimeError:  # shut down meanwhile: what is known stays the outcome
+            except (
+                Exception
+            ):  # shut down meanwhile, or a foreign submit raised: what is known stays
                 self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
         """Deliver the failure for good."""
         self._fleet = _NO_FLEET
+        self._last = None
         self.future.set_exception(error)
 
     def _goes_on(self, error: BaseException) -> bool:
@@ -195,7 +218,8 @@ class Observers:
     """Those who are told of every event. One that raises is logged, and told no more."""
 
     def __init__(self, observers: Iterable[Observer]) -> None:
-        self._lock = threading.Lock()  # guards the replacing of _all, which is never changed
+        # Guards the replacing of _all, which is never changed; re-entrant for signal handlers.
+        self._lock = threading.RLock()
         self._all: tuple[Observer, ...] = ()
         for each in observers:
             self.add(each)

@@ -6,6 +6,7 @@ run it, and only then the policy. Pure, but for the policy's own memory.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -65,9 +66,9 @@ class Router:
             try:
                 route = self._ask(item, fleet)
             except Exception as error:
-                raise PolicyError(
-                    f"policy {self._policy!r} raised {error!r} for {item.name!r}"
-                ) from error
+                failure = PolicyError(f"policy {self._policy!r} raised {error!r} for {item.name!r}")
+                failure.add_note(traceback.format_exc())  # as text: see HybridExecutor._submit
+                raise failure from error
             if type(route) is not tuple:
                 raise PolicyError(
                     f"policy {self._policy!r} answered {route!r} for {item.name!r}; "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 
@@ -559,3 +562,152 @@ class Shop:
 
 def test_a_method_that_is_a_task_runs_in_a_process(hybrid: HybridExecutor) -> None:
     assert hybrid.submit(Shop(3).price, 2).result() == 6
+
+
+# Shutdown and fork, in the middle of things.
+
+
+def test_a_retry_that_is_queued_when_futures_are_cancelled_ends_with_its_last_error() -> None:
+    failed, runs, go = threading.Event(), threading.Event(), threading.Event()
+
+    def flaky() -> None:
+        failed.wait()
+        raise ValueError("try again")
+
+    def blocker() -> None:
+        runs.set()
+        go.wait()
+
+    executor = HybridExecutor(1)
+    future = executor.options(retries=5).submit(flaky)
+    executor.submit(blocker)
+    failed.set()
+    runs.wait()
+    executor.shutdown(wait=False, cancel_futures=True)
+    go.set()
+    with pytest.raises(ValueError, match="try again"):
+        future.result(timeout=10)
+    executor.shutdown()
+
+
+def test_two_threads_may_shut_down_while_a_retry_is_out() -> None:
+    go, flaky = threading.Event(), Flaky(1)
+
+    def work() -> str:
+        go.wait()
+        return flaky()
+
+    executor = HybridExecutor(1)
+    future = executor.options(retries=1).submit(work)
+    closers = [threading.Thread(target=executor.shutdown) for _ in range(3)]
+    for closer in closers:
+        closer.start()
+    go.set()
+    for closer in closers:
+        closer.join(timeout=20)
+    assert not any(closer.is_alive() for closer in closers)
+    assert future.result(timeout=0) == "at last"
+
+
+def test_a_retry_that_a_foreign_executor_refuses_ends_with_the_last_error() -> None:
+    class Once(ThreadPoolExecutor):
+        used = False
+
+        def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def,override]
+            if self.used:
+                raise OSError("no more")
+            self.used = True
+            return super().submit(fn, *args, **kwargs)
+
+    with HybridExecutor(executors={"once": Once(1)}) as executor:
+        future = executor.options(executor="once", retries=3).submit(Flaky(9))
+        with pytest.raises(OSError, match="not yet"):
+            future.result(timeout=10)
+
+
+@pytest.mark.parametrize("name", ["inline", "process"])
+def test_a_callback_may_shut_down_while_counted_items_are_out(name: str) -> None:
+    closed = threading.Event()
+    executor = HybridExecutor(1, max_processes=1)
+    view = executor.options(executor=name, retries=1)
+
+    def close(_: object) -> None:
+        executor.shutdown()
+        closed.set()
+
+    if name == "inline":
+        view.submit(executor.shutdown).result(timeout=10)
+    else:
+        first, second = view.submit(abs, -1), view.submit(abs, -2)
+        first.add_done_callback(close)
+        assert closed.wait(20)
+        assert second.result(timeout=10) == 2
+    executor.shutdown()
+
+
+def test_a_callback_that_exits_does_not_keep_others_from_being_cancelled() -> None:
+    def leave(_: object) -> None:
+        raise SystemExit(3)
+
+    started, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        go.wait()
+
+    executor = HybridExecutor(1)
+    executor.submit(work)
+    started.wait()
+    queued = [executor.submit(str) for _ in range(3)]
+    queued[0].add_done_callback(leave)
+    with pytest.raises(SystemExit):
+        executor.shutdown(wait=False, cancel_futures=True)
+    assert all(future.cancelled() for future in queued)
+    go.set()
+    executor.shutdown()
+
+
+def test_a_map_with_a_buffer_does_not_starve_others() -> None:
+    with HybridExecutor(1) as executor:
+        results = executor.map(abs, iter(range(10_000)), buffersize=4)
+        next(results)
+        other = executor.submit(str, 1)
+        for _ in range(20):
+            next(results)
+        assert other.result(timeout=10) == "1"
+        results.close()  # type: ignore[attr-defined]
+
+
+def test_a_forked_child_of_a_busy_parent_can_shut_down() -> None:
+    go = threading.Event()
+    with HybridExecutor(1) as executor:
+        future = executor.options(retries=1).submit(go.wait)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            executor.shutdown()
+            os._exit(7)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        go.set()
+        assert future.result(timeout=10)
+    assert status == 7
+
+
+def test_what_a_policy_raised_keeps_neither_arguments_nor_executor_alive() -> None:
+    class Thing:
+        pass
+
+    gc.disable()
+    try:
+        executor = HybridExecutor(1, policy=Wrong(ValueError("hm")))  # type: ignore[arg-type]
+        thing = Thing()
+        argument, owner = weakref.ref(thing), weakref.ref(executor)
+        future = executor.submit(task(lambda _: None), thing)
+        assert isinstance(future.exception(timeout=10), PolicyError)
+        assert "hm" in "".join(future.exception().__notes__)  # type: ignore[union-attr]
+        executor.shutdown()
+        del thing, executor
+        assert argument() is None
+        assert owner() is None
+    finally:
+        gc.enable()

@@ -14,7 +14,8 @@ import pytest
 from hybrid_compute import HybridExecutor, InlineExecutor, ProcessExecutor, ThreadExecutor, task
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
-from hybrid_compute.maps import MapOptions
+from hybrid_compute.executors._threads import MapShare
+from hybrid_compute.maps import MapOptions, Results
 
 
 class Chunked(ThreadExecutor):
@@ -31,7 +32,13 @@ class Chunked(ThreadExecutor):
 
         self.feeders = Feeders()
         return map_in_chunks(
-            submit, fn, iterables, options, workers=self.workers, feeders=self.feeders
+            submit,
+            fn,
+            iterables,
+            options,
+            resubmit=submit,
+            workers=self.workers,
+            feeders=self.feeders,
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -403,3 +410,25 @@ def test_the_consumer_is_woken_however_the_threads_race() -> None:
 def test_options_are_checked_before_anything_is_submitted() -> None:
     with pytest.raises(ValueError, match="buffersize"):
         MapOptions(buffersize=0)
+
+
+def test_pieces_of_a_chunk_that_failed_still_run_during_shutdown() -> None:
+    calls: list[object] = list(range(40))
+    calls[15] = threading.Lock()
+    with ProcessExecutor(1) as pool:
+        results = pool.map(type, calls, chunksize=10, return_exceptions=True)
+    found = list(results)
+    assert [n for n, each in enumerate(found) if each is not int] == [15]
+
+
+def test_a_share_of_a_map_that_is_picked_up_while_all_is_cancelled_makes_no_call() -> None:
+    # A thread has taken it from the queue, and has not said so yet, when `shutdown` looks.
+    ran: list[int] = []
+    executor = ThreadExecutor(1)
+    executor.shutdown(cancel_futures=True)
+    results = Results(MapOptions())
+    share = MapShare(executor._pool, ran.append, results, inert=True)
+    share._calls.append((0, (1,)))
+    share.run()
+    assert ran == []
+    assert isinstance(results.failures[0], CancelledError)

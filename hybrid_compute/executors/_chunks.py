@@ -52,12 +52,14 @@ class _Chunks:
         submit: Callable[..., Future[Outcome]],
         fn: Callable[..., Any],
         *,
+        resubmit: Callable[..., Future[Outcome]],
         star: bool,
         workers: int,
         chunksize: int | None,
         split_crashed: bool,
     ) -> None:
         self._submit = submit
+        self._resubmit = resubmit
         self._fn = fn
         self._star = star
         self._workers = workers
@@ -162,7 +164,7 @@ class _Chunks:
     def _send(self, index: int, calls: list[Any]) -> None:
         try:
             future = self._submit(run_batch, self._fn, calls, self._star)
-        except RuntimeError as error:  # shut down while the map was being fed from a callback
+        except Exception as error:  # shut down meanwhile, or whatever a foreign submit raises
             if index == 0:
                 raise
             self._put(index, _all_failed(calls, error))
@@ -186,7 +188,7 @@ class _Chunks:
             self._put(index, outcome)
         elif len(calls) > 1 and self._is_one_to_blame(error):
             _Pieces(
-                self._submit,
+                self._resubmit,
                 self._fn,
                 calls,
                 lambda whole: self._put(index, whole),
@@ -233,7 +235,7 @@ class _Pieces:
         for place, call in enumerate(calls):
             try:
                 future = submit(run_batch, fn, [call], star)
-            except RuntimeError as error:
+            except Exception as error:  # shut down meanwhile
                 self._settle(place, error, None)
             else:
                 future.add_done_callback(partial(self._done, place))
@@ -257,13 +259,14 @@ class _Pieces:
             self._deliver(self._whole)
 
 
-class Feeders:
+class Feeders(_exit.Member):
     """The maps of one executor that have input left to submit."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _live: a weak set must not grow while it is walked
+        # Guards _live, which must not grow while it is walked; re-entrant for signal handlers.
+        self._lock = threading.RLock()
         self._live: weakref.WeakSet[_Chunks] = weakref.WeakSet()
-        _exit.register_feeder(self)
+        _exit.register(self)
 
     def add(self, chunks: _Chunks) -> None:
         """Remember a map for as long as chunks of it are out or its results are read."""
@@ -272,7 +275,11 @@ class Feeders:
 
     def _all(self) -> list[_Chunks]:
         with self._lock:
-            return list(self._live)
+            while True:
+                try:
+                    return list(self._live)
+                except RuntimeError:  # a finalizer has added one meanwhile
+                    continue
 
     def flush(self) -> None:
         """Have all maps submit what they have left: the executor is about to close."""
@@ -283,6 +290,11 @@ class Feeders:
         """Cancel what all maps have left."""
         for chunks in self._all():
             chunks.cancel_rest()
+
+    def after_fork(self) -> None:
+        """Forget the parent's maps."""
+        self._lock = threading.RLock()
+        self._live = weakref.WeakSet()
 
 
 def _all_failed(calls: list[Any], error: BaseException) -> Outcome:
@@ -295,6 +307,7 @@ def map_in_chunks(
     iterables: tuple[Iterable[Any], ...],
     options: MapOptions,
     *,
+    resubmit: Callable[..., Future[Outcome]],
     workers: int,
     feeders: Feeders,
     split_crashed: bool = False,
@@ -306,6 +319,7 @@ def map_in_chunks(
         fn: what is mapped.
         iterables: its arguments.
         options: the keywords of `map`.
+        resubmit: the same for a piece of a chunk that has failed, also during a shutdown.
         workers: how many chunks can run side by side.
         feeders: those of the executor, which asks them for the rest when it shuts down.
         split_crashed: the calls are idempotent, so that a chunk whose worker crashed is tried
@@ -332,6 +346,7 @@ def map_in_chunks(
     chunks = _Chunks(
         submit,
         fn,
+        resubmit=resubmit,
         star=star,
         workers=workers,
         chunksize=chunksize,

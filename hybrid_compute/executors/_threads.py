@@ -32,6 +32,7 @@ from concurrent.futures._base import LOGGER
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, Protocol
 
+from hybrid_compute import _exit
 from hybrid_compute.maps import _FREE_THREADED, _NOBODY, Results
 
 __all__ = ["Job", "MapShare", "Pool"]
@@ -57,7 +58,7 @@ class Job(Protocol):
         """Deliver the error; it has not started."""
 
 
-class Pool:
+class Pool(_exit.Member):
     """The queue and its threads."""
 
     def __init__(
@@ -80,6 +81,7 @@ class Pool:
         self.threads: list[threading.Thread] = []
         self.refusal: Exception | None = None  # why no new work is taken
         self.broken: str | None = None
+        self.dropping: Callable[[], BaseException] | None = None  # why nothing queued is run
 
     def push(self, job: Job, copies: int = 1) -> None:
         """Queue a job, or so many copies of it, and see that threads come."""
@@ -93,8 +95,14 @@ class Pool:
             if len(self.threads) < self.size:
                 self._grow()
             if self.parked and not self.waking:
-                self.waking = 1
-                self.parked.pop().release()
+                self._wake_one()
+
+    def _wake_one(self) -> None:
+        # No call stands between these lines, so a signal whose handler raises does not either.
+        gate = self.parked[-1]
+        self.waking += 1
+        del self.parked[-1]
+        gate.release()
 
     def _grow(self) -> None:
         # As the stdlib: a new thread only when no thread is free for a queued job.
@@ -118,10 +126,14 @@ class Pool:
             self.starting += not first
             try:
                 thread.start()
-            except BaseException:
-                self.threads.pop()
-                self.starting -= not first
+            except BaseException as error:
+                if not isinstance(error, Exception) and thread._started.wait(1):  # type: ignore[attr-defined]
+                    raise  # Ctrl-C while start() waited: the thread runs all the same
+                self.threads.remove(thread)
+                self.starting -= self.initializer is not None
                 self.jobs.extendleft(first)
+                if not isinstance(error, Exception):
+                    raise
                 if not self.threads:
                     self.jobs.clear()  # nobody would ever run them, and the caller is told
                     raise
@@ -148,8 +160,7 @@ class Pool:
                 self.parked.append(gate)
                 return None
             if self.jobs and self.parked and not self.waking:
-                self.waking = 1
-                self.parked.pop().release()
+                self._wake_one()
             return job
 
     def close(self, refusal: Exception) -> None:
@@ -157,35 +168,46 @@ class Pool:
         with self.lock:
             if self.refusal is None:
                 self.refusal = refusal
-            self.waking += len(self.parked)
             while self.parked:
-                self.parked.pop().release()
+                self._wake_one()
 
     def cancel_all(self) -> None:
         """Cancel all that is queued."""
-        for job in self._drain():
-            job.cancel()
+        self._drop(CancelledError)
 
-    def _drain(self) -> list[Job]:
-        # One by one, since threads take jobs without the lock: each is in one pair of hands.
-        dropped: list[Job] = []
+    def _drop(self, why: Callable[[], BaseException]) -> None:
+        """Cancel or reject all that is queued, and what maps have left."""
         with self.lock:
-            while self.jobs:
-                try:
-                    dropped.append(self.jobs.popleft())
-                except IndexError:
-                    break
-            return [*dropped, *self.shares]
+            self.dropping = why
+            shares = list(self.shares)
+        # One by one, since threads take jobs without the lock: each is in one pair of hands. And
+        # whatever comes out of one, or however a signal ends this, the others are not forgotten.
+        for share in shares:
+            share.reject(why())
+        escaped: BaseException | None = None
+        while self.jobs:
+            try:
+                job = self.jobs.popleft()
+            except IndexError:
+                break
+            error = why()
+            try:
+                if isinstance(error, CancelledError):
+                    job.cancel()
+                else:
+                    job.reject(error)
+            except BaseException as caught:  # a callback's SystemExit, or Ctrl-C
+                escaped = escaped or caught
+        if escaped is not None:
+            raise escaped
 
     def break_down(self) -> None:
         """An initializer failed: fail all that is queued and refuse the rest."""
-        error = BrokenThreadPool(_BROKEN)
         with self.lock:
             self.broken = _BROKEN
-            self.refusal = error
-        for job in self._drain():
-            job.reject(BrokenThreadPool(_BROKEN))
-        self.close(error)
+            self.refusal = BrokenThreadPool(_BROKEN)
+        self._drop(lambda: BrokenThreadPool(_BROKEN))
+        self.close(BrokenThreadPool(_BROKEN))
 
     def close_at_exit(self) -> None:
         """Refuse new work, in the words that the stdlib has for it."""
@@ -205,13 +227,13 @@ class Pool:
     def after_fork(self) -> None:
         """Leave the parent's threads, locks and work to the parent."""
         self.lock = threading.RLock()
-        if not self.threads:
-            return  # it was not used yet: it is as good as new
+        if self.threads:  # else it was not used yet: it is as good as new
+            self.refusal = RuntimeError(_FORKED)
         self.jobs = deque()
         self.parked = []
         self.shares = []
         self.threads = []
-        self.refusal = RuntimeError(_FORKED)
+        self.waking = self.starting = 0
 
 
 _OVER: Any = object()  # what `look` answers when there is nothing more to come
@@ -274,10 +296,11 @@ class MapShare:
 
     As many shares as there are workers stand in the pool's queue, where one future for each call
     would stand, and all are this object: a thread that takes one makes calls until none is left.
-    A call is claimed by `popleft`, which is atomic, with and without the GIL.
+    A call is claimed by `popleft`, which is atomic, with and without the GIL. Where the input is
+    read bit by bit, each call has a share of its own, so that others come in between.
     """
 
-    __slots__ = ("_calls", "_fn", "_inert", "_pool", "_results")
+    __slots__ = ("_calls", "_fn", "_inert", "_one_each", "_pool", "_results")
 
     def __init__(
         self, pool: Pool, fn: Callable[..., Any], results: Results, *, inert: bool
@@ -285,12 +308,14 @@ class MapShare:
         self._inert = inert
         self._pool = pool
         self._fn = fn
+        self._one_each = False  # each call has its own job in the pool's queue
         self._results = results
         self._calls: deque[tuple[int, tuple[Any, ...]]] = deque()
 
     # For the map's consumer.
 
     def feed(self, index: int, call: Any) -> None:
+        self._one_each = True
         self._calls.append((index, call))
         self._pool.push(self)
 
@@ -324,12 +349,19 @@ class MapShare:
     # For the pool's threads.
 
     def run(self) -> None:
+        if self._one_each:
+            self._make_calls()
+            del self  # as below
+            return
         if not self._calls:
-            return  # other threads have made them all: the rule for calls that came by `feed`
+            return  # other threads have made them all
         pool = self._pool
         with pool.lock:
             pool.shares.append(self)
+            dropping = pool.dropping
         try:
+            if dropping is not None:
+                self.reject(dropping())  # it was in nobody's list when all was dropped
             self._make_calls()
         finally:
             with pool.lock:
@@ -340,6 +372,7 @@ class MapShare:
         fn, results = self._fn, self._results
         claim = self._calls.popleft
         values, order = results.values, results._order
+        one_each = self._one_each
         try:
             while True:
                 index, args = claim()
@@ -350,6 +383,8 @@ class MapShare:
                     trace = error.__traceback__
                     results.fail(index, error.with_traceback(trace and trace.tb_next))
                     del trace, args
+                    if one_each:
+                        break
                     continue
                 # By hand: results.put(index, value), which costs as much as the rest together.
                 values[index] = value
@@ -358,6 +393,9 @@ class MapShare:
                 if results._wanted != _NOBODY or _FREE_THREADED:
                     results._wake(index)
                 del value, args  # the next call may take long
-        except IndexError:  # no call is left; an IndexError of `fn` does not get here
-            # The traceback of a call's error leads back to this frame: leave nothing in it.
-            del self, fn, results, values, order, claim
+                if one_each:
+                    break
+        except IndexError:
+            pass  # no call is left; an IndexError of `fn` does not get here
+        # The traceback of a call's error leads back to this frame: leave nothing in it.
+        del self, fn, results, values, order, claim
