@@ -21,9 +21,10 @@ class Event:
     """One step of one item's life.
 
     Attributes:
-        kind: which step. "submitted" comes first; "routed" once per attempt, when an executor
-            accepted the item; "retried" when an attempt failed and another follows; then one of
-            "succeeded", "failed" and "cancelled" is the last.
+        kind: which step. "submitted" comes first; "routed" each time an executor is offered the
+            item; "started" when the work begins; "retried" when the offer was refused or the
+            work failed, and another attempt follows; one of "succeeded", "failed" and "cancelled"
+            is the last.
         item_id: number of the item, counted from 1 by its executor.
         name: name of the task or function.
         executor: name of the executor; None before one is chosen.

@@ -22,7 +22,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from threading import get_ident
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
 from hybrid_compute.errors import (
@@ -36,7 +36,7 @@ from hybrid_compute.executors._chunks import Feeders, map_in_chunks
 from hybrid_compute.executors.foreign import ForeignExecutor
 from hybrid_compute.executors.inline import InlineExecutor
 from hybrid_compute.executors.process import ProcessExecutor
-from hybrid_compute.executors.thread import ThreadExecutor
+from hybrid_compute.executors.thread import ThreadExecutor, check_max_workers
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit, shortest
@@ -90,9 +90,17 @@ class HybridExecutor(Executor):
         *,
         max_processes: int | None = None,
         executors: Mapping[str, Executor] | None = None,
-        policy: Policy | str | None = None,
+        policy: Policy | Literal["adaptive"] | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
+        if max_processes is not None:
+            max_processes = check_max_workers(max_processes, "max_processes")
+        if not isinstance(executors or {}, Mapping):
+            raise ConfigurationError(
+                f"executors={executors!r} is no mapping; give names: {{'gpu': executor}}"
+            )
+        if not isinstance(observers, Iterable):
+            raise ConfigurationError(f"observers={observers!r} is no list; give [{observers!r}]")
         given = {name: _as_member(name, each) for name, each in (executors or {}).items()}
         fleet: dict[str, SubExecutor] = {
             "inline": given.get("inline") or InlineExecutor(),

@@ -46,6 +46,11 @@ def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> 
         raise ValueError(f"{attribute.name} must be None or > 0, not {value}")
 
 
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds or None, not {value!r}")
+
+
 def _bar(progress: Any) -> Any:
     if progress is None or progress is False:
         return None
@@ -68,7 +73,7 @@ def _bar(progress: Any) -> Any:
 class MapOptions:
     """The keywords of `map`, checked. Their meaning stands in `SubExecutor.map`."""
 
-    timeout: float | None = None
+    timeout: float | None = attrs.field(default=None, validator=_seconds)
     chunksize: int | None = None  # checked by who sends chunks; threads take any
     buffersize: int | None = attrs.field(default=None, validator=_positive)
     ordered: bool = True

@@ -144,7 +144,8 @@ class RoutedItem(WorkItem):
                 executor.execute(self)
             except ExecutorUnavailable as error:
                 if not self._goes_on(error):
-                    self.abandon(error.with_traceback(None))  # it would lead back to this item
+                    # Without its traceback, which would lead back to this item.
+                    self.abandon(self._last or error.with_traceback(None))
                     return
                 continue
             if not (blocks and self._again):
@@ -188,6 +189,11 @@ class RoutedItem(WorkItem):
                 Exception
             ):  # shut down meanwhile, or a foreign submit raised: what is known stays
                 self.give_up(error)
+
+    def abandon(self, error: BaseException) -> None:
+        """Deliver that nobody took the item, unless it was cancelled; it did not start."""
+        if self._started or self.future.set_running_or_notify_cancel():
+            self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
         """Deliver the failure for good."""
@@ -310,11 +316,6 @@ class ObservedItem(RoutedItem):
         if goes_on:
             self._tell("retried", error)
         return goes_on
-
-    def abandon(self, error: BaseException) -> None:
-        """Deliver that nobody took the item, unless it was cancelled."""
-        if self.start():
-            self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
         """Tell, then deliver the failure."""

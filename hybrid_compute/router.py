@@ -115,8 +115,9 @@ class Router:
     def _nobody(self, route: tuple[str, ...], fleet: Fleet, item: WorkItem) -> PlacementError:
         local = " (it is local_only)" if item.options.local_only else ""
         return PlacementError(
-            f"no executor may run {item.name!r}{local}: its route is {list(route)}, and of the "
-            f"fleet {list(self._fleet)} only {list(fleet)} can and may run it"
+            f"no executor may run {item.name!r}{local}: it was to go to {list(route)}, and those "
+            f"of the fleet that can and may run it are {list(fleet)}; name one of them in the "
+            f"policy or in options(executor=...)"
         )
 
 

@@ -22,29 +22,31 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _tags(value: str | Iterable[str] | None) -> frozenset[str] | None:
+def _tags(value: Any) -> frozenset[str] | None:
     if value is None:
         return None
-    return frozenset((value,)) if isinstance(value, str) else frozenset(value)
+    if isinstance(value, str):
+        return frozenset((value,))
+    if not isinstance(value, Iterable) or not all(isinstance(each, str) for each in value):
+        raise ConfigurationError(f"tags={value!r} is neither a string nor a list of strings")
+    return frozenset(value)
 
 
 def _a_count(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigurationError(
-            f"{attribute.name}={value!r} of a task is not a whole number of at least 0"
-        )
+        raise ConfigurationError(f"{attribute.name}={value!r} is not a whole number of at least 0")
 
 
 def _a_flag(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, bool):
-        raise ConfigurationError(f"{attribute.name}={value!r} of a task is not True, False or None")
+        raise ConfigurationError(f"{attribute.name}={value!r} is not True, False or None")
 
 
 def _a_name(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and (not isinstance(value, str) or not value):
-        raise ConfigurationError(f"{attribute.name}={value!r} of a task is not a non-empty string")
+        raise ConfigurationError(f"{attribute.name}={value!r} is not a non-empty string")
 
 
 @attrs.frozen(kw_only=True)

@@ -711,3 +711,63 @@ def test_what_a_policy_raised_keeps_neither_arguments_nor_executor_alive() -> No
         assert owner() is None
     finally:
         gc.enable()
+
+
+# Foreign executors that refuse or misbehave.
+
+
+def test_a_foreign_executor_that_refuses_is_passed_over() -> None:
+    dead = ThreadPoolExecutor(1)
+    dead.shutdown()
+    with HybridExecutor(1, executors={"d": dead}, policy=Prefer("d", "thread")) as executor:
+        assert executor.submit(task(abs), -1).result(timeout=10) == 1
+        with pytest.raises(ExecutorUnavailable, match="did not accept 'abs'"):
+            executor.options(executor="d").submit(abs, -1).result(timeout=10)
+
+
+def test_an_item_that_nobody_took_never_started() -> None:
+    events: list[Event] = []
+    dead = ThreadPoolExecutor(1)
+    dead.shutdown()
+    with HybridExecutor(1, executors={"d": dead}, observers=[events.append]) as executor:
+        executor.options(executor="d").submit(abs, -1).exception(timeout=10)
+    assert [event.kind for event in events] == ["submitted", "routed", "failed"]
+
+
+def test_a_foreign_submit_that_returns_no_future_costs_the_one_item() -> None:
+    class Forgetful(ThreadPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def,override]
+            return None
+
+    with HybridExecutor(1, executors={"d": Forgetful(1)}) as executor:
+        with pytest.raises(ConfigurationError, match="returned None, which is no future"):
+            executor.options(executor="d").submit(abs, -1).result(timeout=10)
+
+
+def test_ctrl_c_during_an_inline_item_reaches_the_program() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with HybridExecutor(1) as executor:
+        with pytest.raises(KeyboardInterrupt):
+            executor.options(executor="inline").submit(interrupted)
+        assert executor.submit(str, 1).result() == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"executors": [InlineExecutor()]}, "is no mapping"),
+        ({"observers": print}, "is no list"),
+        ({"max_processes": "2"}, "max_processes must be a whole number"),
+        ({"max_processes": 0}, "max_processes must be greater than 0"),
+    ],
+)
+def test_an_error_names_the_argument(arguments: dict[str, object], text: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=text):
+        HybridExecutor(**arguments)  # type: ignore[arg-type]
+
+
+def test_predicates_have_no_truth_by_themselves() -> None:
+    with pytest.raises(TypeError, match="combine predicates with &"):
+        bool(tagged("a"))

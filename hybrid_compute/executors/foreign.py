@@ -8,7 +8,7 @@ count of items that are out.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any
 
@@ -63,9 +63,23 @@ class ForeignExecutor(SubExecutor):
             with self._lock:
                 self._out -= 1
             item.canceller = None
-            if isinstance(error, BrokenExecutor):
-                raise ExecutorUnavailable(f"executor {self.name!r} is broken: {error}") from error
-            raise
+            if not isinstance(error, Exception):
+                raise
+            raise ExecutorUnavailable(
+                f"executor {self.name!r}, {self._executor!r}, did not accept "
+                f"{item.name!r}: {error!r}"
+            ) from error
+        if not callable(getattr(theirs, "add_done_callback", None)):
+            with self._lock:
+                self._out -= 1
+            item.canceller = None
+            item.reject(
+                ConfigurationError(
+                    f"executor {self.name!r}: submit() of {self._executor!r} returned {theirs!r}, "
+                    f"which is no future, so that nobody knows what became of {item.name!r}"
+                )
+            )
+            return
         theirs.add_done_callback(partial(self._deliver, item))
 
     def _deliver(self, item: WorkItem, theirs: Future[Any]) -> None:

@@ -6,6 +6,8 @@ Has no threads and no locks: its only state is a flag that goes from False to Tr
 
 from __future__ import annotations
 
+from threading import current_thread, main_thread
+
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.items import WorkItem
 
@@ -16,7 +18,8 @@ class InlineExecutor(SubExecutor):
     """Runs each item on the thread that submits it; its future is done when `submit` returns.
 
     Thread-safe: two threads that submit run side by side. An exception goes into the future,
-    KeyboardInterrupt and SystemExit too.
+    SystemExit too. A KeyboardInterrupt on the main thread goes into the future and is raised by
+    `submit` as well, so that Ctrl-C ends the program.
     """
 
     capabilities = Capabilities(shares_memory=True, blocks=True)
@@ -30,7 +33,11 @@ class InlineExecutor(SubExecutor):
         """Run the item now; return when it is done."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        future = item.future
         item.run()
+        # Ctrl-C is the program's as much as the item's, when it lands on the main thread.
+        if isinstance(future._exception, KeyboardInterrupt) and current_thread() is main_thread():
+            raise future._exception
 
     def load(self) -> float:
         """Return 0: a caller who runs its own work waits for nobody."""

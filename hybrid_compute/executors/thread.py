@@ -128,14 +128,14 @@ class ThreadExecutor(SubExecutor):
             pool.close(RuntimeError(_CLOSED))
 
 
-def check_max_workers(value: Any) -> int:
+def check_max_workers(value: Any, name: str = "max_workers") -> int:
     """Return the number of workers as an int, or raise what the stdlib raises.
 
     A fraction counts as the next whole number: that is what the stdlib's pool does with
     `os.cpu_count() / 2`.
     """
     if not isinstance(value, (int, float)):
-        raise TypeError(f"max_workers must be a whole number or None, not {value!r}")
+        raise TypeError(f"{name} must be a whole number or None, not {value!r}")
     if value <= 0:
-        raise ValueError("max_workers must be greater than 0")
+        raise ValueError(f"{name} must be greater than 0")
     return value if isinstance(value, int) else math.ceil(min(value, 1 << 30))

@@ -42,6 +42,12 @@ class Predicate:
     def __invert__(self) -> Predicate:
         return Predicate(lambda item: not self(item), f"~{self!r}")
 
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"{self!r} has no truth by itself; combine predicates with &, | and ~, not with and, "
+            f"or, not"
+        )
+
     def __repr__(self) -> str:
         return self._text
 
