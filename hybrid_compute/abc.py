@@ -10,15 +10,16 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-import attrs
-
-from hybrid_compute.events import Event
+from hybrid_compute._values import Value
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit, shortest
 from hybrid_compute.tasks import NO_OPTIONS, Task
+
+if TYPE_CHECKING:
+    from hybrid_compute.events import Event
 
 __all__ = [
     "Capabilities",
@@ -32,11 +33,10 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Observer: TypeAlias = Callable[[Event], None]
+Observer: TypeAlias = Callable[["Event"], None]
 
 
-@attrs.frozen(kw_only=True)
-class Capabilities:
+class Capabilities(Value):
     """What an executor can do, and what running there means.
 
     Attributes:
@@ -47,11 +47,30 @@ class Capabilities:
         chunks: a message costs much more than a tiny call, so `map` sends many calls as one.
     """
 
-    shares_memory: bool = False
-    isolates: bool = False
-    remote: bool = False
-    blocks: bool = False
-    chunks: bool = False
+    __slots__ = ("blocks", "chunks", "isolates", "remote", "shares_memory")
+
+    shares_memory: bool
+    isolates: bool
+    remote: bool
+    blocks: bool
+    chunks: bool
+
+    def __init__(
+        self,
+        *,
+        shares_memory: bool = False,
+        isolates: bool = False,
+        remote: bool = False,
+        blocks: bool = False,
+        chunks: bool = False,
+    ) -> None:
+        self._set(
+            shares_memory=shares_memory,
+            isolates=isolates,
+            remote=remote,
+            blocks=blocks,
+            chunks=chunks,
+        )
 
 
 class SubExecutor(Executor):

@@ -22,7 +22,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from threading import get_ident
 from types import MappingProxyType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
 from hybrid_compute.errors import (
@@ -33,18 +33,20 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
-from hybrid_compute.executors.foreign import ForeignExecutor
+from hybrid_compute.executors.foreign import as_member
 from hybrid_compute.executors.inline import InlineExecutor
 from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.executors.thread import ThreadExecutor, check_max_workers
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit, shortest
-from hybrid_compute.routed import ObservedItem, Observers, Outstanding, RoutedItem
+from hybrid_compute.routed import Outstanding, RoutedItem
 from hybrid_compute.router import Router, as_policy
-from hybrid_compute.stats import ExecutorStats, Stats
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 from hybrid_compute.views import ExecutorView, ThreadPoolShape
+
+if TYPE_CHECKING:
+    from hybrid_compute.stats import Stats
 
 __all__ = ["HybridExecutor"]
 
@@ -101,7 +103,7 @@ class HybridExecutor(Executor):
             )
         if not isinstance(observers, Iterable):
             raise ConfigurationError(f"observers={observers!r} is no list; give [{observers!r}]")
-        given = {name: _as_member(name, each) for name, each in (executors or {}).items()}
+        given = {name: as_member(name, each) for name, each in (executors or {}).items()}
         fleet: dict[str, SubExecutor] = {
             "inline": given.get("inline") or InlineExecutor(),
             "thread": given.get("thread")
@@ -111,10 +113,14 @@ class HybridExecutor(Executor):
         fleet.update(given)
         self._fleet: Fleet = MappingProxyType(fleet)
         chosen = as_policy(policy, self._fleet)
-        self._observers = Observers(observers)
+        told = [*observers]
         if callable(observe := getattr(chosen, "observe", None)):
-            self._observers.add(observe)
-        self._observed = bool(self._observers)
+            told.append(observe)
+        self._observed = bool(told)
+        if told:
+            from hybrid_compute.observed import Observers  # noqa: PLC0415 - most have none
+
+            self._observers = Observers(told)
         self._thread = fleet["thread"]
         self._max_workers = self._thread.workers  # the stdlib's name: dask and others read it
         self._ids = itertools.count(1)
@@ -186,6 +192,8 @@ class HybridExecutor(Executor):
         options: TaskOptions,
     ) -> RoutedItem:
         if self._observed:
+            from hybrid_compute.observed import ObservedItem  # noqa: PLC0415 - see __init__
+
             return ObservedItem(
                 fn, args, kwargs, options, observers=self._observers, item_id=next(self._ids)
             )
@@ -318,6 +326,8 @@ class HybridExecutor(Executor):
 
     def stats(self) -> Stats:
         """Return what the executors do at this moment. Does not block."""
+        from hybrid_compute.stats import ExecutorStats, Stats  # noqa: PLC0415 - most never ask
+
         return Stats(
             executors=MappingProxyType(
                 {
@@ -385,11 +395,3 @@ class HybridExecutor(Executor):
     def _broken(self) -> Any:
         # The stdlib's name: programs, and CPython's own tests, poll it.
         return getattr(self._thread, "_broken", False)
-
-
-def _as_member(name: object, executor: object) -> SubExecutor:
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"executors: {name!r} is no name; use a string such as 'gpu'")
-    if isinstance(executor, SubExecutor):
-        return executor
-    return ForeignExecutor(executor, name=name)  # type: ignore[arg-type]  # which checks it

@@ -24,8 +24,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol, TypeVar
 
-import attrs
-
+from hybrid_compute._values import Value
 from hybrid_compute.errors import ConfigurationError
 
 __all__ = ["MapOptions", "Results", "Source", "iterate", "map_by_submit", "shortest"]
@@ -36,19 +35,21 @@ _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 _NOBODY, _ANY = -1, -2  # values of Results._wanted besides an index
 
 
-def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _positive(name: str, value: Any) -> int | None:
     # The stdlib's own types and words (Python 3.14).
     if value is None:
-        return
+        return None
     if not isinstance(value, int):
-        raise TypeError(f"{attribute.name} must be an integer or None, not {value!r}")
+        raise TypeError(f"{name} must be an integer or None, not {value!r}")
     if value < 1:
-        raise ValueError(f"{attribute.name} must be None or > 0, not {value}")
+        raise ValueError(f"{name} must be None or > 0, not {value}")
+    return value
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and not isinstance(value, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds or None, not {value!r}")
+def _seconds(name: str, value: Any) -> float | None:
+    if value is None or isinstance(value, (int, float)):
+        return value
+    raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
 
 
 def _bar(progress: Any) -> Any:
@@ -69,21 +70,53 @@ def _bar(progress: Any) -> Any:
     return progress
 
 
-@attrs.frozen(kw_only=True)
-class MapOptions:
-    """The keywords of `map`, checked. Their meaning stands in `SubExecutor.map`."""
+class MapOptions(Value):
+    """The keywords of `map`, checked. Their meaning stands in `SubExecutor.map`.
 
-    timeout: float | None = attrs.field(default=None, validator=_seconds)
-    chunksize: int | None = None  # checked by who sends chunks; threads take any
-    buffersize: int | None = attrs.field(default=None, validator=_positive)
-    ordered: bool = True
-    return_exceptions: bool = False
-    progress: Any = attrs.field(default=None, converter=_bar)
-    length: int | None = None  # how many calls there will be, where the input tells
+    Attributes:
+        length: how many calls there will be, where the input tells; else None.
+    """
 
-    def __attrs_post_init__(self) -> None:
-        if self.length is not None and getattr(self.progress, "total", self) is None:
-            self.progress.total = self.length
+    __slots__ = (
+        "buffersize",
+        "chunksize",
+        "length",
+        "ordered",
+        "progress",
+        "return_exceptions",
+        "timeout",
+    )
+
+    timeout: float | None
+    chunksize: int | None  # checked by who sends chunks; threads take any
+    buffersize: int | None
+    ordered: bool
+    return_exceptions: bool
+    progress: Any
+    length: int | None
+
+    def __init__(
+        self,
+        *,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: Any = None,
+        length: int | None = None,
+    ) -> None:
+        self._set(
+            timeout=_seconds("timeout", timeout),
+            chunksize=chunksize,
+            buffersize=_positive("buffersize", buffersize),
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=_bar(progress),
+            length=length,
+        )
+        if length is not None and getattr(self.progress, "total", self) is None:
+            self.progress.total = length
             self.progress.refresh()
 
 

@@ -1,34 +1,30 @@
 """RoutedItem: a work item that carries itself along its route, attempt after attempt.
 
 Owns what happens between a policy's answer and the end of an item: handing over, retrying,
-falling back, counting who is still on the way, and telling observers. Decides nothing: `attempts`
-does.
+falling back, and counting who is still on the way. Decides nothing: `attempts` does.
 
 Threads and locks: an item is in one pair of hands at a time, so it has no lock. `Outstanding`
-has one, which guards its count; `Observers` one, which guards its list.
+has one, which guards its count.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import CancelledError
-from concurrent.futures._base import LOGGER
 from types import MappingProxyType
 from typing import Any
 
 from hybrid_compute import _exit
-from hybrid_compute.abc import Fleet, Observer
+from hybrid_compute.abc import Fleet
 from hybrid_compute.attempts import Verdict, after_failure
-from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable
-from hybrid_compute.events import Event, Kind
+from hybrid_compute.errors import ExecutorUnavailable
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem, name_of
 from hybrid_compute.tasks import TaskOptions
 
-__all__ = ["ObservedItem", "Observers", "Outstanding", "RoutedItem"]
+__all__ = ["Outstanding", "RoutedItem"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
@@ -218,111 +214,3 @@ class RoutedItem(WorkItem):
     def may_run_again(self) -> bool:
         """True if it is idempotent and has attempts left."""
         return bool(self.options.idempotent) and self._failures < (self.options.retries or 0)
-
-
-class Observers:
-    """Those who are told of every event. One that raises is logged, and told no more."""
-
-    def __init__(self, observers: Iterable[Observer]) -> None:
-        # Guards the replacing of _all, which is never changed; re-entrant for signal handlers.
-        self._lock = threading.RLock()
-        self._all: tuple[Observer, ...] = ()
-        for each in observers:
-            self.add(each)
-
-    def add(self, observer: Observer) -> None:
-        """Tell one more.
-
-        Raises:
-            ConfigurationError: it cannot be called.
-        """
-        if not callable(observer):
-            raise ConfigurationError(
-                f"observer {observer!r} cannot be called; give a function of an event"
-            )
-        with self._lock:
-            self._all = (*self._all, observer)
-
-    def __bool__(self) -> bool:
-        return bool(self._all)
-
-    def tell(self, event: Event) -> None:
-        """Tell all; never raises what an observer raises."""
-        for observer in self._all:
-            try:
-                observer(event)
-            except Exception:
-                LOGGER.exception("observer %r raised, and is told no more", observer)
-                with self._lock:
-                    self._all = tuple(each for each in self._all if each is not observer)
-
-
-class ObservedItem(RoutedItem):
-    """A routed item that tells observers of each step; only made when there are some."""
-
-    observed = True
-
-    __slots__ = ("_attempt", "_id", "_name", "_observers")
-
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
-        options: TaskOptions,
-        *,
-        observers: Observers,
-        item_id: int,
-    ) -> None:
-        super().__init__(fn, args, kwargs, options)
-        self._observers = observers
-        self._id = item_id
-        self._name = self.name
-        self._attempt = 0
-        self._tell("submitted")
-
-    def _tell(self, kind: Kind, error: BaseException | None = None) -> None:
-        self._observers.tell(
-            Event(
-                kind=kind,
-                item_id=self._id,
-                name=self._name,
-                executor=self.executor,
-                attempt=self._attempt,
-                time=time.monotonic(),
-                error=error,
-            )
-        )
-
-    def handed_over(self) -> None:
-        """Tell that an executor gets the item."""
-        self._attempt += 1
-        self._tell("routed")
-
-    def start(self) -> bool:
-        """Mark the item as running, and tell."""
-        started = super().start()
-        if started:
-            self._tell("started")
-        return started
-
-    def succeed(self, value: Any) -> None:
-        """Tell, then deliver: who has the result can rely on the event."""
-        self._tell("succeeded")
-        super().succeed(value)
-
-    def _goes_on(self, error: BaseException) -> bool:
-        goes_on = super()._goes_on(error)
-        if goes_on:
-            self._tell("retried", error)
-        return goes_on
-
-    def give_up(self, error: BaseException) -> None:
-        """Tell, then deliver the failure."""
-        self._tell("failed", error)
-        super().give_up(error)
-
-    def release(self) -> None:
-        """Tell that the item was cancelled: nothing else releases one."""
-        super().release()
-        self._tell("cancelled")

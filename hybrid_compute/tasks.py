@@ -12,8 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-import attrs
-
+from hybrid_compute._values import Value
 from hybrid_compute.errors import ConfigurationError, DuplicateTaskError
 
 __all__ = ["NO_OPTIONS", "Task", "TaskOptions", "TaskRegistry", "task"]
@@ -32,25 +31,25 @@ def _tags(value: Any) -> frozenset[str] | None:
     return frozenset(value)
 
 
-def _a_count(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigurationError(f"{attribute.name}={value!r} is not a whole number of at least 0")
+def _count(name: str, value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 0")
 
 
-def _a_flag(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not isinstance(value, bool):
-        raise ConfigurationError(f"{attribute.name}={value!r} is not True, False or None")
+def _flag(name: str, value: Any) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise ConfigurationError(f"{name}={value!r} is not True, False or None")
 
 
-def _a_name(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and (not isinstance(value, str) or not value):
-        raise ConfigurationError(f"{attribute.name}={value!r} is not a non-empty string")
+def _name(name: str, value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise ConfigurationError(f"{name}={value!r} is not a non-empty string")
 
 
-@attrs.frozen(kw_only=True)
-class TaskOptions:
+class TaskOptions(Value):
     """What the author of a task, or a caller, says about where and how it may run.
 
     None means "not said": `over` then takes the other's word, and the default is the one given
@@ -68,12 +67,33 @@ class TaskOptions:
         tags: free words for `hybrid_compute.policy.tagged`; default none.
     """
 
-    executor: str | None = attrs.field(default=None, validator=_a_name)
-    retries: int | None = attrs.field(default=None, validator=_a_count)
-    idempotent: bool | None = attrs.field(default=None, validator=_a_flag)
-    movable: bool | None = attrs.field(default=None, validator=_a_flag)
-    local_only: bool | None = attrs.field(default=None, validator=_a_flag)
-    tags: frozenset[str] | None = attrs.field(default=None, converter=_tags)
+    __slots__ = ("executor", "idempotent", "local_only", "movable", "retries", "tags")
+
+    executor: str | None
+    retries: int | None
+    idempotent: bool | None
+    movable: bool | None
+    local_only: bool | None
+    tags: frozenset[str] | None
+
+    def __init__(
+        self,
+        *,
+        executor: str | None = None,
+        retries: int | None = None,
+        idempotent: bool | None = None,
+        movable: bool | None = None,
+        local_only: bool | None = None,
+        tags: str | Iterable[str] | None = None,
+    ) -> None:
+        self._set(
+            executor=_name("executor", executor),
+            retries=_count("retries", retries),
+            idempotent=_flag("idempotent", idempotent),
+            movable=_flag("movable", movable),
+            local_only=_flag("local_only", local_only),
+            tags=_tags(tags),
+        )
 
     def over(self, other: TaskOptions) -> TaskOptions:
         """Return these options, completed by those of `other` where these say nothing.
@@ -85,12 +105,12 @@ class TaskOptions:
             return self
         if self is NO_OPTIONS:
             return other
-        mine = {k: v for k, v in attrs.asdict(self, recurse=False).items() if v is not None}
+        mine = {name: value for name, value in self._fields().items() if value is not None}
         if other.local_only:
             mine["local_only"] = True
         if other.tags and self.tags:
             mine["tags"] = self.tags | other.tags
-        return attrs.evolve(other, **mine)
+        return other._with(**mine)
 
 
 NO_OPTIONS = TaskOptions()
@@ -123,7 +143,7 @@ class Task(Generic[P, T]):
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.name = str(getattr(fn, "__name__", type(fn).__name__)) if name is None else name
-        _a_name(self, attrs.fields(TaskOptions).executor, self.name)
+        _name("name", self.name)
         self.options = options
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:

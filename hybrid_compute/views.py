@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import attrs
-
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.maps import MapOptions, shortest
@@ -78,7 +76,7 @@ class ExecutorView(Executor):
         self._hybrid.shutdown(wait=wait, cancel_futures=cancel_futures)
 
     def __repr__(self) -> str:
-        said = attrs.asdict(self._options, filter=lambda _, value: value is not None)
+        said = {k: v for k, v in self._options._fields().items() if v is not None}
         return f"<{self._hybrid!r} with {said}>"
 
 

@@ -23,11 +23,11 @@ FOLDER = Path(__file__).parents[1] / PACKAGE
 FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "abc"),
-        *("_exit", "_pickling", "_functions", "_blame"),
+        *("_exit", "_values", "_pickling", "_functions", "_blame"),
     ),
     1: ("policy.", "attempts"),
     3: ("executors.",),
-    4: ("routed", "router", "stats", "views", "hybrid"),
+    4: ("routed", "observed", "router", "stats", "views", "hybrid"),
     5: ("cli", "_commands", "demo", "_demo_work"),
 }
 

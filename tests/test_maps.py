@@ -14,7 +14,7 @@ import pytest
 from hybrid_compute import HybridExecutor, InlineExecutor, ProcessExecutor, ThreadExecutor, task
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
-from hybrid_compute.executors._threads import MapShare
+from hybrid_compute.executors._map_share import MapShare
 from hybrid_compute.maps import MapOptions, Results
 
 

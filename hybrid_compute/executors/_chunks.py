@@ -27,8 +27,6 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any, TypeVar
 
-import attrs
-
 from hybrid_compute import _exit
 from hybrid_compute.errors import TaskDecodeError, TaskEncodeError, WorkerCrashed
 from hybrid_compute.executors._batch import Outcome, run_batch
@@ -342,7 +340,7 @@ def map_in_chunks(
         ahead = max(1, options.buffersize // chunksize)
         size, source_calls = chunksize, calls
         calls = iter(lambda: list(itertools.islice(source_calls, size)), [])
-        options = attrs.evolve(options, buffersize=ahead)
+        options = options._with(buffersize=ahead)
     chunks = _Chunks(
         submit,
         fn,

@@ -16,7 +16,7 @@ from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable
 from hybrid_compute.items import WorkItem
 
-__all__ = ["ForeignExecutor"]
+__all__ = ["ForeignExecutor", "as_member"]
 
 
 class ForeignExecutor(SubExecutor):
@@ -105,3 +105,12 @@ class ForeignExecutor(SubExecutor):
             self._executor.shutdown(wait=wait, cancel_futures=cancel_futures)
         except TypeError:
             self._executor.shutdown(wait=wait)  # an executor from before Python 3.9
+
+
+def as_member(name: object, executor: object) -> SubExecutor:
+    """Return an executor that was given for a fleet, wrapped if it is a foreign one."""
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"executors: {name!r} is no name; use a string such as 'gpu'")
+    if isinstance(executor, SubExecutor):
+        return executor
+    return ForeignExecutor(executor, name=name)  # type: ignore[arg-type]  # which checks it

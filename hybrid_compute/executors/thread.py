@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from hybrid_compute import _exit
 from hybrid_compute.abc import Capabilities, SubExecutor
-from hybrid_compute.executors._threads import MapShare, Pool
+from hybrid_compute.executors._map_share import MapShare
+from hybrid_compute.executors._threads import Pool
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, Results, iterate
 
