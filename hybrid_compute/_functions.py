@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ from typing import Any
 
 from hybrid_compute._pickling import CANNOT, MAIN, Call, by_value, load_function
 
-__all__ = ["CallEncoder"]
+__all__ = ["CallEncoder", "is_interrupt", "on_main_thread"]
 
 # Beyond these an entry costs more than it saves (memory for a function with huge constants,
 # examining one whose variables change with every call.
@@ -58,6 +59,16 @@ _CONSTANTS = frozenset(
     )
 )
 _ABSENT = object()  # a global variable that is not there; also ends each list of captures
+
+
+def on_main_thread() -> bool:
+    """Say whether this is the thread on which signal handlers run."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Say whether what pickling has raised is Ctrl-C rather than the pickled object's fault."""
+    return isinstance(error, KeyboardInterrupt) and on_main_thread()
 
 
 class CallEncoder:
@@ -92,6 +103,8 @@ class CallEncoder:
 
         Raises:
             TaskEncodeError: a part of it cannot be pickled.
+            KeyboardInterrupt: on the main thread only, where that is most likely Ctrl-C; a
+                `__reduce__` that raises it cannot be told from that.
         """
         try:
             if id(fn) not in self._known:
@@ -107,6 +120,8 @@ class CallEncoder:
                 return by_value((fn, args, kwargs))
             return _dumps_with((sent, args, kwargs), sent.mains)
         except BaseException as error:  # a user's __reduce__ may raise anything
+            if is_interrupt(error):
+                raise
             from hybrid_compute._blame import explain  # noqa: PLC0415 - only when it fails
 
             raise explain(fn, args, kwargs, error, name=name) from error

@@ -71,9 +71,7 @@ def test_the_error_names(call: tuple[Any, ...], kwargs: dict[str, Any] | None, w
         assert "Pass plain data" in text
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("v"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), TypeError("t")]
-)
+@pytest.mark.parametrize("error", [ValueError("v"), SystemExit(3), GeneratorExit(), TypeError("t")])
 def test_what_a_reduce_raises_is_the_cause(error: BaseException) -> None:
     for encode in (_pickling.encode_call, CallEncoder().encode_call):
         with pytest.raises(TaskEncodeError, match="argument 1") as caught:

@@ -168,25 +168,26 @@ class Worker:
         items: sent and not answered, in order; the first has the number `number`.
         next_number: that of the next call to be sent.
         messages: sent and not ended, in order.
-        sending: some thread takes items for it and sends them; no other may meanwhile.
+        hand: what the thread that feeds it has taken for it and not sent yet; None: nobody does.
+        taken: the item that is on its way from a queue into the hand.
         revoked: LIMIT is set: it gets nothing new before it has ended all its messages.
         dead: it takes nothing more; who sends finds out when it is done.
         ready: its initializer has run.
         lost: its end of the socket is closed.
         home: the spawner that has forked it.
         unfit: why its initializer has failed.
-        flushing: bytes are being sent.
         pid: None until the spawner has told.
         status: of `os.waitpid`; None while it lives.
         due: monotonic time by which its messages should have been ended; None: never mind.
         watched: number of the call that ran when it was found overdue.
         outbox: frames, or what is left of them, that did not fit into the socket.
+        sent: how much of the first of them has been sent, where that is not counted yet.
     """
 
     __slots__ = (
         "dead",
         "due",
-        "flushing",
+        "hand",
         "home",
         "inbox",
         "items",
@@ -199,10 +200,11 @@ class Worker:
         "pid",
         "ready",
         "revoked",
-        "sending",
+        "sent",
         "serial",
         "sock",
         "status",
+        "taken",
         "unfit",
         "watched",
         "words",
@@ -214,8 +216,10 @@ class Worker:
         self.messages: deque[Message] = deque()
         self.outbox: deque[bytes | memoryview] = deque()
         self.number = self.next_number = 1
-        self.sending = self.revoked = self.dead = self.ready = self.lost = False
-        self.flushing = False
+        self.sent: list[int] = []
+        self.hand: list[WorkItem] | None = None
+        self.taken: WorkItem | None = None
+        self.revoked = self.dead = self.ready = self.lost = False
         self.pid: int | None = None
         self.status: int | None = None
         self.unfit: BaseException | None = None
@@ -247,44 +251,52 @@ class Worker:
             theirs.close()
         self.sock.setblocking(False)
         self.inbox = Inbox(self.sock)
-        self.put(SETUP, 0, setup)
+        self.outbox += _frame(SETUP, 0, setup)
 
-    def put(self, kind: int, number: int, body: bytes) -> None:
-        """Put a frame into the outbox."""
-        header = HEADER.pack(len(body), number, kind)
-        if len(body) < 4096:
-            self.outbox.append(header + body)
-        else:
-            self.outbox.append(header)
-            self.outbox.append(body)
+    def put_calls(self, hand: list[WorkItem], count: int, body: bytes, key: Any) -> None:
+        """Put a message with the first items of the hand into the outbox: all of it, or nothing.
 
-    def put_calls(self, items: list[WorkItem], body: bytes, key: Any) -> None:
-        """Put a message with these items into the outbox."""
-        first = self.next_number
+        Args:
+            hand: the items move from here to `items`.
+            count: how many.
+            body: the pickled calls.
+            key: what to learn from the time that they take.
+        """
+        first, end = self.next_number, self.next_number + count
+        batch, message = hand[:count], Message(end, count, key)
+        frame = _frame(CALLS, first, body)
+        # Nothing is called from here on: a signal handler, which may raise, runs after a call.
         if not self.items:
             self.number = first
-        self.next_number += len(items)
-        self.items.extend(items)
-        self.messages.append(Message(self.next_number, len(items), key))
-        self.put(CALLS, first, body)
+        self.next_number = end
+        self.items += batch
+        self.messages += (message,)
+        self.outbox += frame
+        del hand[:count]
 
     def flush(self) -> None:
-        """Send what the socket takes now. Never blocks; a dead worker swallows it."""
-        outbox = self.outbox
-        self.flushing = True
+        """Send what the socket takes now. Never blocks; a dead worker swallows it.
+
+        If a signal handler raises in here, the next flush goes on at the right byte.
+        """
+        outbox, sent = self.outbox, self.sent
         while outbox:
+            if sent:
+                if sent[0] == len(outbox[0]):
+                    del outbox[0], sent[0]
+                else:
+                    rest = memoryview(outbox[0])[sent[0] :]
+                    outbox[0] = rest
+                    del sent[0]
+                continue
+            sends = map(self.sock.send, (outbox[0],))
             try:
-                sent = self.sock.send(outbox[0])
+                sent += sends  # it sends, and keeps the count, before any signal handler runs
             except BlockingIOError:
                 break
             except OSError:  # it is dead, as its selector or the spawner will tell
                 outbox.clear()
                 break
-            if sent == len(outbox[0]):
-                outbox.popleft()
-            else:
-                outbox[0] = memoryview(outbox[0])[sent:]
-        self.flushing = False  # still True if a KeyboardInterrupt came between
 
     def leave(self) -> None:
         """Tell the worker that there is nothing more to come."""
@@ -308,6 +320,11 @@ class Worker:
         self.sock.close()
         with contextlib.suppress(BufferError):  # the fork came in the middle of a look into it
             self.journal.close()
+
+
+def _frame(kind: int, number: int, body: bytes) -> tuple[bytes, ...]:
+    header = HEADER.pack(len(body), number, kind)
+    return (header + body,) if len(body) < 4096 else (header, body)
 
 
 def _shared_memory() -> Any:

@@ -1,6 +1,7 @@
 """The queue of a ProcessExecutor, and how its items get to the workers.
 
-Owns the queue, the crew and who sends what to whom; `_reader` owns the thread that listens.
+Owns the queue, the crew and who feeds whom; `_messages` owns what goes together in a message,
+and its bytes, `_reader` the thread that listens.
 The user's executor and this pool are two objects, so that an executor which is dropped without
 `shutdown` is freed at once; the pool then finishes its work, and the reader ends.
 
@@ -11,19 +12,24 @@ The user's executor and this pool are two objects, so that an executor which is 
 
 Threads. `push` runs on any thread, everything in `_reader` on the reader thread, `feed` on
 both: an idle worker is fed by the thread that submits, with one item, which saves a hop; a busy
-one by the reader when it has ended a message. `worker.sending` says that some thread is at it;
-that thread alone touches the worker's outbox and appends to its items.
+one by the reader when it has ended a message. `worker.hand` is what the thread that is at it
+has taken for it; that thread alone touches the worker's outbox and appends to its items.
 
-The lock. `lock` guards the three queues, `workers`, `idle`, `refusal`, `broken`, `woken`, and
-of each worker `sending`, `dead`, `revoked` and `messages`. It is re-entrant, since a signal
-handler or a finalizer that submits may land on a thread that holds it; each statement under it
-leaves a state that such a visitor can work with. No user code runs under it, nothing blocks
-under it, and no future completes under it.
+The lock. `lock` guards the queues, `workers`, `idle`, `refusal`, `broken`, `failed`, and of
+each worker `hand`, `dead`, `revoked` and `messages`. It is re-entrant, since a signal handler
+or a finalizer that submits may land on a thread that holds it; each statement under it leaves a
+state that such a visitor can work with. No user code runs under it, nothing blocks under it
+(but for the start of the reader), and no future completes under it.
+
+Interrupts. A signal handler that raises, as Ctrl-C does, may cut `push` short after any call,
+and only there: so what belongs together is done by statements in a row that call nothing. What
+such a thread had in hand it leaves as it is, in `adrift`, for the reader to put in order: no
+signal handler runs there. The item of a `submit` that was interrupted may still run, once.
 
 Why no item is forgotten, in whatever order things happen:
 
 1. An item is in exactly one of: a queue, the hands of a `feed`, the items of a living worker.
-   `feed` puts what it holds back into a queue if the worker is dead, or if it is interrupted.
+   If the worker dies or `feed` is interrupted, the reader puts it back into a queue: `recover`.
 2. If a queue is not empty, then somebody will look at it: a worker is being fed (`feed` only
    stops, under the lock, when there is nothing to take), or a worker has a message out, which
    ends with END or with its death and both lead to `feed`; or there is no such worker, and then
@@ -31,7 +37,9 @@ Why no item is forgotten, in whatever order things happen:
    starts new ones.
 3. A worker with items answers or dies. It dies as soon as it cannot answer: its socket is
    closed, or the spawner reports it, or the spawner is gone.
-4. Neither side waits for the other to read: the worker may block in a send, but the reader
+4. The reader lives until there is nothing of all this. If it dies of a bug, the pool is broken,
+   and each thread that feeds fails what is left after that (`drop_all`).
+5. Neither side waits for the other to read: the worker may block in a send, but the reader
    always reads; the reader and `push` never block in a send.
 """
 
@@ -40,11 +48,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures._base import LOGGER
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, LOGGER, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any
 
+from hybrid_compute import _exit
 from hybrid_compute._functions import CallEncoder
-from hybrid_compute.executors._estimates import Estimates, key_of
+from hybrid_compute.errors import WorkerStartError
+from hybrid_compute.executors._estimates import Estimates
+from hybrid_compute.executors._messages import Messages
 from hybrid_compute.items import WorkItem
 
 if TYPE_CHECKING:
@@ -60,16 +71,12 @@ _FORKED = (
     "use: make a new executor here"
 )
 
-# A message costs some 50 us of both sides (benchmarks/process.py): 2 ms of
-# work make that small, and hold nobody up for longer than one would notice.
-_BATCH_SECONDS = 0.002
-_SHORT_SECONDS = 0.001  # a second message goes to a busy worker only for what is this short
-_BATCH_ITEMS = 2048
+_START_SECONDS = 1.0  # a thread that was started has begun by then, or is taken not to be there
 _WINDOW = 2  # messages in flight per worker: one is run while the next is on its way
 
 
 def settle(deliver: Callable[[Any], None], outcome: Any) -> None:
-    """Call `item.succeed` or `item.fail`; whatever comes out of it is logged and ends here.
+    """Call `item.succeed`, `item.fail` or the like; what comes of it is logged.
 
     A done-callback may raise SystemExit, and a program may have settled the future by itself:
     neither must keep other items from theirs.
@@ -83,11 +90,27 @@ def settle(deliver: Callable[[Any], None], outcome: Any) -> None:
 def _start(item: WorkItem) -> bool:
     try:
         return item.start()
-    except RuntimeError:  # a program has settled the future by itself; the stdlib logs it
-        return False
+    except RuntimeError:
+        if item.future._state == PENDING:
+            raise  # a signal handler's
+        return item.future.running()  # else a program has settled it by itself, as was logged
 
 
-class Pool:
+def _cancel(item: WorkItem) -> None:
+    """Cancel an item; once more if that was cut short before those who wait for it were told."""
+    if item.future._state == CANCELLED_AND_NOTIFIED:
+        return
+    try:
+        item.cancel()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a done-callback may raise SystemExit
+        LOGGER.exception("exception cancelling a work item")
+        if item.future._state == CANCELLED:
+            item.cancel()
+
+
+class Pool(_exit.Member):
     """The queues and the crew. All methods may be called from any thread."""
 
     def __init__(
@@ -102,10 +125,13 @@ class Pool:
         self.initializer = initializer
         self.initargs = initargs
         self.encoder = CallEncoder()
+        self.messages = Messages(self)
         self.lock = threading.RLock()  # guards what follows: see the module's docstring
         self.fresh: deque[WorkItem] = deque()  # not started: they can be cancelled
         self.again: deque[WorkItem] = deque()  # started, and taken back before they ran
         self.alone: deque[WorkItem] = deque()  # the same, each to be sent by itself
+        self.failed: deque[tuple[WorkItem, BaseException]] = deque()  # for the reader to deliver
+        self.adrift: list[tuple[Worker, list[WorkItem]]] = []  # left by interrupted threads
         self.estimates = Estimates()
         self.workers: list[Worker] = []
         self.idle: list[Worker] = []  # the last to be idle is the first to be busy: it is warm
@@ -119,36 +145,68 @@ class Pool:
 
     # Coming in.
 
-    def push(self, item: WorkItem) -> None:
-        """Queue an item; send it at once if a worker is idle."""
-        with self.lock:
-            if self.refusal is not None:
-                raise type(self.refusal)(*self.refusal.args) from self.cause
-            self.fresh.append(item)
-            if self.idle:
-                worker = self.idle.pop()
-                worker.sending = True
-            else:
-                if len(self.workers) < self.size:
-                    self._start_or_wake(item)
-                return
-        self.feed(worker, 1)
+    def push(self, item: WorkItem, *, late: bool = False) -> None:
+        """Queue an item; send it at once if a worker is idle.
 
-    def _start_or_wake(self, item: WorkItem) -> None:
-        if self.thread is None:
+        Args:
+            item: what is to be done.
+            late: it stands for work that was accepted before `close`: take it as long as the
+                reader is there.
+        """
+        hand: list[WorkItem] = []
+        worker: Worker | None = None
+        try:
+            with self.lock:
+                if self.refusal is not None and not (late and self._takes_late()):
+                    raise type(self.refusal)(*self.refusal.args) from self.cause
+                self.fresh.append(item)
+                if self.idle:
+                    worker = self.idle[-1]
+                    worker.hand = hand
+                    del self.idle[-1]
+                elif self.thread is None:
+                    self._start_reader(item)
+                elif len(self.workers) < self.size:
+                    self.wake()
+            if worker is not None:
+                self.feed(worker, hand, 1)
+        except BaseException:
+            with self.lock:
+                if worker is not None:
+                    self._strand(worker, hand)
+                elif self.thread is not None:
+                    self.wake()
+                elif item in self.fresh:
+                    self.fresh.remove(item)  # there is nobody to run it
+            raise
+        finally:
+            if worker is not None and self.broken is not None:
+                self.drop_all()
+
+    def _takes_late(self) -> bool:
+        reader = self.reader
+        return not (self.broken is not None or self.forked or reader is None or reader.closing)
+
+    def _start_reader(self, item: WorkItem) -> None:
+        reader = None
+        try:
             from hybrid_compute.executors._reader import Reader  # noqa: PLC0415 - on first need
 
             reader = Reader(self)
             thread = threading.Thread(target=reader.run, name=f"{self.name}-reader", daemon=True)
             self.reader, self.thread = reader, thread
-            try:
-                thread.start()
-            except BaseException:
+            thread.start()
+        except BaseException as error:
+            # An interrupted start() may have started it. If not, it says so by a RuntimeError.
+            if self.thread is None or isinstance(error, RuntimeError) or not self._has_begun():
                 self.reader = self.thread = None
-                reader.close()
                 self.fresh.remove(item)
-                raise
-        self.wake()
+                if reader is not None:
+                    reader.close()
+            raise
+
+    def _has_begun(self) -> bool:
+        return self.reader is not None and self.reader.begun.wait(_START_SECONDS)
 
     def wake(self) -> None:
         """Have the reader look at everything soon."""
@@ -158,128 +216,73 @@ class Pool:
 
     # Going out.
 
-    def feed(self, worker: Worker, window: int) -> None:
+    def feed(self, worker: Worker, hand: list[WorkItem], window: int) -> None:
         """Send items to a worker while it may have more.
 
-        The caller has set `worker.sending`; it is given back when this returns or raises.
-
         Args:
-            worker: whom to feed.
+            worker: whom to feed; it is let go when this returns or raises.
+            hand: `worker.hand`, which the caller has set.
             window: how many messages the worker may have at a time. 1 also means: one item,
                 since this is not the reader, which alone watches for batches that take long.
         """
-        items: list[WorkItem] = []
         try:
             while True:
                 with self.lock:
-                    # Those that come again are running already, as far as their futures know.
-                    cancellable = not self.alone and not self.again
-                    items = self._take(worker, window)
-                    if not items:
+                    fresh = self.messages.take(worker, hand, window)
+                    if not hand:
                         self.let_go(worker)
                         return
-                if cancellable:
-                    items[:] = [item for item in items if _start(item)]
-                self._send(worker, items)
+                if fresh:
+                    hand[:] = [item for item in hand if _start(item)]
+                if not self.messages.send(worker, hand):
+                    self._strand(worker, hand)
+                    return
         except BaseException:  # Ctrl-C on the submitting thread, or no memory
-            self._abandon(worker, items)
+            self._strand(worker, hand)
             raise
 
-    def _take(self, worker: Worker, window: int) -> list[WorkItem]:
-        """Return the items of the next message. Under the lock."""
-        busy = len(worker.messages)
-        if worker.dead or worker.revoked or busy >= window:
-            return []
-        if self.alone:
-            return [] if busy else [self.alone.popleft()]
-        queue = self.again or self.fresh
-        if not queue:
-            return []
-        fn = queue[0].fn
-        seconds = self.estimates.of(key_of(fn))
-        if seconds is None or seconds > _SHORT_SECONDS:
-            return [] if busy else [queue.popleft()]
-        if window == 1:
-            return [queue.popleft()]
-        items: list[WorkItem] = []
-        left = _BATCH_SECONDS
-        for _ in range(min(_BATCH_ITEMS, max(1, len(queue) // (_WINDOW * self.size)))):
-            item = queue[0]
-            if item.fn is not fn:
-                fn = item.fn
-                seconds = self.estimates.of(key_of(fn))
-                if seconds is None:
-                    break
-            left -= seconds
-            if left < 0 and items:
-                break
-            items.append(queue.popleft())
-        return items
-
-    def _send(self, worker: Worker, items: list[WorkItem]) -> None:
-        """Encode and send items; empties the list as they find an owner."""
-        together = len(items) > 1
-        while items:
-            body = self._encode_all(items) if together else self._encode_first(items)
-            if body is None:
-                together = False  # one is to blame: find out which
-                continue
-            batch = items[:] if together else items[:1]
-            key = key_of(batch[0].fn)
-            if together and any(key_of(each.fn) is not key for each in batch):
-                key = None
-            with self.lock:
-                if worker.dead:
-                    self.again.extendleft(reversed(items))
-                    items.clear()
-                    return
-                worker.put_calls(batch, body, key)
-                del items[: len(batch)]
-        worker.flush()
-
-    def _encode_all(self, items: list[WorkItem]) -> bytes | None:
-        """Pickle the items as one message; None if that cannot be."""
-        try:
-            calls = [(each.fn, each.args, each.kwargs) for each in items]
-            return self.encoder.encode_calls(calls)  # type: ignore[arg-type]  # not released
-        except BaseException:  # a __reduce__ may raise anything; signals go to another thread
-            return None
-
-    def _encode_first(self, items: list[WorkItem]) -> bytes | None:
-        """Pickle the first of the items; if that cannot be, fail it, and take it from the list."""
-        item = items[0]
-        fn, args, kwargs = item.fn, item.args, item.kwargs
-        try:
-            return self.encoder.encode_call(fn, args, kwargs, name=item.name)  # type: ignore[arg-type]
-        except Exception as error:
-            del items[0]
-            settle(item.fail, error)
-            return None
-
     def let_go(self, worker: Worker) -> None:
-        """End the feeding of a worker. Under the lock."""
-        worker.sending = False
+        """End the feeding of a worker, whose hand is empty. Under the lock."""
         if worker.dead:
             worker.close()  # the reader has left it to us
             self.wake()
-            return
-        if not worker.messages and not worker.revoked:
-            self.idle.append(worker)
-        if worker.outbox:
-            self.wake()
+        else:
+            idle = not worker.messages and not worker.revoked
+            if idle:
+                self.idle.append(worker)
+            # Items may have come meanwhile, from a signal handler or while this one was taken.
+            waits = (idle or len(self.workers) < self.size) and self.waiting()
+            if worker.outbox or waits or self.refusal is not None:
+                self.wake()
+        worker.hand = None  # last: if a signal handler raises before, `recover` does it again
 
-    def _abandon(self, worker: Worker, items: list[WorkItem]) -> None:
-        """Give back what was taken for a worker and not sent."""
-        with self.lock:
-            for item in reversed(items):
-                if item.future.running():
-                    self.again.appendleft(item)
-                else:
-                    self.fresh.appendleft(item)  # if it was cancelled, start() will say so
-            if worker.flushing:
-                worker.kill()  # it may have got half a frame; only these items were sent to it
-            self.let_go(worker)
-            self.wake()
+    def _strand(self, worker: Worker, hand: list[WorkItem]) -> None:
+        """Leave a worker, and what was taken for it, to the reader."""
+        if worker.hand is hand:
+            self.adrift += ((worker, hand),)
+        self.wake()
+
+    def recover(self) -> None:
+        """Put back into the queues what was taken for a worker and not sent."""
+        while True:
+            with self.lock:
+                if not self.adrift:
+                    return
+                worker, hand = self.adrift.pop()
+                if worker.hand is not hand:
+                    continue  # it was let go
+                if worker.taken is not None and worker.taken not in hand:
+                    hand.append(worker.taken)
+                worker.taken = None
+                for item in reversed(hand):
+                    if item.future._state == RUNNING:
+                        self.again.appendleft(item)
+                    elif item.future._state in (PENDING, CANCELLED):
+                        self.fresh.appendleft(item)  # if it was cancelled, start() will say so
+                hand.clear()
+                if worker in self.idle:
+                    self.idle.remove(worker)
+                self.let_go(worker)
 
     # For the reader.
 
@@ -294,18 +297,51 @@ class Pool:
                 if not self.idle or not self.waiting():
                     return
                 worker = self.idle.pop()
-                worker.sending = True
-            self.feed(worker, _WINDOW)
+                hand: list[WorkItem] = []
+                worker.hand = hand
+            self.feed(worker, hand, _WINDOW)
 
     def feed_more(self, worker: Worker) -> None:
         """Feed a worker that has ended a message."""
         with self.lock:
-            if worker.sending or worker.dead:
+            if worker.hand is not None or worker.dead:
                 return  # who sends looks for more by itself
             if worker in self.idle:
                 return
-            worker.sending = True
-        self.feed(worker, _WINDOW)
+            hand: list[WorkItem] = []
+            worker.hand = hand
+        self.feed(worker, hand, _WINDOW)
+
+    def deliver_failed(self) -> None:
+        """Deliver to items that they cannot be pickled."""
+        while True:
+            with self.lock:
+                if not self.failed:
+                    return
+                item, error = self.failed.popleft()
+            settle(item.fail, error)
+            del item, error
+
+    def drop_all(self) -> None:
+        """Fail all that is queued: the pool is broken."""
+        self.recover()
+        self.deliver_failed()
+        with self.lock:
+            started = [*self.alone, *self.again]
+            fresh = list(self.fresh)
+            self.alone.clear()
+            self.again.clear()
+            self.fresh.clear()
+        for item in started:
+            settle(item.fail, self.start_error())
+        for item in fresh:
+            settle(item.reject, self.start_error())
+
+    def start_error(self) -> WorkerStartError:
+        """Return what fails the items of a broken pool."""
+        error = WorkerStartError(self.broken or "")
+        error.__cause__ = self.cause
+        return error
 
     # The end.
 
@@ -318,14 +354,26 @@ class Pool:
 
     def cancel_all(self) -> None:
         """Cancel what has not been sent, and waits for more than its worker's start."""
-        with self.lock:
-            # With the stdlib's pools, an item that finds a worker free runs: so also here.
-            free = self.size - len(self.workers)
-            dropped = list(self.fresh)[free:]
-            while len(self.fresh) > free:
-                self.fresh.pop()
-        for item in dropped:
-            item.cancel()
+        dropped: list[WorkItem] = []
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                with self.lock:
+                    # With the stdlib's pools, an item that finds a worker free runs: so also here.
+                    free = self.size - len(self.workers)
+                    while len(self.fresh) > free:
+                        item = self.fresh[-1]
+                        del self.fresh[-1]
+                        dropped += (item,)
+                    self.wake()
+                while dropped:
+                    _cancel(dropped[-1])
+                    del dropped[-1]
+                break
+            except BaseException as error:  # Ctrl-C, which waits until none is forgotten
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
     def close_at_exit(self) -> None:
         """Refuse new work, in the words that the stdlib has for it."""
@@ -342,8 +390,8 @@ class Pool:
         self.lock = threading.RLock()
         self.forked = True
         self.refusal = RuntimeError(_FORKED)
-        self.fresh, self.again, self.alone = deque(), deque(), deque()
-        self.idle = []
+        self.fresh, self.again, self.alone, self.failed = deque(), deque(), deque(), deque()
+        self.idle, self.adrift = [], []
         workers, self.workers = self.workers, []
         for worker in workers:
             worker.forget()

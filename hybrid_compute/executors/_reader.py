@@ -20,6 +20,7 @@ import contextlib
 import os
 import selectors
 import signal
+import threading
 import time
 from concurrent.futures._base import LOGGER
 
@@ -41,21 +42,28 @@ class Reader:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self.begun = threading.Event()  # the thread is there
+        self.closing = False  # it has begun to end: there can be no more work
         self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
         self._woken = False  # the pipe has something in it; under the pool's lock
         self._open = True  # the pipe is; under the pool's lock
         self._answers = Answers(pool)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
+        try:
+            os.set_blocking(self._wake_read, False)
+            os.set_blocking(self._wake_write, False)
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
+        except BaseException:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            raise
         self._spawner: Spawner | None = None
         self._serials = 0
         self._by_serial: dict[int, Worker] = {}
         self._setup: bytes | None = None  # the pickled initializer
         self._not_before = 0.0
         self._kills: dict[WorkItem, int] = {}
-        self._closing = False
+        self._held: list[Worker] = []  # dead, while some thread still has items for them in hand
 
     def wake(self) -> None:
         """Make the reader look around. Under the pool's lock, any thread; never blocks."""
@@ -65,10 +73,18 @@ class Reader:
 
     def run(self) -> None:
         """Serve until the pool is closed and its work is done; then end all children."""
+        self.begun.set()
+        with self._pool.lock:
+            if self._pool.reader is not self:
+                return  # who started us was interrupted, and has given us up
         try:
-            while not self._is_over():
+            while True:
+                self._pool.recover()
+                self._pool.deliver_failed()
                 self._pool.feed_idle()
                 self._start_workers()
+                if self._is_over():  # asked last: what makes it true later wakes us
+                    break
                 for key, mask in self._selector.select(self._look_after()):
                     if key.data == self._on_wake:
                         self._on_wake()
@@ -86,12 +102,14 @@ class Reader:
     def _is_over(self) -> bool:
         pool = self._pool
         with pool.lock:
-            if pool.refusal is None or pool.waiting():
+            if pool.refusal is None or pool.waiting() or pool.failed:
                 return False
-            if any(each.items or each.messages or each.sending for each in pool.workers):
+            if any(each.items or each.messages for each in pool.workers):
                 return False
-            if not self._closing:
-                self._closing = True
+            if any(each.hand is not None for each in (*pool.workers, *self._held)):
+                return False
+            if not self.closing:
+                self.closing = True
                 for worker in pool.workers:
                     worker.leave()
             return not self._by_serial
@@ -129,15 +147,21 @@ class Reader:
     def _start_workers(self) -> None:
         pool = self._pool
         if pool.broken is not None:
-            self._drop_all()
+            pool.drop_all()
             return
         while time.monotonic() >= self._not_before:
             with pool.lock:
-                # Items that a submitting thread is about to send need no new worker.
-                taken = sum(1 for each in pool.workers if each.sending and not each.messages)
-                if pool.waiting() <= taken or len(pool.workers) >= pool.size:
+                if not self._needs_worker():
                     return
             self._start_worker()
+
+    def _needs_worker(self) -> bool:
+        pool = self._pool
+        if pool.broken is not None or len(pool.workers) >= pool.size:
+            return False
+        # Items that a submitting thread is about to take need no new worker.
+        takers = sum(1 for each in pool.workers if each.hand == [] and not each.messages)
+        return pool.waiting() > takers
 
     def _start_worker(self) -> None:
         pool = self._pool
@@ -161,10 +185,11 @@ class Reader:
         self._by_serial[worker.serial] = worker
         self._selector.register(worker.sock, selectors.EVENT_READ, worker)
         with pool.lock:
-            worker.sending = True
+            hand: list[WorkItem] = []
+            worker.hand = hand
             pool.workers.append(worker)
-        pool.feed(worker, 1)
-        if worker.outbox and not worker.sending:
+        pool.feed(worker, hand, 1)
+        if worker.outbox:
             self._flush(worker)
 
     def _encode_initializer(self) -> bytes:
@@ -191,25 +216,7 @@ class Reader:
                 )
                 pool.refusal = WorkerStartError(pool.broken)
                 pool.cause = cause
-            self._drop_all()
-
-    def _drop_all(self) -> None:
-        pool = self._pool
-        with pool.lock:
-            started = [*pool.alone, *pool.again]
-            fresh = list(pool.fresh)
-            pool.alone.clear()
-            pool.again.clear()
-            pool.fresh.clear()
-        for item in started:
-            settle(item.fail, self._start_error())
-        for item in fresh:
-            settle(item.reject, self._start_error())
-
-    def _start_error(self) -> WorkerStartError:
-        error = WorkerStartError(self._pool.broken or "")
-        error.__cause__ = self._pool.cause
-        return error
+            pool.drop_all()
 
     def _on_report(self) -> None:
         spawner = self._spawner
@@ -258,13 +265,14 @@ class Reader:
         self._answers.deliver(worker)
         guilty = self._requeue(worker)
         with pool.lock:
-            if not worker.sending:
+            if worker.hand is None:
                 worker.close()
+            self._held = [each for each in (*self._held, worker) if each.hand is not None]
         if guilty is not None:
             self._blame(guilty, worker)
         if self._kills:
             self._kills = {k: n for k, n in self._kills.items() if not k.future.done()}
-        if not worker.ready and not self._closing:
+        if not worker.ready and not self.closing:
             # SIGKILL comes from somebody else, who may stop: it takes ten times as many.
             killed = worker.status is not None and os.WIFSIGNALED(worker.status)
             killed = killed and os.WTERMSIG(worker.status or 0) == signal.SIGKILL
@@ -320,10 +328,11 @@ class Reader:
         for worker in workers:
             worker.kill()
             while worker.items:
-                settle(worker.items.popleft().fail, self._start_error())
-            if not worker.sending:
-                worker.close()
-        self._drop_all()
+                settle(worker.items.popleft().fail, pool.start_error())
+            with pool.lock:
+                if worker.hand is None:
+                    worker.close()
+        pool.drop_all()
 
     # Answers.
 
@@ -353,9 +362,9 @@ class Reader:
 
     def _flush(self, worker: Worker) -> None:
         with self._pool.lock:
-            if worker.sending or worker.dead:
+            if worker.hand is not None or worker.dead:
                 return
-            worker.sending = True
+            worker.hand = []
         worker.flush()
         with self._pool.lock:
             self._pool.let_go(worker)
@@ -367,13 +376,13 @@ class Reader:
         soonest: float | None = None
         with pool.lock:
             workers = list(pool.workers)
-            if pool.waiting() and len(workers) < pool.size and not pool.broken:
+            if self._needs_worker():
                 soonest = max(self._not_before, now)
         for worker in workers:
             if worker.lost:
                 continue
             wants = selectors.EVENT_READ
-            if worker.outbox and not worker.sending:
+            if worker.outbox and worker.hand is None:
                 wants |= selectors.EVENT_WRITE
             if self._selector.get_key(worker.sock).events != wants:
                 self._selector.modify(worker.sock, wants, worker)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from hybrid_compute import _exit
@@ -80,6 +82,18 @@ class ProcessExecutor(SubExecutor):
         """Queue the item, or send it if a worker is idle. Does not wait for the worker."""
         self._pool.push(item)
 
+    def execute_late(self, item: WorkItem) -> None:
+        """Queue the item even if `shutdown` was called, for pieces of a chunk accepted before.
+
+        Called on the reader thread while the item that it replaces is being settled, so that
+        the reader cannot have ended. Raises what `execute` raises if the pool is broken.
+        """
+        self._pool.push(item, late=True)
+
+    def runs_here(self) -> bool:
+        """Say whether the current thread is the one on which this executor's callbacks run."""
+        return threading.current_thread() is self._pool.thread
+
     def load(self) -> float:
         """Return the number of items queued and running per worker."""
         return sum(self.counts()) / self.workers
@@ -98,8 +112,19 @@ class ProcessExecutor(SubExecutor):
         if getattr(self.submit, "__func__", None) is not SubExecutor.submit:
             return super()._map(fn, iterables, options)  # who overrides submit sees every call
         return map_in_chunks(
-            self.submit, fn, iterables, options, workers=self.workers, feeders=self._feeders
+            self.submit,
+            fn,
+            iterables,
+            options,
+            resubmit=self._submit_late,
+            workers=self.workers,
+            feeders=self._feeders,
         )
+
+    def _submit_late(self, fn: Callable[..., T], *args: Any) -> Future[T]:
+        item = WorkItem(fn, args)
+        self.execute_late(item)
+        return item.future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more work; finish or cancel what is queued.

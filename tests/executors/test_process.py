@@ -621,3 +621,190 @@ def test_execute_takes_a_work_item():
         item = WorkItem(both, (1,), {"c": 2})
         ex.execute(item)
         assert item.future.result(SOON) == (1, 0, 2)
+
+
+# -- faults in other places that must not spread ---------------------------------------------
+
+
+class PicklesLate:
+    """Tells when it is being pickled, and is done when it may be; then it may fail."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __reduce__(self):
+        self.begun.set()
+        assert self.go_on.wait(SOON)
+        if self.error is not None:
+            raise self.error
+        return int, (7,)
+
+
+@contextlib.contextmanager
+def pickling_elsewhere(ex, argument):
+    """Have another thread submit this to an idle worker, and do something meanwhile."""
+    ex.submit(abs, 1).result(SOON)
+    while not ex._pool.idle:
+        time.sleep(0.001)
+    futures = []
+    thread = threading.Thread(target=lambda: futures.append(ex.submit(abs, argument)))
+    thread.start()
+    assert argument.begun.wait(SOON)
+    try:
+        yield futures
+    finally:
+        argument.go_on.set()
+        thread.join(SOON)
+
+
+def test_a_callback_of_an_item_that_cannot_be_pickled_may_shut_down():
+    ex = ProcessExecutor(1)
+    shut = threading.Event()
+    with pickling_elsewhere(ex, PicklesLate(ValueError("late"))) as futures:
+        second = ex.submit(abs, NoPickle())
+        second.add_done_callback(lambda _: (ex.shutdown(), shut.set()))
+    assert shut.wait(SOON)
+    assert isinstance(second.exception(SOON), errors.TaskEncodeError)
+    assert isinstance(futures[0].exception(SOON), errors.TaskEncodeError)
+    ex.shutdown()
+
+
+def test_an_item_waits_for_none_that_takes_long_to_pickle(ex):
+    with pickling_elsewhere(ex, PicklesLate()) as futures:
+        assert ex.submit(abs, -2).result(SOON) == 2  # by a second worker
+    assert futures[0].result(SOON) == 7
+
+
+def test_the_reader_sleeps_while_an_item_takes_long_to_pickle():
+    with ProcessExecutor(1) as ex, pickling_elsewhere(ex, PicklesLate()):
+        ex.submit(abs, -2)
+        ex._pool.wake()
+        reader = ex._pool.thread
+        before = time.clock_gettime(time.pthread_getcpuclockid(reader.ident))
+        time.sleep(0.2)
+        after = time.clock_gettime(time.pthread_getcpuclockid(reader.ident))
+        assert after - before < 0.1
+
+
+def test_an_item_being_pickled_when_the_reader_fails_fails_too(monkeypatch, caplog):
+    def bug():
+        raise ZeroDivisionError("a bug")
+
+    ex = ProcessExecutor(1)
+    with pickling_elsewhere(ex, PicklesLate()) as futures:
+        monkeypatch.setattr(ex._pool, "feed_idle", bug)
+        ex._pool.wake()
+        ex.shutdown()  # until the reader has ended
+    assert isinstance(futures[0].exception(SOON), errors.WorkerStartError)
+    assert "the reader of process has failed" in caplog.text
+
+
+def test_an_item_whose_worker_died_while_it_was_pickled_runs_on_another():
+    with ProcessExecutor(1) as ex:
+        with pickling_elsewhere(ex, PicklesLate()) as futures:
+            (pid,) = ex._pids()
+            os.kill(pid, signal.SIGKILL)
+            ex.shutdown(wait=False)
+            while ex._pids():
+                time.sleep(0.001)
+        assert futures[0].result(SOON) == 7
+
+
+def test_an_item_whose_submit_has_failed_does_not_run(monkeypatch, tmp_path):
+    def refuse():
+        raise OSError(24, "Too many open files")
+
+    with ProcessExecutor(1) as ex:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pipe", refuse)
+            with pytest.raises(OSError, match="Too many open files"):
+                ex.submit(Path(tmp_path / "ran").touch)
+        assert ex.counts() == (0, 0)
+        assert ex.submit(abs, -1).result(SOON) == 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_submit_that_fails_for_want_of_descriptors_leaves_none_open(monkeypatch):
+    def refuse():
+        raise OSError(24, "Too many open files")
+
+    with ProcessExecutor(1) as ex:  # the fixture nothing_leaks looks
+        monkeypatch.setattr("selectors.DefaultSelector", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            ex.submit(abs, -1)
+        monkeypatch.undo()
+        assert ex.submit(abs, -1).result(SOON) == 1
+
+
+def test_one_item_that_cannot_be_cancelled_keeps_none_from_it(tmp_path, caplog):
+    ex = ProcessExecutor(1)
+    first = ex.submit(wait_for_file, tmp_path / "go")
+    while not ex.counts()[1]:
+        time.sleep(0.001)
+    futures = [ex.submit(abs, n) for n in range(9)]
+    futures[3].add_done_callback(lambda _: raise_it(SystemExit("a callback's")))
+    futures[6].set_result("the program's")
+    ex.shutdown(wait=False, cancel_futures=True)
+    (tmp_path / "go").touch()
+    assert [each.cancelled() for each in futures] == [n != 6 for n in range(9)]
+    assert not wait(futures, SOON).not_done
+    assert "a callback's" in caplog.text
+    assert first.result(SOON)
+    ex.shutdown()
+
+
+def test_shutdown_while_an_item_that_cannot_be_pickled_is_pickled_ends():
+    ex = ProcessExecutor(1)
+    with pickling_elsewhere(ex, PicklesLate(ValueError("late"))) as futures:
+        ex.shutdown(wait=False)
+    ex.shutdown()
+    assert isinstance(futures[0].exception(SOON), errors.TaskEncodeError)
+
+
+def test_shutdown_while_workers_do_not_start_ends(monkeypatch):
+    ex = ProcessExecutor(1)
+    monkeypatch.setattr(sys, "executable", "")
+    future = ex.submit(abs, 1)
+    ex.shutdown()
+    assert isinstance(future.exception(SOON), errors.WorkerStartError)
+
+
+# -- what a fleet asks of it -----------------------------------------------------------------
+
+
+def test_it_says_whether_callbacks_run_here(ex):
+    assert not ex.runs_here()
+    future = ex.submit(time.sleep, 0.05)
+    here = Future()
+    future.add_done_callback(lambda _: here.set_result(ex.runs_here()))
+    assert here.result(SOON)
+    assert not ex.runs_here()
+
+
+def test_a_late_item_is_accepted_while_the_one_that_it_replaces_ends(tmp_path):
+    ex = ProcessExecutor(1)
+    late = WorkItem(abs, (-3,))
+    refused = Future()
+
+    def replace(_):
+        try:
+            ex.submit(abs, -2)
+        except RuntimeError as error:
+            refused.set_result(error)
+        ex.execute_late(late)
+
+    first = ex.submit(wait_for_file, tmp_path / "go")
+    first.add_done_callback(replace)
+    ex.shutdown(wait=False)
+    (tmp_path / "go").touch()
+    assert late.future.result(SOON) == 3
+    assert "after shutdown" in str(refused.result(SOON))
+    ex.shutdown()
+
+
+def test_a_late_item_is_refused_once_all_is_over(ex):
+    ex.submit(abs, 1).result(SOON)
+    ex.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        ex.execute_late(WorkItem(abs, (-3,)))
