@@ -361,13 +361,16 @@ class Reader:
     # What the socket did not take, and what takes long.
 
     def _flush(self, worker: Worker) -> None:
-        with self._pool.lock:
+        pool = self._pool
+        with pool.lock:
             if worker.hand is not None or worker.dead:
                 return
             worker.hand = []
+            if worker in pool.idle:  # it has had nothing but its first message
+                pool.idle.remove(worker)
         worker.flush()
-        with self._pool.lock:
-            self._pool.let_go(worker)
+        with pool.lock:
+            pool.let_go(worker)
 
     def _look_after(self) -> float | None:
         """Watch for room in sockets that had none; return how long to select, None for ever."""

@@ -770,6 +770,18 @@ def test_shutdown_while_workers_do_not_start_ends(monkeypatch):
     assert isinstance(future.exception(SOON), errors.WorkerStartError)
 
 
+def test_a_worker_that_has_started_for_nothing_is_idle_once(ex):
+    pool = ex._pool
+    with pool.lock:
+        assert ex.submit(abs, 1).cancel()
+    while True:
+        with pool.lock:
+            if pool.idle and not pool.idle[0].outbox and pool.idle[0].hand is None:
+                break
+        time.sleep(0.001)
+    assert len(pool.idle) == len(pool.workers) == 1
+
+
 # -- what a fleet asks of it -----------------------------------------------------------------
 
 

@@ -171,7 +171,8 @@ def test_submits_may_be_cut_short_at_random():
         env={**os.environ, "PYTHONPATH": ROOT},
         check=False,
     )
-    assert (done.stdout, done.stderr) == ("done\n", "")
+    # The interpreter itself reports one that landed in a weak reference's callback on stderr.
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def test_an_interrupted_start_of_the_first_thread_harms_nobody(monkeypatch):
