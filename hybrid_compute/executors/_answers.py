@@ -12,7 +12,8 @@ from typing import Any
 from hybrid_compute import _pickling
 from hybrid_compute.errors import ResultDecodeError, TaskDecodeError, WorkerCrashed
 from hybrid_compute.executors._crew import Worker
-from hybrid_compute.executors._dispatch import Pool, settle
+from hybrid_compute.executors._delivery import settle
+from hybrid_compute.executors._dispatch import Pool
 from hybrid_compute.executors._estimates import key_of
 from hybrid_compute.executors._frames import (
     END,

@@ -48,12 +48,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, LOGGER, PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
 from hybrid_compute._functions import CallEncoder
 from hybrid_compute.errors import WorkerStartError
+from hybrid_compute.executors._delivery import cancel, settle, start
 from hybrid_compute.executors._estimates import Estimates
 from hybrid_compute.executors._messages import Messages
 from hybrid_compute.items import WorkItem
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from hybrid_compute.executors._crew import Worker
     from hybrid_compute.executors._reader import Reader
 
-__all__ = ["CLOSED", "Pool", "settle"]
+__all__ = ["CLOSED", "Pool"]
 
 CLOSED = "cannot schedule new futures after shutdown"
 _EXITING = "cannot schedule new futures after interpreter shutdown"
@@ -73,41 +74,6 @@ _FORKED = (
 
 _START_SECONDS = 1.0  # a thread that was started has begun by then, or is taken not to be there
 _WINDOW = 2  # messages in flight per worker: one is run while the next is on its way
-
-
-def settle(deliver: Callable[[Any], None], outcome: Any) -> None:
-    """Call `item.succeed`, `item.fail` or the like; what comes of it is logged.
-
-    A done-callback may raise SystemExit, and a program may have settled the future by itself:
-    neither must keep other items from theirs.
-    """
-    try:
-        deliver(outcome)
-    except BaseException:
-        LOGGER.exception("exception delivering the outcome of a work item")
-
-
-def _start(item: WorkItem) -> bool:
-    try:
-        return item.start()
-    except RuntimeError:
-        if item.future._state == PENDING:
-            raise  # a signal handler's
-        return item.future.running()  # else a program has settled it by itself, as was logged
-
-
-def _cancel(item: WorkItem) -> None:
-    """Cancel an item; once more if that was cut short before those who wait for it were told."""
-    if item.future._state == CANCELLED_AND_NOTIFIED:
-        return
-    try:
-        item.cancel()
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # a done-callback may raise SystemExit
-        LOGGER.exception("exception cancelling a work item")
-        if item.future._state == CANCELLED:
-            item.cancel()
 
 
 class Pool(_exit.Member):
@@ -233,7 +199,7 @@ class Pool(_exit.Member):
                         self.let_go(worker)
                         return
                 if fresh:
-                    hand[:] = [item for item in hand if _start(item)]
+                    hand[:] = [item for item in hand if start(item)]
                 if not self.messages.send(worker, hand):
                     self._strand(worker, hand)
                     return
@@ -367,7 +333,7 @@ class Pool(_exit.Member):
                         dropped += (item,)
                     self.wake()
                 while dropped:
-                    _cancel(dropped[-1])
+                    cancel(dropped[-1])
                     del dropped[-1]
                 break
             except BaseException as error:  # Ctrl-C, which waits until none is forgotten
