@@ -33,6 +33,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from hybrid_compute._captures import (
+    ABSENT,
+    NAMED,
+    absent_submodules,
+    capture,
+    find_global_names,
+    importable,
+    is_constant,
+    is_function,
+    is_module,
+    is_plain,
+)
 from hybrid_compute._pickling import CANNOT, MAIN, Call, by_value, load_function
 
 __all__ = ["CallEncoder", "is_interrupt", "on_main_thread"]
@@ -42,23 +54,6 @@ __all__ = ["CallEncoder", "is_interrupt", "on_main_thread"]
 _MAX_BYTES = 1 << 16
 _MAX_CHANGES = 16
 _MAX_NAMES = 512
-
-_ATOMS = frozenset(
-    (bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented))
-)
-# Immutable types of the standard library, by name so that none of them is imported for this.
-_CONSTANTS = frozenset(
-    (
-        ("decimal", "Decimal"),
-        ("fractions", "Fraction"),
-        ("logging", "Logger"),
-        ("pathlib", "PosixPath"),
-        ("pathlib._local", "PosixPath"),
-        ("re", "Pattern"),
-        ("uuid", "UUID"),
-    )
-)
-_ABSENT = object()  # a global variable that is not there; also ends each list of captures
 
 
 def on_main_thread() -> bool:
@@ -154,7 +149,7 @@ class CallEncoder:
         """Return what stands for a function in a pickle: itself, or its remembered bytes."""
         known = self._known.get(id(fn))
         if known is None:
-            if not _is_function(fn) or _importable(fn):
+            if not is_function(fn) or importable(fn):
                 return fn
             known = _Known(weakref.KeyedRef(fn, self._forget, id(fn)))
         elif known.sent is not None and known.sent.is_current():
@@ -190,21 +185,21 @@ class CallEncoder:
         todo, seen = [fn], {id(fn)}
         while todo:
             each = todo.pop()
-            names = self._global_names(each.__code__) if _is_plain(each) else ()
+            names = self._global_names(each.__code__) if is_plain(each) else ()
             captures: list[Any] = []
-            _capture(each, names, captures)
+            capture(each, names, captures)
             sent.parts.append((weakref.ref(each), names))
             sent.ids += map(id, captures)
             for value in captures:
-                if value is _ABSENT or _is_constant(value):
+                if value is ABSENT or is_constant(value):
                     sent.kept.append(value)
-                elif _is_module(value):
+                elif is_module(value):
                     sent.kept.append(weakref.ref(value, sent.lost.append))
                     if hasattr(value, "__path__"):
-                        sent.absent |= _absent_submodules(value.__name__, each)
-                elif isinstance(value, _NAMED) and _importable(value):
+                        sent.absent |= absent_submodules(value.__name__, each)
+                elif isinstance(value, NAMED) and importable(value):
                     sent.kept.append(weakref.ref(value, sent.lost.append))
-                elif _is_function(value):
+                elif is_function(value):
                     sent.kept.append(weakref.ref(value, sent.lost.append))
                     if id(value) not in seen:
                         seen.add(id(value))
@@ -218,7 +213,7 @@ class CallEncoder:
         if names is None:
             if len(self._names) > _MAX_NAMES:
                 self._names.clear()
-            names = self._names[code] = tuple(sorted(_find_global_names(code)))
+            names = self._names[code] = tuple(sorted(find_global_names(code)))
         return names
 
 
@@ -253,7 +248,7 @@ class _Sent:
         mains: how often `__main__` stands in these bytes, rightly.
         parts: the function and all by-value functions and tasks that it refers to, weakly, each
             with the global names in its code.
-        ids: identities of everything that `_capture` finds in the parts.
+        ids: identities of everything that `capture` finds in the parts.
         kept: the things themselves, or weak references; so no identity is reused unseen.
         lost: not empty once one of the weakly held things is gone.
         absent: modules whose import would change the bytes, since cloudpickle adds those
@@ -277,7 +272,7 @@ class _Sent:
             each = reference()
             if each is None:
                 return False
-            _capture(each, names, captures)
+            capture(each, names, captures)
         return (
             not self.lost
             and list(map(id, captures)) == self.ids
@@ -286,114 +281,3 @@ class _Sent:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return load_function, (self.data,)
-
-
-def _capture(fn: Any, names: tuple[str, ...], into: list[Any]) -> None:
-    """Append all that pickling a function or task by value looks at. Runs for each message."""
-    if type(fn) is not types.FunctionType:  # a Task; compared in place, as this runs often
-        into += (fn.fn, fn.name, fn.options)
-        return
-    into += (fn.__code__, fn.__name__, fn.__qualname__, fn.__module__, fn.__doc__)
-    if names:
-        find = fn.__globals__.get
-        into += [find(name, _ABSENT) for name in names]
-    if fn.__closure__ is not None:
-        for cell in fn.__closure__:
-            try:
-                into.append(cell.cell_contents)
-            except ValueError:  # not assigned yet
-                into.append(_ABSENT)
-    if fn.__defaults__ is not None:
-        into += fn.__defaults__
-        into.append(_ABSENT)
-    for mapping in (fn.__kwdefaults__, fn.__annotations__, fn.__dict__):
-        if mapping:
-            into += mapping
-            into += mapping.values()
-        into.append(_ABSENT)
-
-
-_NAMED = (type, types.FunctionType, types.BuiltinFunctionType)
-
-
-def _is_plain(value: object) -> bool:
-    return type(value) is types.FunctionType
-
-
-def _is_function(value: object) -> bool:
-    return type(value) is types.FunctionType or _is_ours(value, "Task")
-
-
-def _is_ours(value: object, name: str) -> bool:
-    # By name: the class need not be imported by those who never use it.
-    return type(value).__name__ == name and type(value).__module__ == "hybrid_compute.tasks"
-
-
-def _is_module(value: object) -> bool:
-    return (
-        type(value) is types.ModuleType
-        and value.__name__ != "__main__"
-        and sys.modules.get(value.__name__) is value
-    )
-
-
-def _is_constant(value: object) -> bool:
-    kind = type(value)
-    if kind in _ATOMS or kind is types.CodeType or _is_ours(value, "TaskOptions"):
-        return True
-    if kind is tuple or kind is frozenset:
-        return all(map(_is_constant, value))  # type: ignore[call-overload]  # it is a collection
-    if kind is types.GenericAlias or kind is types.UnionType or kind.__module__ == "typing":
-        # An annotation like list[int] | None. A type variable has no __args__, but a bound.
-        arguments = getattr(value, "__args__", None)
-        origin = getattr(value, "__origin__", int)
-        return arguments is not None and all(map(_is_type_part, (origin, *arguments)))
-    return (kind.__module__, kind.__qualname__) in _CONSTANTS
-
-
-def _is_type_part(value: Any) -> bool:
-    if isinstance(value, type):
-        return value is type(None) or _importable(value)
-    return _is_constant(value) or type(value).__qualname__ == "_SpecialForm"
-
-
-def _importable(value: Any) -> bool:
-    """Tell whether pickle saves it as a name that another process can import."""
-    module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(path, str) or module == "__main__":
-        return False
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    return found is value
-
-
-def _find_global_names(code: types.CodeType) -> set[str]:
-    import dis  # noqa: PLC0415 - cloudpickle has imported it by now
-
-    # All instructions on global variables that there are; cloudpickle looks at three of them.
-    names = {i.argval for i in dis.get_instructions(code) if "GLOBAL" in i.opname}
-    for constant in code.co_consts:
-        if type(constant) is types.CodeType:
-            names |= _find_global_names(constant)
-    return names
-
-
-def _absent_submodules(package: str, fn: types.FunctionType) -> set[str]:
-    words, found, todo = _all_names(fn.__code__), set(), [package]
-    for parent in todo:  # grows
-        for word in words:
-            name = f"{parent}.{word}"
-            if name not in sys.modules:
-                found.add(name)
-            elif name not in todo:
-                todo.append(name)
-    return found
-
-
-def _all_names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if type(constant) is types.CodeType:
-            names |= _all_names(constant)
-    return names

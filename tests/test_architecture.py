@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parents[1] / PACKAGE
 FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "abc"),
-        *("_exit", "_values", "_pickling", "_functions", "_blame"),
+        *("_exit", "_values", "_pickling", "_functions", "_captures", "_blame"),
     ),
     1: ("policy.", "attempts"),
     3: ("executors.",),

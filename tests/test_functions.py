@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hybrid_compute import _functions, _pickling
+from hybrid_compute import _captures, _functions, _pickling
 from hybrid_compute._functions import CallEncoder
 from hybrid_compute.tasks import Task
 
@@ -149,7 +149,7 @@ def test_the_death_of_a_captured_thing_voids_the_entry(monkeypatch: pytest.Monke
     identity = id(module.g)
     del module.g, program["g"]
     # Another function may well get the same address, now or later; only `lost` can tell.
-    absent = id(_functions._ABSENT)
+    absent = id(_captures.ABSENT)
     sent.ids = [absent if each == identity else each for each in sent.ids]
     assert not sent.is_current()
 
