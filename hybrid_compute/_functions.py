@@ -18,12 +18,14 @@ of one voids the entry; only constants and code objects, which refer to nothing 
 are held. No lock: an entry is complete before it is put into the dict, never changed but for
 plain flags, and two threads that make the same one at a time lose nothing but time.
 
-The worker loads equal bytes once (`_pickling.load_function`), so such a function keeps the
-global variables that it assigns to itself between calls, as one of an imported module does.
+A worker gets such a function once, and after that only its number (`Library`). It loads equal
+bytes once (`_pickling.load_function`), so the function keeps the global variables that it assigns
+to itself between calls, as one of an imported module does.
 """
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import sys
 import threading
@@ -45,15 +47,28 @@ from hybrid_compute._captures import (
     is_module,
     is_plain,
 )
-from hybrid_compute._pickling import CANNOT, MAIN, Call, by_value, load_function
+from hybrid_compute._pickling import (
+    CANNOT,
+    MAIN,
+    Buffers,
+    Call,
+    by_value,
+    flat,
+    known_function,
+    load_function,
+)
 
-__all__ = ["CallEncoder", "is_interrupt", "on_main_thread"]
+__all__ = ["CallEncoder", "Library", "is_interrupt", "on_main_thread"]
 
 # Beyond these an entry costs more than it saves (memory for a function with huge constants,
 # examining one whose variables change with every call.
-_MAX_BYTES = 1 << 16
+_MAX_BYTES = 1 << 20
 _MAX_CHANGES = 16
 _MAX_NAMES = 512
+
+# What a worker keeps of the functions that it was sent, at the most: number and bytes of them.
+_LIBRARY_MOST = 256
+_LIBRARY_BYTES = 1 << 24
 
 
 def on_main_thread() -> bool:
@@ -66,17 +81,55 @@ def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and on_main_thread()
 
 
+class Library:
+    """The functions that one worker has, by number. Used by whoever feeds that worker.
+
+    A number is sent in place of a function; the function itself goes ahead, once. When they
+    become many, the worker is told to forget the oldest.
+    """
+
+    __slots__ = ("known", "new")
+
+    def __init__(self) -> None:
+        self.known: dict[int, int] = {}  # size by number, the oldest first
+        self.new: dict[int, _Sent] = {}  # referred to by what is being encoded
+
+    def reference(self, sent: _Sent) -> _Reference:
+        if sent.number not in self.known:
+            self.new[sent.number] = sent
+        return sent.reference
+
+    def with_new(self) -> tuple[dict[int, int], list[int]]:
+        """Return what `known` must become when the new ones are sent, and whom to forget then."""
+        known = self.known | {number: len(sent.data) for number, sent in self.new.items()}
+        size = sum(known.values())
+        gone: list[int] = []
+        for number, each in known.items():
+            if len(known) - len(gone) <= _LIBRARY_MOST and size <= _LIBRARY_BYTES:
+                break
+            gone.append(number)
+            size -= each
+        for number in gone:
+            del known[number]
+        return known, gone
+
+
 class CallEncoder:
     """Encodes the calls of one executor. Thread-safe; blocks on nothing.
 
     The module-level functions of `_pickling` give the same bytes without the memory.
+
+    Args:
+        carriers: callables whose first argument is the function that they call.
     """
 
-    __slots__ = ("__weakref__", "_forget", "_known", "_names")
+    __slots__ = ("__weakref__", "_carriers", "_forget", "_known", "_names", "_numbers")
 
-    def __init__(self) -> None:
+    def __init__(self, carriers: Sequence[Callable[..., Any]] = ()) -> None:
+        self._carriers = tuple(carriers)
         self._known: dict[int, _Known] = {}  # by id; an entry goes before its function does
         self._names: dict[types.CodeType, tuple[str, ...]] = {}
+        self._numbers = itertools.count(1)
         myself = weakref.ref(self)  # a strong one would be a cycle through each entry
 
         def forget(reference: Any) -> None:
@@ -93,8 +146,18 @@ class CallEncoder:
         kwargs: dict[str, Any] | None,
         *,
         name: str,
+        library: Library | None = None,
+        apart: Buffers | None = None,
     ) -> bytes:
         """Pickle one call, like `_pickling.encode_call`.
+
+        Args:
+            fn: the function.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+            name: what an error calls it.
+            library: of the worker that will get the call; None puts all into the pickle.
+            apart: see `_pickling.dumps`.
 
         Raises:
             TaskEncodeError: a part of it cannot be pickled.
@@ -102,18 +165,21 @@ class CallEncoder:
                 `__reduce__` that raises it cannot be told from that.
         """
         try:
+            light, named = args, kwargs
+            if apart is not None:
+                light = tuple(map(flat, args))
+                if kwargs:
+                    named = {key: flat(value) for key, value in kwargs.items()}
             if id(fn) not in self._known:
                 try:
-                    data = pickle.dumps((fn, args, kwargs), 5)
+                    data = _dumps((fn, light, named), apart)
                 except CANNOT:
                     pass
                 else:
                     if MAIN not in data:
                         return data
-            sent = self._in_place_of(fn)
-            if sent is fn:
-                return by_value((fn, args, kwargs))
-            return _dumps_with((sent, args, kwargs), sent.mains)
+            sent, light, mains = self._swap(fn, light, {}, library)
+            return _dumps_with((sent, light, named), mains, apart)
         except BaseException as error:  # a user's __reduce__ may raise anything
             if is_interrupt(error):
                 raise
@@ -121,29 +187,54 @@ class CallEncoder:
 
             raise explain(fn, args, kwargs, error, name=name) from error
 
-    def encode_calls(self, calls: Sequence[Call]) -> bytes:
-        """Pickle many calls at once, like `_pickling.encode_calls`.
+    def encode_calls(
+        self, calls: Sequence[Call], *, library: Library | None = None, apart: Buffers | None = None
+    ) -> bytes:
+        """Pickle many calls at once, like `_pickling.encode_calls`; see `encode_call`.
 
         Raises:
             BaseException: whatever pickling raised.
         """
         if not self._known:
             try:
-                data = pickle.dumps(calls, 5)
+                data = _dumps(calls, apart)
             except CANNOT:
                 pass
             else:
                 if MAIN not in data:
                     return data
-        sent: dict[int, Any] = {}  # each function is checked once a message
+        done: dict[int, Any] = {}  # each function is checked once a message
         swapped = []
+        mains = 0
         for fn, args, kwargs in calls:
-            key = id(fn)
-            if key not in sent:
-                sent[key] = self._in_place_of(fn)
-            swapped.append((sent[key], args, kwargs))
-        mains = sum(each.mains for each in sent.values() if type(each) is _Sent)
-        return _dumps_with(swapped, mains)
+            sent, light, more = self._swap(fn, args, done, library)
+            mains += more
+            swapped.append((sent, light, kwargs))
+        return _dumps_with(swapped, mains, apart)
+
+    def _swap(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        done: dict[int, Any],
+        library: Library | None,
+    ) -> tuple[Any, tuple[Any, ...], int]:
+        """Return what stands for the function of a call, its arguments, and its own `mains`.
+
+        `done` has the functions of this message, by id.
+        """
+        carried = fn in self._carriers and bool(args)
+        function = args[0] if carried else fn
+        key, mains = id(function), 0
+        if key not in done:
+            sent = self._in_place_of(function)
+            if type(sent) is _Sent:
+                if library is not None:
+                    sent = library.reference(sent)
+                else:
+                    mains = sent.mains
+            done[key] = sent
+        return (fn, (done[key], *args[1:]), mains) if carried else (done[key], args, mains)
 
     def _in_place_of(self, fn: Any) -> Any:
         """Return what stands for a function in a pickle: itself, or its remembered bytes."""
@@ -181,7 +272,7 @@ class CallEncoder:
 
     def _examine(self, fn: Any) -> _Sent | None:
         """Return all identities that a function consists of; None if they say too little."""
-        sent = _Sent()
+        sent = _Sent(next(self._numbers))
         todo, seen = [fn], {id(fn)}
         while todo:
             each = todo.pop()
@@ -217,16 +308,35 @@ class CallEncoder:
         return names
 
 
-def _dumps_with(calls: object, mains: int) -> bytes:
+def _dumps(calls: object, apart: Buffers | None) -> bytes:
+    if apart is None:
+        return pickle.dumps(calls, 5)
+    apart.clear()
+    return pickle.dumps(calls, 5, buffer_callback=apart.keep)
+
+
+def _dumps_with(calls: object, mains: int, apart: Buffers | None) -> bytes:
     # As `_pickling.dumps`, but the functions' own bytes may name __main__; nothing else may.
     try:
-        data = pickle.dumps(calls, 5)
+        data = _dumps(calls, apart)
     except CANNOT:
         pass
     else:
         if data.count(MAIN) == mains:
             return data
-    return by_value(calls)
+    return by_value(calls, apart)
+
+
+class _Reference:
+    """Stands for a function that the worker has."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return known_function, (self._number,)
 
 
 class _Known:
@@ -245,6 +355,8 @@ class _Sent:
 
     Attributes:
         data: the pickled function.
+        number: stands for it, see `Library`.
+        reference: what is pickled in its place.
         mains: how often `__main__` stands in these bytes, rightly.
         parts: the function and all by-value functions and tasks that it refers to, weakly, each
             with the global names in its code.
@@ -255,9 +367,11 @@ class _Sent:
             submodules that are loaded and that the code seems to use.
     """
 
-    __slots__ = ("absent", "data", "ids", "kept", "lost", "mains", "parts")
+    __slots__ = ("absent", "data", "ids", "kept", "lost", "mains", "number", "parts", "reference")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.reference = _Reference(number)
         self.data = b""
         self.mains = 0
         self.parts: list[tuple[weakref.ref[Any], tuple[str, ...]]] = []

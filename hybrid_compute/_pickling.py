@@ -4,7 +4,7 @@ Owns how Python objects travel: plain pickle where that works and can be loaded 
 cloudpickle where not. Knows no process, no pipe and no executor. Both halves are here: worker
 processes import this module before anything else of the library, so it imports little
 (cloudpickle, `errors` and `traceback` only when they are needed). No threads, no locks, no
-state but one: `load_function` remembers the functions that this process has loaded. Encoding
+state but the functions that were sent to this process, and those that it has loaded. Encoding
 with a memory of functions is `_functions.CallEncoder`.
 
 What plain pickle gets wrong is quiet: a function or class of `__main__` is saved by its name,
@@ -25,6 +25,8 @@ from contextlib import suppress
 from typing import Any
 
 __all__ = [
+    "BIG",
+    "Buffers",
     "RemoteTraceback",
     "by_value",
     "decode_call",
@@ -33,8 +35,11 @@ __all__ = [
     "encode_call",
     "encode_calls",
     "encode_error",
+    "flat",
+    "known_function",
     "load_function",
     "loads",
+    "received",
     "short",
     "text_of",
     "type_name_of",
@@ -49,28 +54,78 @@ MAIN = b"\x8c\x08__main__"
 # or MemoryError would only come again.
 CANNOT = (pickle.PicklingError, AttributeError, TypeError)
 
+# Bytes; a buffer, or a pickle, of that size is better off in shared memory. What is smaller goes
+# through a socket as quickly, in one piece.
+BIG = 1 << 17
+
 # Added behind the end of a pickle, where unpicklers do not look, when cloudpickle made it.
 _BY_VALUE = b"+"
 _STOP = pickle.STOP[0]
 
 
-def dumps(obj: object) -> bytes:
+class Buffers(list[memoryview]):
+    """The large buffers of an object, kept out of its pickle (protocol 5's out-of-band data).
+
+    They are views of the object's own memory: nothing was copied.
+    """
+
+    __slots__ = ()
+
+    def keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """Tell pickle whether a buffer shall be in the pickle after all."""
+        view = buffer.raw()
+        if view.nbytes < BIG:
+            return True
+        self.append(view)
+        return False
+
+    def size(self) -> int:
+        """Return the bytes of all."""
+        return sum(each.nbytes for each in self)
+
+
+class _Flat:
+    """Stands for large bytes: pickle itself keeps only PickleBuffers out of a pickle."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes | bytearray) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self._value), (pickle.PickleBuffer(self._value),)
+
+
+def flat(value: Any) -> Any:
+    """Return what is to be pickled with `Buffers` in place of a value.
+
+    Large bytes would be copied twice more, and searched.
+    """
+    kind = type(value)
+    return _Flat(value) if (kind is bytes or kind is bytearray) and len(value) >= BIG else value
+
+
+def dumps(obj: object, apart: Buffers | None = None) -> bytes:
     """Pickle an object so that another process can load it.
+
+    Args:
+        obj: what is pickled.
+        apart: gets the large buffers, which are then not in the pickle; None leaves them there.
 
     Raises:
         BaseException: whatever pickle, cloudpickle or the object's own methods raise.
     """
     try:
-        data = pickle.dumps(obj, 5)
+        data = pickle.dumps(obj, 5, buffer_callback=None if apart is None else apart.keep)
     except CANNOT:
         pass
     else:
         if MAIN not in data:
             return data
-    return by_value(obj)
+    return by_value(obj, apart)
 
 
-def by_value(obj: object) -> bytes:
+def by_value(obj: object, apart: Buffers | None = None) -> bytes:
     """Pickle an object with functions and classes that have no importable name by value.
 
     A class that went out like this is known again when it comes back: both processes keep its
@@ -78,11 +133,13 @@ def by_value(obj: object) -> bytes:
     """
     import cloudpickle  # noqa: PLC0415 - 15 ms that most programs need not spend
 
-    data: bytes = cloudpickle.dumps(obj, 5)
+    if apart is not None:
+        apart.clear()  # an attempt was made before
+    data: bytes = cloudpickle.dumps(obj, 5, None if apart is None else apart.keep)
     return data + _BY_VALUE
 
 
-def loads(data: bytes | bytearray | memoryview) -> Any:
+def loads(data: bytes | bytearray | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
     """Undo `dumps` for the caller's side: results and exceptions.
 
     cloudpickle would do, but for one thing: when an instance of the caller's own class comes
@@ -90,13 +147,13 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
     methods and attributes to the caller's class. Here a class that is known stays as it is.
     """
     if data[-1] == _STOP:
-        return pickle.loads(data)  # noqa: S301 - from a process of ours
-    return _Unpickler(io.BytesIO(data)).load()
+        return pickle.loads(data, buffers=buffers)  # noqa: S301 - from a process of ours
+    return _Unpickler(io.BytesIO(data), buffers=buffers).load()
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file)
+    def __init__(self, file: io.BytesIO, *, buffers: Sequence[memoryview]) -> None:
+        super().__init__(file, buffers=buffers)
         self._new: set[type] = set()
 
     def find_class(self, module: str, name: str) -> Any:
@@ -134,6 +191,16 @@ def load_function(data: bytes) -> Any:
     return pickle.loads(data)  # noqa: S301 - from a process of ours
 
 
+# Functions that the caller has sent, by its number for them; it says when to forget one. In a
+# worker only, which has one caller.
+received: dict[int, bytes] = {}
+
+
+def known_function(number: int) -> Any:
+    """Return a function that was sent before: what stands for it in a pickled call."""
+    return load_function(received[number])
+
+
 # -- calls ---------------------------------------------------------------------------------
 
 
@@ -163,10 +230,9 @@ def encode_calls(calls: Sequence[Call]) -> bytes:
     return dumps(calls)
 
 
-def decode_call(data: bytes) -> Call:
-    """Undo `encode_call`. Raises whatever unpickling raises."""
-    call: Call = pickle.loads(data)  # noqa: S301 - from a process of ours
-    return call
+def decode_call(data: bytes | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
+    """Undo `encode_call`, or `encode_calls`. Raises whatever unpickling raises."""
+    return pickle.loads(data, buffers=buffers)  # noqa: S301 - from a process of ours
 
 
 # -- exceptions ----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from the standard type that a user would catch, and survives pickling with its a
      |- PlacementError            RuntimeError       no executor may run the item (fails closed)
      |- ExecutorUnavailable       RuntimeError       not accepted: the item never started
      |- PayloadError
+     |   |- PayloadTooLarge                          a call or result is larger than was allowed
      |   |- TaskEncodeError       PicklingError      a call cannot be pickled
      |   |- TaskDecodeError       UnpicklingError    a call cannot be unpickled by the worker
      |   |- ResultEncodeError     PicklingError      a result cannot be pickled by the worker
@@ -35,6 +36,7 @@ __all__ = [
     "ExecutorUnavailable",
     "HybridComputeError",
     "PayloadError",
+    "PayloadTooLarge",
     "PlacementError",
     "PolicyError",
     "RemoteError",
@@ -90,6 +92,23 @@ class ExecutorUnavailable(HybridComputeError, RuntimeError):
 
 class PayloadError(HybridComputeError):
     """Arguments or a result could not travel; only this one item is affected."""
+
+
+class PayloadTooLarge(PayloadError):
+    """A pickled call, or a result, has more bytes than was allowed.
+
+    Attributes:
+        size: its bytes.
+        limit: how many were allowed.
+    """
+
+    size: int
+    limit: int
+
+    def __init__(self, text: str, *, size: int, limit: int) -> None:
+        super().__init__(text)
+        self.size = size
+        self.limit = limit
 
 
 class TaskEncodeError(PayloadError, PicklingError):

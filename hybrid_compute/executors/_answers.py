@@ -22,10 +22,12 @@ from hybrid_compute.executors._frames import (
     NO_LIMIT,
     READY,
     RETURNED,
+    SEGMENT,
     STARTED,
     UNDECODABLE,
     UNFIT,
     VALUE,
+    VALUE_APART,
 )
 from hybrid_compute.items import WorkItem
 
@@ -56,22 +58,39 @@ class Answers:
                 else:
                     settle(item.succeed, value)
                 item = value = None  # they are the future's now, and we may wait for long
+            elif kind == VALUE_APART:
+                worker.number += 1
+                self._on_value_apart(worker, items.popleft(), body)
             elif kind == END:
                 self._on_end(worker, number)
                 ended = True
             elif kind == ERROR:
                 worker.number += 1
                 settle(items.popleft().fail, _pickling.decode_error(bytes(body)))
-            elif kind == READY:
-                worker.ready = True
-                self._pool.failures = 0.0
-            elif kind == UNFIT:
-                worker.unfit = _pickling.decode_error(bytes(body))
-            elif kind == UNDECODABLE:
-                self._on_undecodable(worker, bytes(body))
-            elif kind == RETURNED:
-                self._on_returned(worker)
+            else:
+                self._on_news(worker, kind, number, body)
         return ended
+
+    def _on_news(self, worker: Worker, kind: int, number: int, body: memoryview) -> None:
+        if kind == READY:
+            worker.ready = True
+            self._pool.failures = 0.0
+        elif kind == UNFIT:
+            worker.unfit = _pickling.decode_error(bytes(body))
+        elif kind == UNDECODABLE:
+            self._on_undecodable(worker, bytes(body))
+        elif kind == RETURNED:
+            self._on_returned(worker)
+        elif kind == SEGMENT:
+            worker.receiver.accept(number, worker.inbox.fds.pop(0))
+
+    def _on_value_apart(self, worker: Worker, item: WorkItem, body: memoryview) -> None:
+        try:
+            value = _pickling.loads(*worker.receiver.open(body))
+        except BaseException as error:
+            settle(item.fail, _undecodable(item, error))
+        else:
+            settle(item.succeed, value)
 
     def _on_end(self, worker: Worker, nanoseconds: int) -> None:
         pool = self._pool

@@ -5,11 +5,15 @@ Runs in worker processes, so it imports nothing that is dear. Pure: no threads, 
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["Outcome", "run_batch"]
+
+# What certainly travels, in both directions, without code of anybody's being run.
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class Outcome:
@@ -32,40 +36,80 @@ class Outcome:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle so that one result that cannot travel does not take the others along."""
+        if not self.failures and _ATOMS.issuperset(map(type, self.values)):
+            return Outcome, (self.values, {}, self.seconds)
         from hybrid_compute import _pickling  # noqa: PLC0415 - only in a worker
 
-        encoded = {place: _pickling.encode_error(e) for place, e in self.failures.items()}
-        try:
-            packed = _pickling.dumps(self.values)
-        except BaseException:  # whatever a __reduce__ raises; found out below, one by one
-            packed = _pickling.dumps(self._what_travels(encoded))
-        return _unpack, (packed, encoded, self.seconds)
-
-    def _what_travels(self, encoded: dict[int, bytes]) -> list[Any]:
-        from hybrid_compute import _pickling  # noqa: PLC0415 - only in a worker
-        from hybrid_compute.errors import ResultEncodeError  # noqa: PLC0415
-
-        kept: list[Any] = []
-        for place, value in enumerate(self.values):
-            try:
-                _pickling.dumps(value)
-            except BaseException as error:
-                refused = ResultEncodeError(
-                    f"the result of call {place} of a batch, {type(value).__qualname__}, cannot "
-                    f"be pickled: {error!r}; return something that can"
-                )
-                encoded[place] = _pickling.encode_error(refused)
-                kept.append(None)
-            else:
-                kept.append(value)
-        return kept
+        failures = {place: _pickling.encode_error(e) for place, e in self.failures.items()}
+        values = [
+            value if type(value) in _ATOMS else _piece(value, place, failures)
+            for place, value in enumerate(self.values)
+        ]
+        return _unpack, (values, failures, self.seconds)
 
 
-def _unpack(packed: bytes, encoded: dict[int, bytes], seconds: float) -> Outcome:
+class _Piece:
+    """One result, pickled by itself; its large buffers stay out of the outer pickle too."""
+
+    __slots__ = ("_buffers", "_data")
+
+    def __init__(self, data: bytes, buffers: list[memoryview]) -> None:
+        self._data = data
+        self._buffers = buffers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_piece, (self._data, *map(pickle.PickleBuffer, self._buffers))
+
+
+class _Undecodable:
+    """Stands for a result that cannot be unpickled."""
+
+    __slots__ = ("cause",)
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+
+
+def _piece(value: Any, place: int, failures: dict[int, bytes]) -> _Piece | None:
+    from hybrid_compute import _pickling  # noqa: PLC0415 - only in a worker
+    from hybrid_compute.errors import ResultEncodeError  # noqa: PLC0415
+
+    buffers = _pickling.Buffers()
+    try:
+        return _Piece(_pickling.dumps(value, buffers), buffers)
+    except BaseException as error:  # whatever a __reduce__ raises
+        refused = ResultEncodeError(
+            f"the result of call {place} of a batch, {type(value).__qualname__}, cannot be "
+            f"pickled: {error!r}; return something that can"
+        )
+        failures[place] = _pickling.encode_error(refused)
+        return None
+
+
+def _load_piece(data: bytes, *buffers: memoryview) -> Any:
     from hybrid_compute import _pickling  # noqa: PLC0415 - see above
 
+    try:
+        return _pickling.loads(data, buffers)
+    except BaseException as error:  # whatever a constructor raises
+        return _Undecodable(error)
+
+
+def _unpack(values: list[Any], encoded: dict[int, bytes], seconds: float) -> Outcome:
+    from hybrid_compute import _pickling  # noqa: PLC0415 - see above
+    from hybrid_compute.errors import ResultDecodeError  # noqa: PLC0415
+
     failures = {place: _pickling.decode_error(data) for place, data in encoded.items()}
-    return Outcome(_pickling.loads(packed), failures, seconds)
+    for place, value in enumerate(values):
+        if type(value) is _Undecodable:
+            values[place] = None
+            error = ResultDecodeError(
+                f"call {place} of a batch was done, but its result cannot be unpickled here: "
+                f"{value.cause!r}"
+            )
+            error.__cause__ = value.cause
+            failures[place] = error
+    return Outcome(values, failures, seconds)
 
 
 def run_batch(fn: Callable[..., Any], calls: Sequence[Any], star: bool) -> Outcome:

@@ -8,21 +8,36 @@ items sent to it, in order. No locks and no threads: who may touch what, and whe
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
 from collections import deque
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
+from hybrid_compute._functions import Library
 from hybrid_compute.executors._frames import (
     CALLS,
+    CALLS_APART,
+    FUNCTION,
     HEADER,
     JOURNAL_BYTES,
     LIMIT,
     NO_LIMIT,
+    SEGMENT,
     SETUP,
     Inbox,
     Journal,
+)
+from hybrid_compute.executors._segments import (
+    ONCE,
+    USED,
+    Parcel,
+    Receiver,
+    Sender,
+    Slot,
+    shared_memory,
 )
 from hybrid_compute.items import WorkItem
 
@@ -30,6 +45,8 @@ if TYPE_CHECKING:
     from hybrid_compute.executors._spawning import Spawner
 
 __all__ = ["Message", "Worker"]
+
+_FD = Struct("i")
 
 
 class Message:
@@ -51,6 +68,9 @@ class Worker:
         sock: our end of its socket, non-blocking.
         inbox: cuts its answers into frames.
         words: those of its journal.
+        sender: puts large calls into memory that it shares; of whoever feeds it.
+        receiver: gets large results out of such memory; the reader's.
+        library: the functions that it has; of whoever feeds it.
         items: sent and not answered, in order; the first has the number `number`.
         next_number: that of the next call to be sent.
         messages: sent and not ended, in order.
@@ -66,7 +86,8 @@ class Worker:
         status: of `os.waitpid`; None while it lives.
         due: monotonic time by which its messages should have been ended; None: never mind.
         watched: number of the call that ran when it was found overdue.
-        outbox: frames, or what is left of them, that did not fit into the socket.
+        outbox: frames, or what is left of them, that did not fit into the socket; one that takes
+            a descriptor along stands with its slot.
         sent: how much of the first of them has been sent, where that is not counted yet.
     """
 
@@ -78,6 +99,7 @@ class Worker:
         "inbox",
         "items",
         "journal",
+        "library",
         "lost",
         "messages",
         "next_number",
@@ -85,7 +107,9 @@ class Worker:
         "outbox",
         "pid",
         "ready",
+        "receiver",
         "revoked",
+        "sender",
         "sent",
         "serial",
         "sock",
@@ -100,7 +124,8 @@ class Worker:
         self.serial = serial
         self.items: deque[WorkItem] = deque()
         self.messages: deque[Message] = deque()
-        self.outbox: deque[bytes | memoryview] = deque()
+        self.outbox: deque[bytes | memoryview | tuple[bytes, Slot]] = deque()
+        self.library = Library()
         self.number = self.next_number = 1
         self.sent: list[int] = []
         self.hand: list[WorkItem] | None = None
@@ -121,15 +146,18 @@ class Worker:
         self.home = spawner
         self.sock, theirs = socket.socketpair()
         try:
-            with _shared_memory() as memory:
-                self.journal = Journal(memory.fileno())
+            memory = shared_memory(JOURNAL_BYTES, "journal")
+            try:
+                self.journal = Journal(memory)
                 self.words = self.journal.words
                 self.words[LIMIT] = NO_LIMIT
                 try:
-                    spawner.fork(self.serial, [theirs.fileno(), memory.fileno()])
+                    spawner.fork(self.serial, [theirs.fileno(), memory])
                 except BaseException:
                     self.journal.close()
                     raise
+            finally:
+                os.close(memory)
         except BaseException:
             self.sock.close()
             raise
@@ -137,27 +165,57 @@ class Worker:
             theirs.close()
         self.sock.setblocking(False)
         self.inbox = Inbox(self.sock)
+        self.sender = Sender(self.journal.call_flags, mapped=False)
+        self.receiver = Receiver(self.journal.value_flags)
         self.outbox += _frame(SETUP, 0, setup)
 
-    def put_calls(self, hand: list[WorkItem], count: int, body: bytes, key: Any) -> None:
+    def put_calls(
+        self, hand: list[WorkItem], count: int, payload: bytes | Parcel, key: Any
+    ) -> None:
         """Put a message with the first items of the hand into the outbox: all of it, or nothing.
 
         Args:
             hand: the items move from here to `items`.
             count: how many.
-            body: the pickled calls.
+            payload: the pickled calls.
             key: what to learn from the time that they take.
         """
         first, end = self.next_number, self.next_number + count
         batch, message = hand[:count], Message(end, count, key)
-        frame = _frame(CALLS, first, body)
+        frame: tuple[bytes | tuple[bytes, Slot], ...]
+        slot, place, flags = None, ONCE, self.sender.flags
+        if isinstance(payload, bytes):
+            frame = _frame(CALLS, first, payload)
+        else:
+            slot, frame = payload.slot, ()
+            place = slot.index
+            if not slot.announced:
+                frame = ((HEADER.pack(0, place, SEGMENT), slot),)
+            frame += _frame(CALLS_APART, first, payload.body)
+        library, known = self.library, self.library.known
+        if library.new:
+            known, gone = library.with_new()
+            frame = (
+                *itertools.chain.from_iterable(
+                    _frame(FUNCTION, number, sent.data) for number, sent in library.new.items()
+                ),
+                *frame,  # its calls may need those that are to be forgotten
+                *(_frame(FUNCTION, number, b"")[0] for number in gone),
+            )
+        none: dict[int, Any] = {}
         # Nothing is called from here on: a signal handler, which may raise, runs after a call.
+        if slot is not None:
+            slot.announced = True
+            if place != ONCE:
+                flags[place] = USED
         if not self.items:
             self.number = first
         self.next_number = end
         self.items += batch
         self.messages += (message,)
         self.outbox += frame
+        library.known = known
+        library.new = none
         del hand[:count]
 
     def flush(self) -> None:
@@ -167,15 +225,20 @@ class Worker:
         """
         outbox, sent = self.outbox, self.sent
         while outbox:
+            first = outbox[0]
             if sent:
-                if sent[0] == len(outbox[0]):
+                data = first[0] if type(first) is tuple else first
+                if sent[0] == len(data):
                     del outbox[0], sent[0]
                 else:
-                    rest = memoryview(outbox[0])[sent[0] :]
-                    outbox[0] = rest
+                    outbox[0] = memoryview(data)[sent[0] :]  # type: ignore[arg-type]  # bytes
                     del sent[0]
                 continue
-            sends = map(self.sock.send, (outbox[0],))
+            if type(first) is tuple:
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(first[1].fd))
+                sends = map(self.sock.sendmsg, (first[:1],), ((rights,),))
+            else:
+                sends = map(self.sock.send, (first,))  # type: ignore[arg-type]  # bytes
             try:
                 sent += sends  # it sends, and keeps the count, before any signal handler runs
             except BlockingIOError:
@@ -196,29 +259,27 @@ class Worker:
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Give back descriptor and memory."""
+        """Give back descriptors and memory."""
         self.sock.close()
-        self.journal.close()
+        self._close_memory()
         self.outbox.clear()
+
+    def _close_memory(self) -> None:
+        self.sender.close()
+        self.receiver.close()
+        for fd in self.inbox.fds:
+            if fd >= 0:
+                os.close(fd)
+        self.inbox.fds.clear()
+        self.journal.close()
 
     def forget(self) -> None:
         """Close our copies in a forked child; the process is the parent's."""
         self.sock.close()
         with contextlib.suppress(BufferError):  # the fork came in the middle of a look into it
-            self.journal.close()
+            self._close_memory()
 
 
 def _frame(kind: int, number: int, body: bytes) -> tuple[bytes, ...]:
     header = HEADER.pack(len(body), number, kind)
     return (header + body,) if len(body) < 4096 else (header, body)
-
-
-def _shared_memory() -> Any:
-    if hasattr(os, "memfd_create"):
-        memory: Any = os.fdopen(os.memfd_create("hybrid-compute-journal"), "r+b", buffering=0)
-    else:
-        import tempfile  # noqa: PLC0415 - only where there is no memfd
-
-        memory = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - returned
-    memory.truncate(JOURNAL_BYTES)
-    return memory

@@ -54,6 +54,7 @@ from typing import TYPE_CHECKING, Any
 from hybrid_compute import _exit
 from hybrid_compute._functions import CallEncoder
 from hybrid_compute.errors import WorkerStartError
+from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._delivery import cancel, settle, start
 from hybrid_compute.executors._estimates import Estimates
 from hybrid_compute.executors._messages import Messages
@@ -85,12 +86,14 @@ class Pool(_exit.Member):
         name: str,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
+        max_payload: int | None = None,
     ) -> None:
         self.size = size
         self.name = name
         self.initializer = initializer
         self.initargs = initargs
-        self.encoder = CallEncoder()
+        self.max_payload = max_payload
+        self.encoder = CallEncoder(carriers=(run_batch,))
         self.messages = Messages(self)
         self.lock = threading.RLock()  # guards what follows: see the module's docstring
         self.fresh: deque[WorkItem] = deque()  # not started: they can be cancelled

@@ -1,6 +1,6 @@
-"""How long the functions take, as far as is known: what batching needs, and no more.
+"""How long the functions take, and how large their calls are: what batching needs, and no more.
 
-Owns one number per function. Pure but for its memory; under the lock of whoever owns it.
+Owns two numbers per function. Pure but for its memory; under the lock of whoever owns it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ def key_of(fn: Any) -> Any:
 
 
 class Estimates:
-    """Seconds that one call takes, by `key_of` its function."""
+    """Seconds that one call takes, and bytes that it pickles to, by `key_of` its function."""
 
-    __slots__ = ("_seconds",)
+    __slots__ = ("_seconds", "_sizes")
 
     def __init__(self) -> None:
         self._seconds: dict[Any, float] = {}
+        self._sizes: dict[Any, int] = {}
 
     def of(self, key: Any) -> float | None:
         """Return the seconds of one call; None if there was none yet."""
@@ -57,3 +58,13 @@ class Estimates:
         if old is None and len(self._seconds) >= _MOST:
             self._seconds.clear()
         self._seconds[key] = seconds if old is None or seconds < old else (old + seconds) / 2
+
+    def size_of(self, key: Any) -> int:
+        """Return the bytes of one call; 0 if they were never worth mentioning."""
+        return self._sizes.get(key, 0)
+
+    def learn_size(self, key: Any, size: int) -> None:
+        """Take note of the size of a call, or of the mean of some."""
+        if key not in self._sizes and len(self._sizes) >= _MOST:
+            self._sizes.clear()
+        self._sizes[key] = size

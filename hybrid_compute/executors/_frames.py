@@ -9,12 +9,18 @@ until somebody unpickles it inside a `try`. Calls are numbered from 1 for each w
 order in which they were sent, and answered in that order.
 
     caller to worker                        worker to caller
-    SETUP   body: a marshalled tuple,       READY        the initializer has run
-            see `_worker`                   UNFIT        body: why it has not; the worker ends
-    CALLS   number: of the first call       VALUE, ERROR body: how call `number` ended
-            body: a pickle of one call,     UNDECODABLE  body: why; none of the message was run
-            or of a list of calls           RETURNED     `number` and what is behind were not run
-                                            END          `number`: nanoseconds that the calls took
+    SETUP    body: a marshalled tuple,      READY        the initializer has run
+             see `_worker`                  UNFIT        body: why it has not; the worker ends
+    FUNCTION body: a pickled function,      VALUE, ERROR body: how call `number` ended
+             for which `number` stands      UNDECODABLE  body: why; none of the message was run
+             from now on; b"": no longer    RETURNED     `number` and what is behind were not run
+    CALLS    number: of the first call      END          `number`: nanoseconds that the calls took
+             body: a pickle of one call,
+             or of a list of calls
+
+    both: SEGMENT  a file descriptor comes along, for slot `number`
+          CALLS_APART, VALUE_APART  the same as CALLS and VALUE, with a payload in a slot;
+                   see `_segments`
 
 The journal is one piece of memory for each worker, which outlives the worker's death: words,
 each written by one side only, and an area that holds the worker's answers until they are sent
@@ -25,8 +31,11 @@ good, WRITTEN how many wait in it. Whoever has received R bytes of the stream fi
 
 from __future__ import annotations
 
+import _socket
 import mmap
 from struct import Struct
+
+from hybrid_compute.executors._segments import FLAG_BYTES
 
 TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
 if TYPE_CHECKING:
@@ -37,9 +46,11 @@ __all__ = [
     "AREA_BYTES",
     "BASE",
     "CALLS",
+    "CALLS_APART",
     "DECODING",
     "END",
     "ERROR",
+    "FUNCTION",
     "HEADER",
     "JOURNAL_BYTES",
     "LIMIT",
@@ -49,11 +60,13 @@ __all__ = [
     "REPORT",
     "REQUEST",
     "RETURNED",
+    "SEGMENT",
     "SETUP",
     "STARTED",
     "UNDECODABLE",
     "UNFIT",
     "VALUE",
+    "VALUE_APART",
     "WRITTEN",
     "Inbox",
     "Journal",
@@ -61,8 +74,9 @@ __all__ = [
 
 HEADER = Struct("<QQB")  # length of the body, number, kind
 
-SETUP, CALLS = 1, 2
-READY, UNFIT, VALUE, ERROR, UNDECODABLE, RETURNED, END = 11, 12, 13, 14, 15, 16, 17
+SETUP, CALLS, CALLS_APART, FUNCTION = 1, 2, 3, 4
+READY, UNFIT, VALUE, VALUE_APART, ERROR, UNDECODABLE, RETURNED, END = range(11, 19)
+SEGMENT = 21
 
 # What the caller and the spawner say to each other.
 REQUEST = Struct("<Q")  # serial of the worker; its socket and journal come along
@@ -78,8 +92,15 @@ LIMIT = 4  # calls from this number on must not start
 NO_LIMIT = (1 << 64) - 1
 
 _WORDS_BYTES = 64
+_FLAGS_BYTES = 64  # those of the slots of both directions, and some to spare
 AREA_BYTES = 1 << 16  # answers are sent at the latest when they fill it
-JOURNAL_BYTES = _WORDS_BYTES + AREA_BYTES
+JOURNAL_BYTES = _WORDS_BYTES + _FLAGS_BYTES + AREA_BYTES
+_AREA = _WORDS_BYTES + _FLAGS_BYTES
+
+_FD = Struct("i")
+_FD_SPACE = _socket.CMSG_SPACE(_FD.size)
+_TRUNCATED = _socket.MSG_CTRUNC
+_CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
 _BUFFER_BYTES = 1 << 18  # more than a Unix socket holds by default: one system call empties it
 
@@ -87,17 +108,26 @@ _BUFFER_BYTES = 1 << 18  # more than a Unix socket holds by default: one system 
 class Journal:
     """The shared memory behind a file descriptor, which may be closed afterwards.
 
+    Attributes:
+        words: see above.
+        call_flags: those of the slots for calls; see `_segments`.
+        value_flags: those of the slots for results.
+        area: see above.
+
     A word is written and read in one piece. The order in which a living worker's writes become
     visible is another matter: see `_answers.Answers.overdue`, the only one whom it concerns.
     """
 
-    __slots__ = ("_map", "_view", "area", "words")
+    __slots__ = ("_map", "_view", "area", "call_flags", "value_flags", "words")
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, JOURNAL_BYTES)
         self._view = memoryview(self._map)
         self.words = self._view[:_WORDS_BYTES].cast("Q")
-        self.area = self._view[_WORDS_BYTES:]
+        flags = self._view[_WORDS_BYTES:_AREA]
+        self.call_flags = flags[:FLAG_BYTES]
+        self.value_flags = flags[FLAG_BYTES : 2 * FLAG_BYTES]
+        self.area = self._view[_AREA : _AREA + AREA_BYTES]
 
     def unsent(self, received: int) -> bytes:
         """Return the answers behind the first `received` bytes; b"" if they are not here."""
@@ -107,6 +137,8 @@ class Journal:
     def close(self) -> None:
         """Give the memory back."""
         self.words.release()
+        self.call_flags.release()
+        self.value_flags.release()
         self.area.release()
         self._view.release()
         self._map.close()
@@ -117,9 +149,11 @@ class Inbox:
 
     Attributes:
         received: how many bytes of the stream are here or were here.
+        fds: the descriptors that came with SEGMENT frames, in order; -1 where the kernel had to
+            drop one, since this process has too many.
     """
 
-    __slots__ = ("_buffer", "_end", "_skip", "_sock", "_start", "_view", "received")
+    __slots__ = ("_buffer", "_end", "_skip", "_sock", "_start", "_view", "fds", "received")
 
     def __init__(self, sock: socket) -> None:
         self._sock = sock
@@ -128,6 +162,7 @@ class Inbox:
         self._start = self._end = 0  # what is here and not yet taken
         self._skip = 0  # bytes that `inject` was given, and that the socket will bring again
         self.received = 0
+        self.fds: list[int] = []
 
     def fill(self) -> bool:
         """Receive once; False at the end of the stream.
@@ -137,7 +172,11 @@ class Inbox:
             OSError: the other side is gone; what it had sent before was received before.
         """
         self._make_room()
-        count = self._sock.recv_into(self._view[self._end :])
+        count, ancillary, flags, _ = self._sock.recvmsg_into(
+            (self._view[self._end :],), _FD_SPACE, _CLOEXEC
+        )
+        if ancillary or flags & _TRUNCATED:
+            self._keep_fds(ancillary)
         if not count:
             return False
         if self._skip:
@@ -149,6 +188,10 @@ class Inbox:
         self._end += count
         self.received += count
         return True
+
+    def _keep_fds(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+        # The kernel never joins what came with one descriptor to what came with another.
+        self.fds += [_FD.unpack_from(content)[0] for *_, content in ancillary] or [-1]
 
     def inject(self, data: bytes) -> None:
         """Take the next bytes of the stream from elsewhere, before the socket brings them."""
@@ -165,14 +208,14 @@ class Inbox:
 
     def __iter__(self) -> Iterator[tuple[int, int, memoryview]]:
         """Take all complete frames: kind, number, body. A body is gone with the next `fill`."""
-        unpack, size, view = HEADER.unpack_from, HEADER.size, self._view
+        unpack, size = HEADER.unpack_from, HEADER.size
         while self._end - self._start >= size:
             length, number, kind = unpack(self._buffer, self._start)
             body = self._start + size
             if self._end - body < length:
                 break
             self._start = body + length
-            yield kind, number, view[body : self._start]
+            yield kind, number, self._view[body : self._start]
 
     def _make_room(self) -> None:
         """See that the next receive has somewhere to go; up to all of a frame that is large."""

@@ -7,16 +7,18 @@ handlers that may raise after any call.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute._functions import is_interrupt, on_main_thread
-from hybrid_compute.errors import TaskEncodeError
+from hybrid_compute._pickling import BIG, Buffers
+from hybrid_compute.errors import PayloadTooLarge, TaskEncodeError
 from hybrid_compute.executors._estimates import key_of
 from hybrid_compute.items import WorkItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._crew import Worker
     from hybrid_compute.executors._dispatch import Pool
+    from hybrid_compute.executors._segments import Parcel
 
 __all__ = ["Messages"]
 
@@ -25,6 +27,8 @@ __all__ = ["Messages"]
 _BATCH_SECONDS = 0.002
 _SHORT_SECONDS = 0.001  # a second message goes to a busy worker only for what is this short
 _BATCH_ITEMS = 2048
+_BATCH_BYTES = 1 << 20  # that much is copied in some 200 us
+_MEMORABLE_BYTES = 1 << 14  # a message that is smaller says nothing about batches
 
 
 class Messages:
@@ -57,16 +61,19 @@ class Messages:
             if not busy:
                 _move(queue, worker, hand)
             return fresh
-        left = _BATCH_SECONDS
+        left, bytes_left = _BATCH_SECONDS, _BATCH_BYTES
+        size = pool.estimates.size_of(key_of(fn))
         for _ in range(min(_BATCH_ITEMS, max(1, len(queue) // (2 * pool.size)))):
             item = queue[0]
             if item.fn is not fn:
                 fn = item.fn
                 seconds = pool.estimates.of(key_of(fn))
+                size = pool.estimates.size_of(key_of(fn))
                 if seconds is None:
                     break
             left -= seconds
-            if left < 0 and hand:
+            bytes_left -= size
+            if (left < 0 or bytes_left < 0) and hand:
                 break
             _move(queue, worker, hand)
         return fresh
@@ -75,45 +82,89 @@ class Messages:
         """Encode and send what is in the hand; False if the worker is dead: then some is left."""
         together = len(hand) > 1
         while hand:
-            body = self._encode_all(hand) if together else self._encode_first(hand)
-            if body is None:
-                together = False  # one is to blame: find out which
-                continue
             key = key_of(hand[0].fn)
             if together and any(key_of(each.fn) is not key for each in hand):
                 key = None
+            payload = self._payload(worker, hand, key, together=together)
+            if payload is None:
+                together = False  # one is to blame: find out which
+                continue
             with self._pool.lock:
                 if worker.dead:
                     return False
-                worker.put_calls(hand, len(hand) if together else 1, body, key)
+                worker.put_calls(hand, len(hand) if together else 1, payload, key)
         worker.flush()
         return True
 
-    def _encode_all(self, hand: list[WorkItem]) -> bytes | None:
+    def _payload(
+        self, worker: Worker, hand: list[WorkItem], key: Any, *, together: bool
+    ) -> bytes | Parcel | None:
+        """Pickle the items, or the first of them; None if that cannot be: see `_encode_first`."""
+        pool, encode = self._pool, self._encode_all if together else self._encode_first
+        apart = Buffers()
+        body = encode(worker, hand, apart)
+        if body is None:
+            return None
+        size = len(body) + apart.size()
+        if pool.max_payload is not None and size > pool.max_payload:
+            if not together:
+                self._fail_first(hand, too_large(hand[0].name, size, pool.max_payload))
+            return None
+        if size > _MEMORABLE_BYTES:
+            pool.estimates.learn_size(key, size // (len(hand) if together else 1))
+        if not apart and size < BIG:
+            return body
+        parcel = worker.sender.store(body, apart)
+        if parcel is not None:
+            return parcel
+        # There is no shared memory to be had: all of it must go through the socket.
+        return encode(worker, hand, None) if apart else body
+
+    def _encode_all(
+        self, worker: Worker, hand: list[WorkItem], apart: Buffers | None
+    ) -> bytes | None:
         """Pickle the items as one message; None if that cannot be."""
         try:
-            calls = [(each.fn, each.args, each.kwargs) for each in hand]
-            return self._pool.encoder.encode_calls(calls)  # type: ignore[arg-type]  # not released
+            calls: Any = [(each.fn, each.args, each.kwargs) for each in hand]
+            return self._pool.encoder.encode_calls(calls, library=worker.library, apart=apart)
         except BaseException as error:  # a __reduce__ may raise anything
             if is_interrupt(error):
                 raise
             return None
 
-    def _encode_first(self, hand: list[WorkItem]) -> bytes | None:
+    def _encode_first(
+        self, worker: Worker, hand: list[WorkItem], apart: Buffers | None
+    ) -> bytes | None:
         """Pickle the first of the items; if that cannot be, it leaves the hand and will fail."""
-        pool, item = self._pool, hand[0]
-        fn, args, kwargs = item.fn, item.args, item.kwargs
+        item = hand[0]
+        fn: Any = item.fn
         try:
-            return pool.encoder.encode_call(fn, args, kwargs, name=item.name)  # type: ignore[arg-type]
+            return self._pool.encoder.encode_call(
+                fn, item.args, item.kwargs, name=item.name, library=worker.library, apart=apart
+            )
         except Exception as error:
             if not isinstance(error, TaskEncodeError) and on_main_thread():
                 raise  # a signal handler's
-            # The reader delivers it: callbacks may do anything, and this thread holds a worker.
-            with pool.lock:
-                pool.failed += ((item, error),)
-                del hand[0]
-                pool.wake()
+            self._fail_first(hand, error)
             return None
+
+    def _fail_first(self, hand: list[WorkItem], error: Exception) -> None:
+        # The reader delivers it: callbacks may do anything, and this thread holds a worker.
+        item = hand[0]
+        with self._pool.lock:
+            self._pool.failed += ((item, error),)
+            del hand[0]
+            self._pool.wake()
+
+
+def too_large(what: str, size: int, limit: int) -> PayloadTooLarge:
+    """Return the error of a call that is larger than allowed."""
+    return PayloadTooLarge(
+        f"the call of {what!r} pickles to {size:,} bytes, and max_payload allows {limit:,}; "
+        "nothing was sent. Pass the name of a file, or raise max_payload",
+        size=size,
+        limit=limit,
+    )
 
 
 def _move(queue: deque[WorkItem], worker: Worker, hand: list[WorkItem]) -> None:

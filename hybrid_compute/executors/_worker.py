@@ -4,6 +4,7 @@ Runs in the child, forked by the spawner. Imports `_frames` and `_pickling`; the
 library only when something has gone wrong, or when the work itself imports it.
 
     SETUP -> environment, sys.path, initializer -> READY
+    FUNCTION, SEGMENT -> kept until a call needs them
     CALLS -> unpickle -> [ STARTED = n; LIMIT? -> run -> answer n into the journal ]* -> END
 
 Answers wait in the journal until the message is done, the area is full, or the oldest has
@@ -24,27 +25,35 @@ import marshal
 import os
 import sys
 import time
+from struct import Struct
 
 from hybrid_compute import _pickling
+from hybrid_compute._pickling import BIG, flat
 from hybrid_compute.executors._frames import (
     AREA_BYTES,
     BASE,
+    CALLS,
+    CALLS_APART,
     DECODING,
     END,
     ERROR,
+    FUNCTION,
     HEADER,
     LIMIT,
     READY,
     RETURNED,
+    SEGMENT,
     SETUP,
     STARTED,
     UNDECODABLE,
     UNFIT,
     VALUE,
+    VALUE_APART,
     WRITTEN,
     Inbox,
     Journal,
 )
+from hybrid_compute.executors._segments import ONCE, USED, Receiver, Sender
 
 TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
 if TYPE_CHECKING:
@@ -55,6 +64,8 @@ __all__ = ["main"]
 
 _PATIENCE_NS = 2_000_000  # how long an answer may wait before the next call starts
 _HEADER_BYTES = HEADER.size
+_FD = Struct("i")
+_TRIM_MS = 2000  # how long memory for large results is kept warm, with nothing to do
 
 
 def main(sock_fd: int, journal_fd: int) -> NoReturn:
@@ -78,6 +89,11 @@ class _Worker:
         self._area = journal.area
         self._place = 0  # where the next answer goes in the area
         self._running = False
+        self._sender = Sender(journal.value_flags, mapped=True)
+        self._receiver = Receiver(journal.call_flags)
+        self._apart = _pickling.Buffers()
+        self._max_payload: int | None = None
+        os.register_at_fork(before=self._receiver.retire, after_in_parent=self._receiver.retire)
 
     def on_interrupt(self, signum: int, frame: object) -> None:
         if self._running:
@@ -85,13 +101,33 @@ class _Worker:
 
     def serve(self) -> None:
         inbox = Inbox(self._sock)
-        while inbox.fill():
+        while self._wait() and inbox.fill():
             for kind, number, body in inbox:
-                if kind == SETUP:
-                    self._set_up(body)
-                else:
+                if kind == CALLS:
                     self._run(number, body)
+                elif kind == CALLS_APART:
+                    self._run_apart(number, body)
+                elif kind == FUNCTION:
+                    if body:
+                        _pickling.received[number] = bytes(body)
+                    else:
+                        del _pickling.received[number]
+                elif kind == SEGMENT:
+                    self._receiver.accept(number, inbox.fds.pop(0))
+                elif kind == SETUP:
+                    self._set_up(body)
                 # Only what is in `inbox` may stay alive while we wait: no argument, no result.
+
+    def _wait(self) -> bool:
+        """Give memory for large results back when there is nothing to do for a while."""
+        if self._sender.has_some():
+            import select  # noqa: PLC0415 - only with large results
+
+            poll = select.poll()
+            poll.register(self._sock, select.POLLIN)
+            if not poll.poll(_TRIM_MS):
+                self._sender.trim()
+        return True
 
     def _set_up(self, body: memoryview) -> None:
         path, environ, cwd, argv, key, initializer = marshal.loads(body)  # noqa: S302 - from our caller
@@ -132,25 +168,32 @@ class _Worker:
             self._flush()
             _leave(1)
 
-    def _run(self, number: int, body: memoryview) -> None:
-        words = self._words
-        words[DECODING] = number
+    def _run_apart(self, number: int, body: memoryview) -> None:
+        self._words[DECODING] = number
         try:
-            calls: Any = _pickling.decode_call(body)  # type: ignore[arg-type]  # a buffer will do
+            calls = _pickling.decode_call(*self._receiver.open(body))
         except BaseException as failure:
-            self._answer(UNDECODABLE, number, _pickling.encode_error(failure))
-            self._answer(END, 0, b"")
-            self._flush()
+            self._refuse(number, failure)
             return
         self._run_all(number, [calls] if type(calls) is tuple else calls)
 
+    def _run(self, number: int, body: memoryview) -> None:
+        self._words[DECODING] = number
+        try:
+            calls = _pickling.decode_call(body)
+        except BaseException as failure:
+            self._refuse(number, failure)
+            return
+        self._run_all(number, [calls] if type(calls) is tuple else calls)
+
+    def _refuse(self, number: int, failure: BaseException) -> None:
+        self._answer(UNDECODABLE, number, _pickling.encode_error(failure))
+        self._answer(END, 0, b"")
+        self._flush()
+
     def _run_all(self, number: int, calls: Any) -> None:
-        words, clock, answer, dumps = (
-            self._words,
-            time.perf_counter_ns,
-            self._answer,
-            _pickling.dumps,
-        )
+        words, clock, answer = self._words, time.perf_counter_ns, self._answer
+        dumps, apart = _pickling.dumps, self._apart
         calls.reverse()
         begun = flushed = clock()
         while calls:
@@ -171,12 +214,16 @@ class _Worker:
             else:
                 fn = args = kwargs = None
                 try:
-                    data = dumps(value)
+                    data = dumps(flat(value) if type(value) is bytes else value, apart)
+                    if apart or len(data) >= BIG:
+                        self._answer_large(number, value, data)
+                    else:
+                        answer(VALUE, number, data)
                 except BaseException as failure:
                     answer(ERROR, number, _pickling.encode_error(_refused(value, failure)))
-                else:
-                    answer(VALUE, number, data)
+                    apart.clear()
                 value = None
+                data = b""
             number += 1
             if calls:
                 now = clock()
@@ -186,6 +233,26 @@ class _Worker:
         answer(END, clock() - begun, b"")
         calls.clear()
         self._flush()
+
+    def _answer_large(self, number: int, value: object, data: bytes) -> None:
+        """Answer with a result through shared memory."""
+        parcel = self._sender.store(data, self._apart)
+        if parcel is None:  # there is none to be had: all of it must go through the socket
+            self._answer(VALUE, number, _pickling.dumps(value) if self._apart else data)
+            self._apart.clear()
+            return
+        self._apart.clear()
+        slot = parcel.slot
+        if not slot.announced:
+            # Past the journal, which cannot hold a descriptor; what is before it goes before it.
+            self._flush()
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FD.pack(slot.fd))
+            self._sock.sendmsg((HEADER.pack(0, slot.index, SEGMENT),), (rights,))
+            self._words[BASE] += _HEADER_BYTES
+            slot.announced = True
+        if slot.index != ONCE:
+            self._sender.flags[slot.index] = USED
+        self._answer(VALUE_APART, number, parcel.body)
 
     def _answer(self, kind: int, number: int, body: bytes) -> None:
         size = _HEADER_BYTES + len(body)
