@@ -10,7 +10,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hybrid_compute._pickling import dumps, short, text_of, type_name_of
+from hybrid_compute._failures import short, text_of, type_name_of
+from hybrid_compute._pickling import dumps
 from hybrid_compute.errors import TaskEncodeError
 
 __all__ = ["explain"]

@@ -16,6 +16,7 @@ from hybrid_compute._values import Value
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit, shortest
+from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.tasks import NO_OPTIONS, Task
 
 if TYPE_CHECKING:
@@ -44,16 +45,18 @@ class Capabilities(Value):
         isolates: work that crashes takes nothing else with it.
         remote: the work, or its data, leaves this machine.
         blocks: `execute` returns only after the work is done.
+        kills: work that runs can be ended: the executor sees to an item's deadline itself.
         chunks: a message costs much more than a tiny call, so `map` sends many calls as one.
     """
 
-    __slots__ = ("blocks", "chunks", "isolates", "remote", "shares_memory")
+    __slots__ = ("blocks", "chunks", "isolates", "kills", "remote", "shares_memory")
 
     shares_memory: bool
     isolates: bool
     remote: bool
     blocks: bool
     chunks: bool
+    kills: bool
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Capabilities(Value):
         remote: bool = False,
         blocks: bool = False,
         chunks: bool = False,
+        kills: bool = False,
     ) -> None:
         self._set(
             shares_memory=shares_memory,
@@ -70,6 +74,7 @@ class Capabilities(Value):
             remote=remote,
             blocks=blocks,
             chunks=chunks,
+            kills=kills,
         )
 
 
@@ -148,8 +153,18 @@ class SubExecutor(Executor):
             RuntimeError: the executor is shut down.
         """
         options = fn.options if isinstance(fn, Task) else NO_OPTIONS
+        if options.supervised:
+            return self._submit_supervised(RoutedItem(fn, args, kwargs, options))
         item = WorkItem(fn, args, kwargs, options)
         self.execute(item)
+        return item.future
+
+    def _submit_supervised(self, item: RoutedItem) -> HybridFuture[Any]:
+        try:
+            item.launch((self.name,), {self.name: self}, alarm_of(self, item))
+        except BaseException:
+            item.future.cancel()  # nobody has it
+            raise
         return item.future
 
     def map(
@@ -198,6 +213,8 @@ class SubExecutor(Executor):
             progress=progress,
             length=shortest(iterables),
         )
+        if isinstance(fn, Task) and fn.options.supervised:
+            return map_by_submit(self.submit, fn, iterables, options)  # a retry is of one call
         return self._map(fn, iterables, options)
 
     def _map(

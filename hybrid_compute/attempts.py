@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from hybrid_compute.errors import ExecutorUnavailable, WorkerCrashed, WorkerStartError
+from hybrid_compute.errors import ExecutorUnavailable, TaskTimeout, WorkerCrashed, WorkerStartError
 from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["Verdict", "after_failure"]
@@ -27,7 +27,7 @@ def after_failure(
     it: trying elsewhere is always safe. A
     worker that crashed may have had effects: only an idempotent item runs again. What the work
     itself raised is its result; it is retried only if `retries` says so. KeyboardInterrupt and
-    its like are never retried.
+    its like are never retried, and neither is an item whose time is up.
 
     Args:
         error: what ended the attempt.
@@ -37,6 +37,8 @@ def after_failure(
     """
     if isinstance(error, (ExecutorUnavailable, WorkerStartError)):
         return Verdict.NEXT_EXECUTOR if fallbacks else Verdict.GIVE_UP
+    if isinstance(error, TaskTimeout):
+        return Verdict.GIVE_UP
     if failures > (options.retries or 0) or not isinstance(error, Exception):
         return Verdict.GIVE_UP
     if isinstance(error, WorkerCrashed) and not options.idempotent:

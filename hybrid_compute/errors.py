@@ -16,6 +16,7 @@ from the standard type that a user would catch, and survives pickling with its a
      |   |- TaskDecodeError       UnpicklingError    a call cannot be unpickled by the worker
      |   |- ResultEncodeError     PicklingError      a result cannot be pickled by the worker
      |   `- ResultDecodeError     UnpicklingError    a result cannot be unpickled by the caller
+     |- TaskTimeout               TimeoutError       an item's time was up; it was ended
      |- WorkerError               BrokenExecutor
      |   |- WorkerCrashed                            the process died while it ran the item
      |   `- WorkerStartError                         workers do not start; nothing ran
@@ -44,6 +45,7 @@ __all__ = [
     "ResultEncodeError",
     "TaskDecodeError",
     "TaskEncodeError",
+    "TaskTimeout",
     "UnknownExecutorError",
     "WorkerCrashed",
     "WorkerError",
@@ -127,6 +129,23 @@ class ResultDecodeError(PayloadError, UnpicklingError):
     """The work was done, but its result cannot be unpickled by the caller."""
 
 
+class TaskTimeout(HybridComputeError, TimeoutError):
+    """The item was not done within its `timeout`.
+
+    Attributes:
+        item_name: what should have been done, as in `WorkItem.name`.
+        timeout: seconds that it had.
+    """
+
+    item_name: str
+    timeout: float
+
+    def __init__(self, text: str, *, item_name: str, timeout: float) -> None:
+        super().__init__(text)
+        self.item_name = item_name
+        self.timeout = timeout
+
+
 class WorkerError(HybridComputeError, BrokenExecutor):
     """A worker process failed, not the work in it."""
 
@@ -139,21 +158,35 @@ class WorkerCrashed(WorkerError):
         pid: process id of the dead worker.
         exitcode: its exit code, or None when a signal ended it.
         signal: number of the signal that ended it, or None.
+        oom: whether the kernel ended it because memory had run out, as far as its counters tell.
+        stack: what the interpreter wrote of its threads as it died; "" if nothing.
     """
 
     item_name: str
     pid: int
     exitcode: int | None
     signal: int | None
+    oom: bool
+    stack: str
 
     def __init__(
-        self, text: str, *, item_name: str, pid: int, exitcode: int | None, signal: int | None
+        self,
+        text: str,
+        *,
+        item_name: str,
+        pid: int,
+        exitcode: int | None,
+        signal: int | None,
+        oom: bool = False,
+        stack: str = "",
     ) -> None:
         super().__init__(text)
         self.item_name = item_name
         self.pid = pid
         self.exitcode = exitcode
         self.signal = signal
+        self.oom = oom
+        self.stack = stack
 
 
 class WorkerStartError(WorkerError):

@@ -148,8 +148,8 @@ class HybridFuture(Future[T]):
             if self._state != PENDING:
                 return True
             item = self._item
-        canceller = item.canceller if item is not None else None  # read once: it may go any time
-        if canceller is not None and not canceller():
+        keeper = item.keeper if item is not None else None  # read once: it may go any time
+        if keeper is not None and not keeper.withdraw(item):  # type: ignore[arg-type]  # as above
             return False  # a foreign executor holds the work and has started it
         with self._lock:
             if self._state in (RUNNING, FINISHED):
@@ -164,6 +164,28 @@ class HybridFuture(Future[T]):
             item.release()
         self._invoke_callbacks()
         return True
+
+    def cancel_running(self) -> bool:
+        """Cancel the work even if it runs; return whether it is cancelled.
+
+        Work in a process is ended: its worker gets SIGTERM, and SIGKILL after a grace period
+        (`ProcessExecutor(kill_grace=...)`), with all its child processes. True means that it
+        ran no further and that the process is gone; `result()` raises CancelledError then.
+        False means that the work had finished, or that nothing can stop it: a thread cannot be
+        ended, and neither can what somebody else's executor runs.
+
+        Blocks until that is known: for as long as the work takes to end, the grace period
+        included. It may be called from any thread, and from a done-callback.
+        """
+        keeper = None
+        while not self.cancel():
+            item = self._item
+            if item is None or item.keeper is None or item.keeper is keeper:
+                break
+            keeper = item.keeper
+            if keeper.stop(item) is not None:
+                break
+        return self.cancelled()
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(self)` once the future is done: on the worker's thread, or here if it is."""
@@ -205,6 +227,24 @@ class HybridFuture(Future[T]):
                 return False
             LOGGER.critical("Future %s in unexpected state: %s", id(self), self._state)
             raise RuntimeError("Future in unexpected state")
+
+    def _begin(self) -> bool:
+        """Like `set_running_or_notify_cancel`; False too if the work's time was up before."""
+        with self._lock:
+            return self._state != FINISHED and self.set_running_or_notify_cancel()
+
+    def _end(self) -> None:
+        """Finish as cancelled, though it ran; wake the waiters and run the callbacks."""
+        with self._lock:
+            if self._state not in (PENDING, RUNNING):
+                raise InvalidStateError(f"{self._state}: {self!r}")
+            self._state = CANCELLED_AND_NOTIFIED
+            self._item = None
+            for waiter in self._made_waiters or ():
+                waiter.add_cancelled(self)
+            if self._made_condition is not None:
+                self._made_condition.notify_all()
+        self._invoke_callbacks()
 
     def set_result(self, result: T) -> None:
         """Finish with a result, wake the waiters and run the callbacks; call it once."""

@@ -40,7 +40,7 @@ from hybrid_compute.executors.thread import ThreadExecutor, check_max_workers
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit, shortest
-from hybrid_compute.routed import Outstanding, RoutedItem
+from hybrid_compute.routed import Outstanding, RoutedItem, alarm_of
 from hybrid_compute.router import Router, as_policy
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 from hybrid_compute.views import ExecutorView, ThreadPoolShape
@@ -165,7 +165,7 @@ class HybridExecutor(Executor):
         if isinstance(fn, Task):
             options = fn.options if said is NO_OPTIONS else said.over(fn.options)
         # Most items have one place to go, and go there once: they need not be routed ones.
-        plain = not self._observed and not options.retries
+        plain = not self._observed and not options.supervised
         item = (WorkItem if plain else self._item)(fn, args, kwargs, options)
         try:
             route, fleet = self._router.route(item)
@@ -206,7 +206,7 @@ class HybridExecutor(Executor):
         me = get_ident()
         self._launching.append(me)
         try:
-            item.launch(route, fleet)  # runs it, where executors block
+            item.launch(route, fleet, alarm_of(self, item))  # runs it, where executors block
         except BaseException:
             item.future.cancel()  # nobody has it; this takes it off the count
             raise
@@ -261,8 +261,8 @@ class HybridExecutor(Executor):
         finally:
             probe.future.cancel()  # it and its future refer to each other, and to `fn`
         first = fleet[route[0]]
-        # A retry is of a call, not of a chunk.
-        if first.capabilities.chunks and not options.retries:
+        # A retry, or a deadline, is of a call and not of a chunk.
+        if first.capabilities.chunks and not options.supervised:
             return map_in_chunks(
                 lambda _, *args: self._launch(
                     self._item(run_batch, args, None, options), route, fleet
@@ -277,7 +277,7 @@ class HybridExecutor(Executor):
                 feeders=self._feeders,
                 split_crashed=bool(options.idempotent),
             )
-        if len(route) == 1 and not options.retries and not self._observed:
+        if len(route) == 1 and not options.supervised and not self._observed:
             return first._map(fn, iterables, mapping)
         return map_by_submit(
             lambda fn, *args: self._launch(self._item(fn, args, None, options), route, fleet),
@@ -302,6 +302,7 @@ class HybridExecutor(Executor):
         movable: bool | None = None,
         local_only: bool | None = None,
         tags: str | Iterable[str] | None = None,
+        timeout: float | None = None,
     ) -> ExecutorView:
         """Return a view of this executor whose `submit` and `map` use these options.
 
@@ -319,6 +320,7 @@ class HybridExecutor(Executor):
             movable=movable,
             local_only=local_only,
             tags=tags,
+            timeout=timeout,
         )
         return ExecutorView(self, said)
 

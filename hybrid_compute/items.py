@@ -14,7 +14,7 @@ from typing import Any
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 
-__all__ = ["WorkItem", "name_of"]
+__all__ = ["Keeper", "WorkItem", "name_of"]
 
 
 def name_of(fn: Callable[..., Any] | None) -> str:
@@ -23,6 +23,22 @@ def name_of(fn: Callable[..., Any] | None) -> str:
         return fn.name
     name = getattr(fn, "__qualname__", None)
     return name if isinstance(name, str) else type(fn).__name__
+
+
+class Keeper:
+    """Who holds an item, asked by its future on behalf of whoever holds that. Any thread."""
+
+    def withdraw(self, item: WorkItem) -> bool:
+        """Say whether the item, which has not started here, will certainly not start."""
+        return True
+
+    def stop(self, item: WorkItem) -> bool | None:
+        """End the item's work although it runs, and deliver that; block until that is known.
+
+        Returns:
+            Whether it was ended; None if this keeper has it no more.
+        """
+        return False
 
 
 class WorkItem:
@@ -35,11 +51,14 @@ class WorkItem:
             dearest part of it).
         options: what the task's author and the caller said about placement and attempts.
         future: the future that the caller holds. An item has one, however often it is tried.
-        canceller: asked by `future.cancel()` when an executor cannot let `start` decide, since
-            someone else's queue holds the work; True means that it will not run.
+        keeper: who holds it, if that makes a difference to those who want it cancelled: someone
+            else's queue, or an executor that can end work which runs.
+        deadline: monotonic time by which it must be done; None: never mind.
     """
 
-    __slots__ = ("args", "canceller", "fn", "future", "kwargs", "options")
+    __slots__ = ("args", "fn", "future", "keeper", "kwargs", "options")
+
+    deadline: float | None = None  # an attribute of those items that may have one
 
     def __init__(
         self,
@@ -52,13 +71,14 @@ class WorkItem:
         self.args = args
         self.kwargs = kwargs or None
         self.options = options
-        self.canceller: Callable[[], bool] | None = None
+        self.keeper: Keeper | None = None
         self.future: HybridFuture[Any] = HybridFuture(self)
 
     @property
     def name(self) -> str:
-        """A short human name of what is called."""
-        return name_of(self.fn)
+        """A short human name of what is called; a chunk of a map has its function's."""
+        fn = self.fn
+        return name_of(self.args[0] if getattr(fn, "carries_function", False) else fn)
 
     def start(self) -> bool:
         """Mark the item as running; False if it was cancelled: then leave it alone.
@@ -88,6 +108,10 @@ class WorkItem:
         """Deliver that nobody took the item, unless it was cancelled."""
         if self.start():
             self.give_up(error)
+
+    def end(self) -> None:
+        """Deliver that the work, which had started, was ended because that was asked for."""
+        self.future._end()
 
     def may_run_again(self) -> bool:
         """True if the item may be run once more although it may have run already."""

@@ -101,6 +101,8 @@ class ObservedItem(RoutedItem):
 
     def start(self) -> bool:
         """Mark the item as running, and tell."""
+        if self.deadline is not None and self.future.done():
+            return False  # its time was up
         started = super().start()
         if started:
             self._tell("started")
@@ -108,7 +110,8 @@ class ObservedItem(RoutedItem):
 
     def succeed(self, value: Any) -> None:
         """Tell, then deliver: who has the result can rely on the event."""
-        self._tell("succeeded")
+        if self.deadline is None or not self.future.done():
+            self._tell("succeeded")
         super().succeed(value)
 
     def _goes_on(self, error: BaseException) -> bool:
@@ -119,8 +122,14 @@ class ObservedItem(RoutedItem):
 
     def give_up(self, error: BaseException) -> None:
         """Tell, then deliver the failure."""
-        self._tell("failed", error)
+        if self.deadline is None or not self.future.done():
+            self._tell("failed", error)
         super().give_up(error)
+
+    def end(self) -> None:
+        """Tell, then deliver that the work was ended."""
+        self._tell("cancelled")
+        super().end()
 
     def release(self) -> None:
         """Tell that the item was cancelled: nothing else releases one."""

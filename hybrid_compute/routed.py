@@ -10,24 +10,37 @@ has one, which guards its count.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, InvalidStateError
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
-from hybrid_compute.abc import Fleet
 from hybrid_compute.attempts import Verdict, after_failure
-from hybrid_compute.errors import ExecutorUnavailable
-from hybrid_compute.executors._batch import run_batch
+from hybrid_compute.errors import ExecutorUnavailable, TaskTimeout
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import WorkItem, name_of
+from hybrid_compute.items import WorkItem
 from hybrid_compute.tasks import TaskOptions
 
-__all__ = ["Outstanding", "RoutedItem"]
+if TYPE_CHECKING:
+    from hybrid_compute._alarm import Alarm
+    from hybrid_compute.abc import Fleet
+
+__all__ = ["Outstanding", "RoutedItem", "alarm_of"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
+
+
+def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
+    """Return the alarm of an executor, made when the first item has a deadline; else None."""
+    if item.deadline is None:
+        return None
+    from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
+
+    # One, whichever thread comes first.
+    return executor.__dict__.setdefault("_alarm", Alarm())  # type: ignore[no-any-return]
 
 
 class Outstanding(_exit.Member):
@@ -79,6 +92,7 @@ class RoutedItem(WorkItem):
 
     __slots__ = (
         "_again",
+        "_alarm",
         "_failures",
         "_fleet",
         "_inside",
@@ -86,6 +100,7 @@ class RoutedItem(WorkItem):
         "_place",
         "_route",
         "_started",
+        "deadline",
         "executor",
     )
 
@@ -101,12 +116,14 @@ class RoutedItem(WorkItem):
         self.args = args
         self.kwargs = kwargs or None
         self.options = options
-        self.canceller = None
+        self.keeper = None
         self.future = HybridFuture(self)
         self._failures = self._place = 0
         self._again = self._inside = self._started = False
         self._last: BaseException | None = None  # what ended the attempt before
         self.executor: str | None = None
+        self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        self._alarm: Alarm | None = None
 
     @classmethod
     def in_place_of(cls, item: WorkItem) -> RoutedItem:
@@ -117,15 +134,17 @@ class RoutedItem(WorkItem):
         routed.future._item = routed
         return routed
 
-    @property
-    def name(self) -> str:
-        """A short human name of what is called; a chunk of a map has the name of its function."""
-        return name_of(self.args[0] if self.fn is run_batch else self.fn)
+    def launch(self, route: tuple[str, ...], fleet: Fleet, alarm: Alarm | None = None) -> None:
+        """Hand the item to the first executor of the route that accepts it.
 
-    def launch(self, route: tuple[str, ...], fleet: Fleet) -> None:
-        """Hand the item to the first executor of the route that accepts it."""
+        Args:
+            route: the executors' names.
+            fleet: where they are found.
+            alarm: sees to the item's deadline where the executor cannot; needed if it has one.
+        """
         self._route = route
         self._fleet = fleet
+        self._alarm = alarm
         while True:
             self.executor = route[self._place]
             executor = fleet[self.executor]
@@ -136,6 +155,9 @@ class RoutedItem(WorkItem):
             self._again = False
             if self.observed:
                 self.handed_over()
+            if self.deadline is not None and not executor.capabilities.kills:
+                assert alarm is not None  # noqa: S101 - see above
+                alarm.set(self)
             try:
                 executor.execute(self)
             except ExecutorUnavailable as error:
@@ -154,8 +176,9 @@ class RoutedItem(WorkItem):
         """Mark the item as running; a later attempt finds it so."""
         self._last = None
         if not self._started:
-            self._started = self.future.set_running_or_notify_cancel()
-        return self._started
+            self._started = self.future._begin()
+            return self._started
+        return self.deadline is None or not self.future.done()
 
     def cancel(self) -> None:
         """Cancel the item; if it waits for another attempt, the last one's failure stands."""
@@ -169,7 +192,11 @@ class RoutedItem(WorkItem):
         # Whoever keeps this item, such as the traceback of a callback that raised, must not keep
         # the executors: they end when they are dropped.
         self._fleet = _NO_FLEET
-        self.future.set_result(value)
+        try:
+            self.future.set_result(value)
+        except InvalidStateError:
+            if self.deadline is None:
+                raise  # else its time was up: nobody waits for this
 
     def fail(self, error: BaseException) -> None:
         """Deliver the failure of this attempt; another one may follow."""
@@ -180,7 +207,7 @@ class RoutedItem(WorkItem):
         else:
             self._last = error
             try:
-                self.launch(self._route, self._fleet)
+                self.launch(self._route, self._fleet, self._alarm)
             except (
                 Exception
             ):  # shut down meanwhile, or a foreign submit raised: what is known stays
@@ -188,18 +215,39 @@ class RoutedItem(WorkItem):
 
     def abandon(self, error: BaseException) -> None:
         """Deliver that nobody took the item, unless it was cancelled; it did not start."""
-        if self._started or self.future.set_running_or_notify_cancel():
+        if self._started or self.future._begin():
             self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
         """Deliver the failure for good."""
         self._fleet = _NO_FLEET
         self._last = None
-        self.future.set_exception(error)
+        try:
+            self.future.set_exception(error)
+        except InvalidStateError:
+            if self.deadline is None:
+                raise
+
+    def end(self) -> None:
+        """Deliver that the work was ended because that was asked for."""
+        self._fleet = _NO_FLEET
+        self._last = None
+        super().end()
+
+    def time_is_up(self) -> TaskTimeout:
+        """Return the error of an item whose deadline has passed."""
+        timeout = self.options.timeout or 0.0
+        return TaskTimeout(
+            f"{self.name!r} was not done within its timeout of {timeout:g} s",
+            item_name=self.name,
+            timeout=timeout,
+        )
 
     def _goes_on(self, error: BaseException) -> bool:
         if self._started:
             self._failures += 1
+        if self.deadline is not None and self.future.done():
+            return False
         verdict = after_failure(
             error,
             self.options,

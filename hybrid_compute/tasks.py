@@ -8,6 +8,7 @@ whose one lock guards its mapping.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -37,6 +38,14 @@ def _count(name: str, value: Any) -> int | None:
     raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 0")
 
 
+def _seconds(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise ConfigurationError(f"{name}={value!r} is not a number of seconds greater than 0")
+
+
 def _flag(name: str, value: Any) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
@@ -57,6 +66,9 @@ class TaskOptions(Value):
 
     Attributes:
         executor: name of the one executor to use, past the policy; default: the policy decides.
+        timeout: seconds from its submission to its end, waiting included; then it fails with
+            `TaskTimeout`. In a process the work is ended; a thread cannot be, so there the
+            future fails and the work goes on, in vain. Default: none.
         retries: how many more attempts there are after the first failed; default 0. An
             exception that the work itself raised counts as a failure.
         idempotent: True if running it twice does no harm, so that it may run again after a
@@ -67,7 +79,7 @@ class TaskOptions(Value):
         tags: free words for `hybrid_compute.policy.tagged`; default none.
     """
 
-    __slots__ = ("executor", "idempotent", "local_only", "movable", "retries", "tags")
+    __slots__ = ("executor", "idempotent", "local_only", "movable", "retries", "tags", "timeout")
 
     executor: str | None
     retries: int | None
@@ -75,6 +87,7 @@ class TaskOptions(Value):
     movable: bool | None
     local_only: bool | None
     tags: frozenset[str] | None
+    timeout: float | None
 
     def __init__(
         self,
@@ -85,6 +98,7 @@ class TaskOptions(Value):
         movable: bool | None = None,
         local_only: bool | None = None,
         tags: str | Iterable[str] | None = None,
+        timeout: float | None = None,
     ) -> None:
         self._set(
             executor=_name("executor", executor),
@@ -93,7 +107,13 @@ class TaskOptions(Value):
             movable=_flag("movable", movable),
             local_only=_flag("local_only", local_only),
             tags=_tags(tags),
+            timeout=_seconds("timeout", timeout),
         )
+
+    @property
+    def supervised(self) -> bool:
+        """Whether somebody must look after the item once it is handed over."""
+        return bool(self.retries) or self.timeout is not None
 
     def over(self, other: TaskOptions) -> TaskOptions:
         """Return these options, completed by those of `other` where these say nothing.
@@ -196,6 +216,7 @@ def task(
     movable: bool | None = None,
     local_only: bool | None = None,
     tags: str | Iterable[str] | None = None,
+    timeout: float | None = None,
 ) -> Callable[[Callable[P, T]], Task[P, T]]: ...
 def task(fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
     """Declare a function as a task: it may run in any executor.
@@ -258,6 +279,7 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         movable: bool | None = None,
         local_only: bool | None = None,
         tags: str | Iterable[str] | None = None,
+        timeout: float | None = None,
     ) -> Callable[[Callable[P, T]], Task[P, T]]: ...
     def task(self, fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
         """Declare a function as a task, as `task` does, and add it."""

@@ -23,16 +23,19 @@ FOLDER = Path(__file__).parents[1] / PACKAGE
 FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "abc"),
-        *("_exit", "_values", "_pickling", "_functions", "_captures", "_blame"),
+        *("attempts", "routed", "_alarm"),
+        *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
     ),
-    1: ("policy.", "attempts"),
+    1: ("policy.",),
     3: ("executors.",),
-    4: ("routed", "observed", "router", "stats", "views", "hybrid"),
+    4: ("observed", "router", "stats", "views", "hybrid"),
     5: ("cli", "_commands", "demo", "_demo_work"),
 }
 
 # What runs in child processes, whose start-up time counts: these import floor 0 and each other.
-CHILDREN = frozenset(f"executors.{name}" for name in ("_boot", "_spawner", "_worker", "_frames"))
+CHILDREN = frozenset(
+    f"executors.{name}" for name in ("_boot", "_spawner", "_worker", "_frames", "_segments")
+)
 
 HEAVY = ("requests", "websocket", "cloudpickle", "tqdm", "multiprocessing", "asyncio")
 

@@ -14,24 +14,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_compute import _pickling, errors
+from hybrid_compute import _failures, _pickling, errors
 from hybrid_compute.tasks import task
 
 # What a script needs to run calls in another interpreter, one that does not know its __main__.
 PREAMBLE = '''
 import subprocess, sys
-from hybrid_compute import _pickling
+from hybrid_compute import _failures, _pickling
 from hybrid_compute._functions import CallEncoder
 WORKER = """
 import sys
-from hybrid_compute import _pickling
+from hybrid_compute import _failures, _pickling
 source, sink = sys.stdin.buffer, sys.stdout.buffer
 while head := source.read(8):
     try:
         fn, args, kwargs = _pickling.decode_call(source.read(int.from_bytes(head, "big")))
         answer = b"v" + _pickling.dumps(fn(*args, **(kwargs or {})))
     except BaseException as error:
-        answer = b"e" + _pickling.encode_error(error)
+        answer = b"e" + _failures.encode_error(error)
     sink.write(len(answer).to_bytes(8, "big") + answer)
     sink.flush()
 """
@@ -47,7 +47,7 @@ def there(fn, *args, **kwargs):
     answer = worker.stdout.read(int.from_bytes(worker.stdout.read(8), "big"))
     if answer[:1] == b"v":
         return _pickling.loads(answer[1:])
-    return _pickling.decode_error(answer[1:])
+    return _failures.decode_error(answer[1:])
 '''
 
 SCRIPTS = {
@@ -311,7 +311,7 @@ def there_and_back(error: BaseException) -> BaseException:
     try:
         raise error
     except BaseException as caught:
-        return _pickling.decode_error(_pickling.encode_error(caught))
+        return _failures.decode_error(_failures.encode_error(caught))
 
 
 def with_attribute(error: Exception, value: object) -> Exception:
@@ -385,7 +385,7 @@ def test_the_remote_traceback_is_the_cause_and_tells_the_first_cause() -> None:
     error = Plain("second")
     error.__cause__ = ValueError("first")
     back = there_and_back(error)
-    assert isinstance(back.__cause__, _pickling.RemoteTraceback)
+    assert isinstance(back.__cause__, _failures.RemoteTraceback)
     assert "ValueError: first" in str(back.__cause__)
     assert "in there_and_back" in str(back.__cause__)
 
@@ -410,12 +410,12 @@ def test_in_a_group_only_what_cannot_travel_is_replaced() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", _pickling.dumps(3), _pickling.dumps([1] * 7)])
 def test_bytes_that_are_no_exception_give_a_remote_error(data: bytes) -> None:
-    assert isinstance(_pickling.decode_error(data), errors.RemoteError)
+    assert isinstance(_failures.decode_error(data), errors.RemoteError)
 
 
 def test_an_exception_that_only_the_sender_could_load_gives_a_remote_error() -> None:
-    data = _pickling.encode_error(Plain("a text"))
-    back = _pickling.decode_error(data.replace(b"Plain", b"Gone_"))
+    data = _failures.encode_error(Plain("a text"))
+    back = _failures.decode_error(data.replace(b"Plain", b"Gone_"))
     assert isinstance(back, errors.RemoteError)
     assert "a text" in str(back)
 
@@ -458,7 +458,7 @@ def test_every_shape_of_exception_arrives_or_is_described(
         error.add_note(note)
     sent = ExceptionGroup("g", [error]) if grouped else error
     back: Any = there_and_back(sent)
-    assert isinstance(back.__cause__, _pickling.RemoteTraceback)
+    assert isinstance(back.__cause__, _failures.RemoteTraceback)
     if grouped:
         assert type(back) is ExceptionGroup
         (back,) = back.exceptions

@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Any
 
-from hybrid_compute import _pickling
+from hybrid_compute import _failures, _pickling
 from hybrid_compute.errors import ResultDecodeError, TaskDecodeError, WorkerCrashed
 from hybrid_compute.executors._crew import Worker
 from hybrid_compute.executors._delivery import settle
@@ -66,7 +66,7 @@ class Answers:
                 ended = True
             elif kind == ERROR:
                 worker.number += 1
-                settle(items.popleft().fail, _pickling.decode_error(bytes(body)))
+                settle(items.popleft().fail, _failures.decode_error(bytes(body)))
             else:
                 self._on_news(worker, kind, number, body)
         return ended
@@ -76,7 +76,7 @@ class Answers:
             worker.ready = True
             self._pool.failures = 0.0
         elif kind == UNFIT:
-            worker.unfit = _pickling.decode_error(bytes(body))
+            worker.unfit = _failures.decode_error(bytes(body))
         elif kind == UNDECODABLE:
             self._on_undecodable(worker, bytes(body))
         elif kind == RETURNED:
@@ -111,10 +111,10 @@ class Answers:
                 self._pool.alone.extend(first)
             return
         for item in first:
-            cause = _pickling.decode_error(body)
+            cause = _failures.decode_error(body)
             error = TaskDecodeError(
                 f"a worker process cannot unpickle task {item.name!r} or its arguments: "
-                f"{type(cause).__name__}: {_pickling.text_of(cause)}. Is all that they need "
+                f"{type(cause).__name__}: {_failures.text_of(cause)}. Is all that they need "
                 "importable there?"
             )
             error.__cause__ = cause
@@ -176,7 +176,7 @@ class Answers:
 def _undecodable(item: WorkItem, cause: BaseException) -> ResultDecodeError:
     error = ResultDecodeError(
         f"task {item.name!r} was done, but its result cannot be unpickled here: "
-        f"{type(cause).__name__}: {_pickling.text_of(cause)}"
+        f"{type(cause).__name__}: {_failures.text_of(cause)}"
     )
     error.__cause__ = cause
     return error
@@ -216,4 +216,4 @@ def why(cause: BaseException | None) -> str:
     """Say why a worker did not start."""
     if cause is None:
         return "they end before they are ready; what they print to stderr may tell why"
-    return f"{type(cause).__name__}: {_pickling.text_of(cause)}"
+    return f"{type(cause).__name__}: {_failures.text_of(cause)}"

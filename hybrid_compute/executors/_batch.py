@@ -38,9 +38,9 @@ class Outcome:
         """Pickle so that one result that cannot travel does not take the others along."""
         if not self.failures and _ATOMS.issuperset(map(type, self.values)):
             return Outcome, (self.values, {}, self.seconds)
-        from hybrid_compute import _pickling  # noqa: PLC0415 - only in a worker
+        from hybrid_compute import _failures  # noqa: PLC0415 - only in a worker
 
-        failures = {place: _pickling.encode_error(e) for place, e in self.failures.items()}
+        failures = {place: _failures.encode_error(e) for place, e in self.failures.items()}
         values = [
             value if type(value) in _ATOMS else _piece(value, place, failures)
             for place, value in enumerate(self.values)
@@ -71,7 +71,7 @@ class _Undecodable:
 
 
 def _piece(value: Any, place: int, failures: dict[int, bytes]) -> _Piece | None:
-    from hybrid_compute import _pickling  # noqa: PLC0415 - only in a worker
+    from hybrid_compute import _failures, _pickling  # noqa: PLC0415 - only in a worker
     from hybrid_compute.errors import ResultEncodeError  # noqa: PLC0415
 
     buffers = _pickling.Buffers()
@@ -82,7 +82,7 @@ def _piece(value: Any, place: int, failures: dict[int, bytes]) -> _Piece | None:
             f"the result of call {place} of a batch, {type(value).__qualname__}, cannot be "
             f"pickled: {error!r}; return something that can"
         )
-        failures[place] = _pickling.encode_error(refused)
+        failures[place] = _failures.encode_error(refused)
         return None
 
 
@@ -96,10 +96,10 @@ def _load_piece(data: bytes, *buffers: memoryview) -> Any:
 
 
 def _unpack(values: list[Any], encoded: dict[int, bytes], seconds: float) -> Outcome:
-    from hybrid_compute import _pickling  # noqa: PLC0415 - see above
+    from hybrid_compute import _failures  # noqa: PLC0415 - see above
     from hybrid_compute.errors import ResultDecodeError  # noqa: PLC0415
 
-    failures = {place: _pickling.decode_error(data) for place, data in encoded.items()}
+    failures = {place: _failures.decode_error(data) for place, data in encoded.items()}
     for place, value in enumerate(values):
         if type(value) is _Undecodable:
             values[place] = None
@@ -125,3 +125,6 @@ def run_batch(fn: Callable[..., Any], calls: Sequence[Any], star: bool) -> Outco
             failures[len(values)] = error
             keep(None)
     return Outcome(values, failures, time.perf_counter() - start)
+
+
+run_batch.carries_function = True  # type: ignore[attr-defined]  # see WorkItem.name

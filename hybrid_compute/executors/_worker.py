@@ -27,7 +27,7 @@ import sys
 import time
 from struct import Struct
 
-from hybrid_compute import _pickling
+from hybrid_compute import _failures, _pickling
 from hybrid_compute._pickling import BIG, flat
 from hybrid_compute.executors._frames import (
     AREA_BYTES,
@@ -152,7 +152,7 @@ class _Worker:
                 fn(*args, **(kwargs or {}))
         except BaseException as failure:
             self._running = False
-            error = _pickling.encode_error(failure)
+            error = _failures.encode_error(failure)
             import logging  # noqa: PLC0415 - only when it fails
 
             # In the worker, where handlers that the initializer has set up are; as the stdlib.
@@ -187,7 +187,7 @@ class _Worker:
         self._run_all(number, [calls] if type(calls) is tuple else calls)
 
     def _refuse(self, number: int, failure: BaseException) -> None:
-        self._answer(UNDECODABLE, number, _pickling.encode_error(failure))
+        self._answer(UNDECODABLE, number, _failures.encode_error(failure))
         self._answer(END, 0, b"")
         self._flush()
 
@@ -210,7 +210,7 @@ class _Worker:
             except BaseException as failure:  # SystemExit and the like are the caller's too
                 self._running = False
                 fn = args = kwargs = None
-                answer(ERROR, number, _pickling.encode_error(failure))
+                answer(ERROR, number, _failures.encode_error(failure))
             else:
                 fn = args = kwargs = None
                 try:
@@ -220,7 +220,7 @@ class _Worker:
                     else:
                         answer(VALUE, number, data)
                 except BaseException as failure:
-                    answer(ERROR, number, _pickling.encode_error(_refused(value, failure)))
+                    answer(ERROR, number, _failures.encode_error(_refused(value, failure)))
                     apart.clear()
                 value = None
                 data = b""
@@ -286,7 +286,7 @@ def _refused(value: object, failure: BaseException) -> BaseException:
     error = ResultEncodeError(
         f"the work was done, but its result, of type {type(value).__module__}."
         f"{type(value).__qualname__}, cannot be pickled: {type(failure).__name__}: "
-        f"{_pickling.text_of(failure)}. Return plain data"
+        f"{_failures.text_of(failure)}. Return plain data"
     )
     error.__cause__ = failure
     return error

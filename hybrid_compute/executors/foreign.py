@@ -14,7 +14,7 @@ from typing import Any
 
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import Keeper, WorkItem
 
 __all__ = ["ForeignExecutor", "as_member"]
 
@@ -51,18 +51,16 @@ class ForeignExecutor(SubExecutor):
     def execute(self, item: WorkItem) -> None:
         """Submit the item's call to the executor; callbacks run on its threads."""
         assert item.fn is not None  # noqa: S101 - an item that was released is never routed
-        theirs: Future[Any] | None = None
-        # Their queue holds the work, so only they know whether it can still be cancelled; and
-        # until `submit` has returned nobody does.
-        item.canceller = lambda: theirs is not None and theirs.cancel()
+        item.keeper = keeper = _Theirs()
         with self._lock:
             self._out += 1
         try:
             theirs = self._executor.submit(item.fn, *item.args, **(item.kwargs or {}))
+            keeper.future = theirs
         except BaseException as error:
             with self._lock:
                 self._out -= 1
-            item.canceller = None
+            item.keeper = None
             if not isinstance(error, Exception):
                 raise
             raise ExecutorUnavailable(
@@ -72,7 +70,7 @@ class ForeignExecutor(SubExecutor):
         if not callable(getattr(theirs, "add_done_callback", None)):
             with self._lock:
                 self._out -= 1
-            item.canceller = None
+            item.keeper = None
             item.reject(
                 ConfigurationError(
                     f"executor {self.name!r}: submit() of {self._executor!r} returned {theirs!r}, "
@@ -85,7 +83,7 @@ class ForeignExecutor(SubExecutor):
     def _deliver(self, item: WorkItem, theirs: Future[Any]) -> None:
         with self._lock:
             self._out -= 1
-        item.canceller = None
+        item.keeper = None
         if theirs.cancelled():
             item.cancel()
         elif item.start():
@@ -105,6 +103,19 @@ class ForeignExecutor(SubExecutor):
             self._executor.shutdown(wait=wait, cancel_futures=cancel_futures)
         except TypeError:
             self._executor.shutdown(wait=wait)  # an executor from before Python 3.9
+
+
+class _Theirs(Keeper):
+    """Their queue holds the work, so only they know whether it can still be cancelled.
+
+    Until their `submit` has returned nobody does.
+    """
+
+    def __init__(self) -> None:
+        self.future: Future[Any] | None = None
+
+    def withdraw(self, item: WorkItem) -> bool:
+        return self.future is not None and self.future.cancel()
 
 
 def as_member(name: object, executor: object) -> SubExecutor:

@@ -153,7 +153,7 @@ def _swaps(module: types.ModuleType, name: str, stand_in: type[Executor]) -> dic
         swaps["futures"] = _Module(concurrent.futures, **{stand_in.__name__: direct})
         if module.__name__.endswith(".test_process_pool"):
             # The type of the cause that carries a worker's traceback is private there and here.
-            from hybrid_compute._pickling import RemoteTraceback
+            from hybrid_compute._failures import RemoteTraceback
 
             process = concurrent.futures.process
             swaps["futures"].process = _Module(process, _RemoteTraceback=RemoteTraceback)

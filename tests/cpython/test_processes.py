@@ -7,7 +7,7 @@ from multiprocessing import resource_tracker
 
 import pytest
 
-from hybrid_compute._pickling import RemoteTraceback
+from hybrid_compute._failures import RemoteTraceback
 
 from . import adapt, suite
 

@@ -1,0 +1,125 @@
+"""Deadlines: which items' time is up, and a thread that waits for it where no executor can.
+
+`Deadlines` is a heap and nothing else; who has one guards it. `Alarm` has a lock, which guards
+its heap and the count of items that are not done, and a thread, which is there only while there
+are any. It fails items with no lock held; what an item's executor does with it afterwards finds
+the future done, and is dropped.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+import weakref
+from concurrent.futures._base import LOGGER
+from typing import TYPE_CHECKING, Any
+
+from hybrid_compute import _exit
+
+if TYPE_CHECKING:
+    from hybrid_compute.items import WorkItem
+    from hybrid_compute.routed import RoutedItem
+
+__all__ = ["Alarm", "Deadlines"]
+
+_SPARE = 64  # entries of items that are done, before they are looked for
+
+
+class Deadlines:
+    """Items by deadline. Keeps neither an item nor its future alive. Not thread-safe."""
+
+    __slots__ = ("_heap", "_numbers", "_size")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, weakref.ref[Any]]] = []
+        self._numbers = itertools.count()
+        self._size = _SPARE  # at that many entries, the dead ones are removed
+
+    def add(self, item: WorkItem) -> None:
+        """Add an item that has a deadline."""
+        assert item.deadline is not None  # noqa: S101 - see above
+        if len(self._heap) >= self._size:
+            self._heap = [each for each in self._heap if _item_of(each[2]) is not None]
+            heapq.heapify(self._heap)
+            self._size = 2 * len(self._heap) + _SPARE
+        entry = (item.deadline, next(self._numbers), weakref.ref(item.future))
+        heapq.heappush(self._heap, entry)
+
+    def due(self, now: float) -> list[WorkItem]:
+        """Remove and return the items whose time is up and that are not done."""
+        found = []
+        while self._heap and self._heap[0][0] <= now:
+            item = _item_of(heapq.heappop(self._heap)[2])
+            if item is not None:
+                found.append(item)
+        return found
+
+    def next(self) -> float | None:
+        """Return the next deadline of an item that is not done; None if there is none."""
+        while self._heap:
+            if _item_of(self._heap[0][2]) is not None:
+                return self._heap[0][0]
+            heapq.heappop(self._heap)
+        return None
+
+
+def _item_of(reference: weakref.ref[Any]) -> WorkItem | None:
+    future = reference()
+    item: WorkItem | None = None if future is None else future._item
+    return item
+
+
+class Alarm(_exit.Member):
+    """Fails items at their deadlines."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.RLock())  # guards all below
+        self._deadlines = Deadlines()
+        self._out = 0
+        self._thread: threading.Thread | None = None
+        _exit.register(self)
+
+    def set(self, item: RoutedItem) -> None:
+        """See to it that the item, unless it is done before, fails at its deadline."""
+        with self._changed:
+            self._deadlines.add(item)
+            self._out += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="alarm", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        item.future.add_done_callback(self._one_less)
+
+    def _one_less(self, _: object) -> None:
+        with self._changed:
+            self._out = max(0, self._out - 1)  # in a forked child, one of the parent's
+            if not self._out:
+                self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                due: list[Any] = self._deadlines.due(time.monotonic())
+                if not due:
+                    if not self._out:
+                        self._thread = None
+                        return
+                    soonest = self._deadlines.next()
+                    wait = None if soonest is None else max(0.0, soonest - time.monotonic())
+                    self._changed.wait(wait)
+            for item in due:
+                try:
+                    item.give_up(item.time_is_up())
+                except BaseException:
+                    LOGGER.exception("exception ending a work item whose time was up")
+            item = None
+            due.clear()
+
+    def after_fork(self) -> None:
+        """Forget the parent's items and thread."""
+        self._changed = threading.Condition(threading.RLock())
+        self._deadlines = Deadlines()
+        self._out = 0
+        self._thread = None
