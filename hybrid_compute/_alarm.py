@@ -37,6 +37,9 @@ class Deadlines:
         self._numbers = itertools.count()
         self._size = _SPARE  # at that many entries, the dead ones are removed
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     def add(self, item: WorkItem) -> None:
         """Add an item that has a deadline."""
         assert item.deadline is not None  # noqa: S101 - see above

@@ -32,6 +32,9 @@ class Member:
     def join(self) -> None:
         """Block until all accepted work is done and all threads and processes have ended."""
 
+    def at_fork(self) -> None:
+        """Prepare for a child. Called in the parent, before it forks and again afterwards."""
+
     def after_fork(self) -> None:
         """Forget threads, locks and work: this is a forked child, and they are the parent's."""
 
@@ -79,6 +82,10 @@ def _at_exit() -> None:
     _each(lambda member: member.join())
 
 
+def _at_fork() -> None:
+    _each(lambda member: member.at_fork())
+
+
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it
     _lock = threading.RLock()
@@ -88,4 +95,4 @@ def _after_fork() -> None:
 # Before threads are joined, unlike atexit's: a worker waits for work until it is told to end.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # the stdlib's pools use it too
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_at_fork, after_in_parent=_at_fork, after_in_child=_after_fork)

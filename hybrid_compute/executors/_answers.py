@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _failures, _pickling
 from hybrid_compute.errors import ResultDecodeError, TaskDecodeError, WorkerCrashed
@@ -29,7 +29,12 @@ from hybrid_compute.executors._frames import (
     VALUE,
     VALUE_APART,
 )
+from hybrid_compute.executors._memory import OomCounter
+from hybrid_compute.executors._upkeep import Upkeep
 from hybrid_compute.items import WorkItem
+
+if TYPE_CHECKING:
+    from hybrid_compute.executors._stops import Stops
 
 __all__ = ["LATE", "Answers", "crash", "why"]
 
@@ -42,6 +47,8 @@ class Answers:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._upkeep = Upkeep(pool)
+        self.stops: Stops | None = None  # which items were told to end; set once
 
     def deliver(self, worker: Worker) -> bool:
         """Deliver all answers that are here; return whether a message has ended."""
@@ -66,7 +73,12 @@ class Answers:
                 ended = True
             elif kind == ERROR:
                 worker.number += 1
-                settle(items.popleft().fail, _failures.decode_error(bytes(body)))
+                item = items.popleft()
+                if self.stops is not None and self.stops.take(item):
+                    worker.kill()  # what SIGTERM has raised in it is not to go further
+                else:
+                    settle(item.fail, _failures.decode_error(bytes(body)))
+                item = None
             else:
                 self._on_news(worker, kind, number, body)
         return ended
@@ -75,6 +87,7 @@ class Answers:
         if kind == READY:
             worker.ready = True
             self._pool.failures = 0.0
+            worker.oom = OomCounter(number)
         elif kind == UNFIT:
             worker.unfit = _failures.decode_error(bytes(body))
         elif kind == UNDECODABLE:
@@ -101,7 +114,8 @@ class Answers:
             if worker.revoked and not worker.messages:
                 worker.words[LIMIT] = NO_LIMIT  # it waits for a message, and looks at none
                 worker.revoked = False
-                worker.watched = None
+                worker.watched = worker.withheld = None
+        self._upkeep.after_message(worker)
 
     def _on_undecodable(self, worker: Worker, body: bytes) -> None:
         first = self._rest_of_message(worker)
@@ -185,11 +199,15 @@ def _undecodable(item: WorkItem, cause: BaseException) -> ResultDecodeError:
 def crash(worker: Worker, item: WorkItem, kills: int) -> WorkerCrashed:
     """Return the error of an item whose worker has died of it, the so many-th one."""
     exitcode = number = None
+    oom = False
     if worker.status is None:
         number, how = signal.SIGKILL.value, "was killed, since its spawner has died,"
     elif os.WIFSIGNALED(worker.status):
         number = os.WTERMSIG(worker.status)
         how = f"died of {_signal_name(number)}"
+        if number == signal.SIGKILL and worker.oom is not None and worker.oom.rose():
+            oom = True
+            how += " (the kernel killed it: memory had run out)"
     else:
         exitcode = os.waitstatus_to_exitcode(worker.status)
         how = f"exited with code {exitcode}"
@@ -197,11 +215,13 @@ def crash(worker: Worker, item: WorkItem, kills: int) -> WorkerCrashed:
     return WorkerCrashed(
         f"worker process {worker.pid} {how} while it ran {item.name!r}, which may have had "
         f"effects.{times} No other item is affected; one that may run twice can say so with "
-        "idempotent=True and retries",
+        "idempotent=True and retries" + (f"\n{worker.stack}" if worker.stack else ""),
         item_name=item.name,
         pid=worker.pid or -1,
         exitcode=exitcode,
         signal=number,
+        oom=oom,
+        stack=worker.stack,
     )
 
 

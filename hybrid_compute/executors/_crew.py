@@ -42,11 +42,13 @@ from hybrid_compute.executors._segments import (
 from hybrid_compute.items import WorkItem
 
 if TYPE_CHECKING:
+    from hybrid_compute.executors._memory import OomCounter
     from hybrid_compute.executors._spawning import Spawner
 
 __all__ = ["Message", "Worker"]
 
 _FD = Struct("i")
+_NO_END = 1 << 62
 
 
 class Message:
@@ -76,6 +78,14 @@ class Worker:
         messages: sent and not ended, in order.
         hand: what the thread that feeds it has taken for it and not sent yet; None: nobody does.
         taken: the item that is on its way from a queue into the hand.
+        left: how many more calls it may be sent in its life.
+        retiring: it gets nothing new, and ends when it has answered all.
+        idle_since: monotonic time; None: busy, or nobody wants to know.
+        next_look: monotonic time before which nobody looks at its memory.
+        process: psutil's handle of it.
+        stack: what the interpreter wrote of its threads as it crashed.
+        oom: counts those whom the kernel kills for want of memory.
+        withheld: the first call which certainly will not begin; None: there is no such.
         revoked: LIMIT is set: it gets nothing new before it has ended all its messages.
         dead: it takes nothing more; who sends finds out when it is done.
         ready: its initializer has run.
@@ -96,32 +106,48 @@ class Worker:
         "due",
         "hand",
         "home",
+        "idle_since",
         "inbox",
         "items",
         "journal",
+        "left",
         "library",
         "lost",
         "messages",
+        "next_look",
         "next_number",
         "number",
+        "oom",
         "outbox",
         "pid",
+        "process",
         "ready",
         "receiver",
+        "retiring",
         "revoked",
         "sender",
         "sent",
         "serial",
         "sock",
+        "stack",
         "status",
         "taken",
         "unfit",
         "watched",
+        "withheld",
         "words",
     )
 
-    def __init__(self, serial: int) -> None:
+    def __init__(self, serial: int, calls: int | None = None) -> None:
         self.serial = serial
+        self.left = _NO_END if calls is None else calls
+        self.retiring = False
+        self.idle_since: float | None = None
+        self.next_look = 0.0
+        self.process: Any = None
+        self.stack = ""
+        self.oom: OomCounter | None = None
+        self.withheld: int | None = None
         self.items: deque[WorkItem] = deque()
         self.messages: deque[Message] = deque()
         self.outbox: deque[bytes | memoryview | tuple[bytes, Slot]] = deque()
@@ -211,6 +237,8 @@ class Worker:
         if not self.items:
             self.number = first
         self.next_number = end
+        self.left -= count
+        self.retiring = self.retiring or self.left <= 0
         self.items += batch
         self.messages += (message,)
         self.outbox += frame

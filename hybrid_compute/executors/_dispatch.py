@@ -46,23 +46,27 @@ Why no item is forgotten, in whatever order things happen:
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
+from hybrid_compute._alarm import Deadlines
 from hybrid_compute._functions import CallEncoder
 from hybrid_compute.errors import WorkerStartError
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._delivery import cancel, settle, start
 from hybrid_compute.executors._estimates import Estimates
 from hybrid_compute.executors._messages import Messages
-from hybrid_compute.items import WorkItem
+from hybrid_compute.executors._settings import Settings
+from hybrid_compute.items import Keeper, WorkItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._crew import Worker
     from hybrid_compute.executors._reader import Reader
+    from hybrid_compute.executors._stops import Request
 
 __all__ = ["CLOSED", "Pool"]
 
@@ -77,22 +81,21 @@ _START_SECONDS = 1.0  # a thread that was started has begun by then, or is taken
 _WINDOW = 2  # messages in flight per worker: one is run while the next is on its way
 
 
-class Pool(_exit.Member):
+class Pool(_exit.Member, Keeper):
     """The queues and the crew. All methods may be called from any thread."""
 
     def __init__(
         self,
-        size: int,
         name: str,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
-        max_payload: int | None = None,
+        settings: Settings,
     ) -> None:
-        self.size = size
+        self.size = settings.workers
+        self.settings = settings
         self.name = name
         self.initializer = initializer
         self.initargs = initargs
-        self.max_payload = max_payload
         self.encoder = CallEncoder(carriers=(run_batch,))
         self.messages = Messages(self)
         self.lock = threading.RLock()  # guards what follows: see the module's docstring
@@ -101,6 +104,8 @@ class Pool(_exit.Member):
         self.alone: deque[WorkItem] = deque()  # the same, each to be sent by itself
         self.failed: deque[tuple[WorkItem, BaseException]] = deque()  # for the reader to deliver
         self.adrift: list[tuple[Worker, list[WorkItem]]] = []  # left by interrupted threads
+        self.requests: list[Request] = []  # items that somebody wants ended, though they run
+        self.deadlines = Deadlines()
         self.estimates = Estimates()
         self.workers: list[Worker] = []
         self.idle: list[Worker] = []  # the last to be idle is the first to be busy: it is warm
@@ -128,6 +133,10 @@ class Pool(_exit.Member):
             with self.lock:
                 if self.refusal is not None and not (late and self._takes_late()):
                     raise type(self.refusal)(*self.refusal.args) from self.cause
+                item.keeper = self
+                if item.deadline is not None:
+                    self.deadlines.add(item)
+                    self.wake()
                 self.fresh.append(item)
                 if self.idle:
                     worker = self.idle[-1]
@@ -217,7 +226,11 @@ class Pool(_exit.Member):
             self.wake()
         else:
             idle = not worker.messages and not worker.revoked
-            if idle:
+            if idle and worker.retiring:
+                worker.leave()
+            elif idle:
+                if self.settings.idle_timeout is not None or worker.sender.has_some:
+                    worker.idle_since = time.monotonic()
                 self.idle.append(worker)
             # Items may have come meanwhile, from a signal handler or while this one was taken.
             waits = (idle or len(self.workers) < self.size) and self.waiting()
@@ -252,6 +265,12 @@ class Pool(_exit.Member):
                 if worker in self.idle:
                     self.idle.remove(worker)
                 self.let_go(worker)
+
+    def stop(self, item: WorkItem) -> bool | None:
+        """End an item although it runs; see `Keeper.stop` and `_stops`."""
+        from hybrid_compute.executors._stops import end_and_wait  # noqa: PLC0415 - few need it
+
+        return end_and_wait(self, item)
 
     # For the reader.
 
@@ -354,13 +373,20 @@ class Pool(_exit.Member):
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
+    def at_fork(self) -> None:
+        """See to it that the child's copies of results stay as they are."""
+        with self.lock:
+            for worker in self.workers:
+                worker.receiver.retire()
+
     def after_fork(self) -> None:
         """Leave all to the parent, but for the descriptors, which are copies."""
         self.lock = threading.RLock()
         self.forked = True
         self.refusal = RuntimeError(_FORKED)
         self.fresh, self.again, self.alone, self.failed = deque(), deque(), deque(), deque()
-        self.idle, self.adrift = [], []
+        self.idle, self.adrift, self.requests = [], [], []
+        self.deadlines = Deadlines()
         workers, self.workers = self.workers, []
         for worker in workers:
             worker.forget()

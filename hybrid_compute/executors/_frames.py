@@ -63,6 +63,7 @@ __all__ = [
     "SEGMENT",
     "SETUP",
     "STARTED",
+    "TRACE",
     "UNDECODABLE",
     "UNFIT",
     "VALUE",
@@ -94,8 +95,10 @@ NO_LIMIT = (1 << 64) - 1
 _WORDS_BYTES = 64
 _FLAGS_BYTES = 64  # those of the slots of both directions, and some to spare
 AREA_BYTES = 1 << 16  # answers are sent at the latest when they fill it
-JOURNAL_BYTES = _WORDS_BYTES + _FLAGS_BYTES + AREA_BYTES
+_TRACE_BYTES = 1 << 13  # what faulthandler writes when the worker crashes
 _AREA = _WORDS_BYTES + _FLAGS_BYTES
+TRACE = _AREA + AREA_BYTES  # where that is
+JOURNAL_BYTES = TRACE + _TRACE_BYTES
 
 _FD = Struct("i")
 _FD_SPACE = _socket.CMSG_SPACE(_FD.size)
@@ -133,6 +136,11 @@ class Journal:
         """Return the answers behind the first `received` bytes; b"" if they are not here."""
         place = received - self.words[BASE]
         return bytes(self.area[place : self.words[WRITTEN]]) if place >= 0 else b""
+
+    def stack(self) -> str:
+        """Return what faulthandler wrote when the worker crashed; "" if nothing."""
+        written = bytes(self._view[TRACE:]).partition(b"\0")[0]
+        return written.decode(errors="replace").strip()
 
     def close(self) -> None:
         """Give the memory back."""

@@ -23,6 +23,7 @@ from hybrid_compute.executors._delivery import settle
 from hybrid_compute.executors._dispatch import Pool
 from hybrid_compute.executors._frames import DECODING, NO_STATUS, STARTED
 from hybrid_compute.executors._spawning import Spawner, setup_body
+from hybrid_compute.executors._stops import Stops
 from hybrid_compute.items import WorkItem
 
 __all__ = ["Lives"]
@@ -40,8 +41,11 @@ class Lives:
         ending: the pool has no more work to do; a worker that ends is no failure.
     """
 
-    def __init__(self, pool: Pool, answers: Answers, selector: selectors.BaseSelector) -> None:
+    def __init__(
+        self, pool: Pool, answers: Answers, stops: Stops, selector: selectors.BaseSelector
+    ) -> None:
         self._pool = pool
+        self._stops = stops
         self._answers = answers
         self._selector = selector
         self._spawner: Spawner | None = None
@@ -62,6 +66,12 @@ class Lives:
         if self._spawner is not None:
             self._spawner.end()
             self._spawner = None
+
+    def end_spawner(self) -> None:
+        """End the spawner while there are no workers; the next start makes another."""
+        if self._spawner is not None and not self._by_serial:
+            self._selector.unregister(self._spawner.control)
+            self.close()
 
     def forget(self) -> None:
         """Close our copies of descriptors in a forked child."""
@@ -85,7 +95,9 @@ class Lives:
     def needs_worker(self) -> bool:
         """Say whether another worker would find something to do. Under the lock."""
         pool = self._pool
-        if pool.broken is not None or len(pool.workers) >= pool.size:
+        # One that retires, and has nothing more to do, is in nobody's way.
+        busy = sum(1 for each in pool.workers if not each.retiring or each.messages)
+        if pool.broken is not None or busy >= pool.size:
             return False
         # Items that a submitting thread is about to take need no new worker.
         takers = sum(1 for each in pool.workers if each.hand == [] and not each.messages)
@@ -93,14 +105,14 @@ class Lives:
 
     def _start_worker(self) -> None:
         pool = self._pool
-        worker = Worker(self._serials)
+        worker = Worker(self._serials, pool.settings.max_tasks_per_child)
         try:
             if self._setup is None:
                 self._setup = self._encode_initializer()
             if self._spawner is None:
                 self._spawner = Spawner()
                 self._selector.register(self._spawner.control, selectors.EVENT_READ, self.on_report)
-            worker.open(self._spawner, setup_body(self._setup))
+            worker.open(self._spawner, setup_body(self._setup, pool.settings))
         except BlockingIOError:  # the spawner has its hands full
             self.not_before = time.monotonic() + _BACK_OFF
             return
@@ -192,6 +204,7 @@ class Lives:
         # What it had answered and not sent. A frame that it has sent in part becomes whole.
         worker.inbox.inject(worker.journal.unsent(worker.inbox.received))
         self._answers.deliver(worker)
+        worker.stack = worker.journal.stack()
         guilty = self._requeue(worker)
         with pool.lock:
             if worker.hand is None:
@@ -225,8 +238,11 @@ class Lives:
         """Put what a dead worker has not begun back into the queues; return what it died of."""
         pool, items, number = self._pool, worker.items, worker.number
         guilty = None
+        withheld = worker.withheld is not None and number >= worker.withheld
         with pool.lock:
-            if items and worker.words[STARTED] == number:
+            if withheld:
+                pass  # it did not run, though the worker may have looked at it
+            elif items and worker.words[STARTED] == number:
                 guilty = items.popleft()
             elif items and worker.words[DECODING] == number:
                 # It died unpickling this message. Which of the calls is to blame, each will
@@ -243,6 +259,8 @@ class Lives:
         return guilty
 
     def _blame(self, item: WorkItem, worker: Worker) -> None:
+        if self._stops.take(item):
+            return
         kills = self._kills.pop(item, 0) + 1
         if kills < _TRIES and item.may_run_again():
             self._kills[item] = kills

@@ -49,7 +49,7 @@ class Messages:
             Whether they must be started.
         """
         pool, busy = self._pool, len(worker.messages)
-        if worker.dead or worker.revoked or busy >= window:
+        if worker.dead or worker.revoked or worker.retiring or busy >= window:
             return False
         queue = pool.alone or pool.again or pool.fresh
         if not queue:
@@ -63,7 +63,8 @@ class Messages:
             return fresh
         left, bytes_left = _BATCH_SECONDS, _BATCH_BYTES
         size = pool.estimates.size_of(key_of(fn))
-        for _ in range(min(_BATCH_ITEMS, max(1, len(queue) // (2 * pool.size)))):
+        most = min(_BATCH_ITEMS, max(1, len(queue) // (2 * pool.size)), worker.left)
+        for _ in range(most):
             item = queue[0]
             if item.fn is not fn:
                 fn = item.fn
@@ -106,9 +107,9 @@ class Messages:
         if body is None:
             return None
         size = len(body) + apart.size()
-        if pool.max_payload is not None and size > pool.max_payload:
+        if pool.settings.max_payload is not None and size > pool.settings.max_payload:
             if not together:
-                self._fail_first(hand, too_large(hand[0].name, size, pool.max_payload))
+                self._fail_first(hand, too_large(hand[0].name, size, pool.settings.max_payload))
             return None
         if size > _MEMORABLE_BYTES:
             pool.estimates.learn_size(key, size // (len(hand) if together else 1))

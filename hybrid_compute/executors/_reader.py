@@ -26,6 +26,8 @@ from hybrid_compute.executors._crew import Worker
 from hybrid_compute.executors._delivery import settle
 from hybrid_compute.executors._dispatch import Pool
 from hybrid_compute.executors._lives import Lives
+from hybrid_compute.executors._stops import Stops
+from hybrid_compute.executors._upkeep import Upkeep
 
 __all__ = ["Reader"]
 
@@ -50,7 +52,10 @@ class Reader:
             os.close(self._wake_read)
             os.close(self._wake_write)
             raise
-        self._lives = Lives(pool, self._answers, self._selector)
+        self._stops = self._answers.stops = Stops(pool, self._answers)
+        self._upkeep = Upkeep(pool)
+        self._next_stop: float | None = None
+        self._lives = Lives(pool, self._answers, self._stops, self._selector)
 
     def wake(self) -> None:
         """Make the reader look around. Under the pool's lock, any thread; never blocks."""
@@ -65,26 +70,38 @@ class Reader:
             if self._pool.reader is not self:
                 return  # who started us was interrupted, and has given us up
         try:
-            while True:
-                self._pool.recover()
-                self._pool.deliver_failed()
-                self._pool.feed_idle()
-                self._lives.start_workers()
-                if self._is_over():  # asked last: what makes it true later wakes us
-                    break
-                for key, mask in self._selector.select(self._look_after()):
-                    if key.data == self._on_wake:
-                        self._on_wake()
-                    elif key.data == self._lives.on_report:
-                        self._lives.on_report()
-                    else:
-                        self._on_worker(key.data, mask)
+            while self._work():
+                self._listen()
         except BaseException as error:
             if self._pool.forked:
                 return  # a callback has forked, and this is the child: nothing is ours
             LOGGER.critical("the reader of %s has failed", self._pool.name, exc_info=True)
             self._give_up(error)
         self.close()
+
+    def serve_until(self, answered: threading.Event) -> None:
+        """Go on serving inside a callback, which waits for something that this thread does."""
+        while self._work() and not answered.is_set():
+            self._listen()
+
+    def _work(self) -> bool:
+        """Do all that there is to do; False if there will be no more."""
+        self._pool.recover()
+        self._pool.deliver_failed()
+        self._next_stop = self._stops.turn()
+        self._pool.feed_idle()
+        self._lives.start_workers()
+        return not self._is_over()  # asked last: what makes it true later wakes us
+
+    def _listen(self) -> None:
+        """Wait for something to happen, and take note of it."""
+        for key, mask in self._selector.select(self._look_after(self._next_stop)):
+            if key.data == self._on_wake:
+                self._on_wake()
+            elif key.data == self._lives.on_report:
+                self._lives.on_report()
+            else:
+                self._on_worker(key.data, mask)
 
     def _is_over(self) -> bool:
         pool = self._pool
@@ -122,6 +139,7 @@ class Reader:
 
     def close(self) -> None:
         """Give everything back."""
+        self._stops.answer_all()
         self._lives.close()
         self._selector.close()
         with self._pool.lock:
@@ -168,15 +186,22 @@ class Reader:
 
     # What the socket did not take, and what takes long.
 
-    def _look_after(self) -> float | None:
-        """Watch for room in sockets that had none; return how long to select, None for ever."""
+    def _look_after(self, soonest: float | None) -> float | None:
+        """Watch for room in sockets that had none; return how long to select, None for ever.
+
+        `soonest` is the monotonic time of what else there is to do.
+        """
         pool = self._pool
         now = time.monotonic()
-        soonest: float | None = None
+        times = [] if soonest is None else [soonest]
         with pool.lock:
             workers = list(pool.workers)
             if self._lives.needs_worker():
-                soonest = max(self._lives.not_before, now)
+                times.append(max(self._lives.not_before, now))
+        if (when := self._upkeep.turn(now)) is not None:
+            times.append(when)
+        if not workers and pool.settings.idle_timeout is not None:
+            self._lives.end_spawner()
         for worker in workers:
             if worker.lost:
                 continue
@@ -190,6 +215,6 @@ class Reader:
                     worker.due = now + LATE
                 elif worker.due <= now:
                     worker.due = self._answers.overdue(worker, now)
-                if worker.due is not None and (soonest is None or worker.due < soonest):
-                    soonest = worker.due
-        return None if soonest is None else max(0.0, soonest - now)
+                if worker.due is not None:
+                    times.append(worker.due)
+        return max(0.0, min(times) - now) if times else None

@@ -164,14 +164,16 @@ class Sender:
 
     Attributes:
         flags: those of the slots, shared with the receiver.
+        has_some: there is memory that `trim` might free.
     """
 
-    __slots__ = ("_mapped", "_slots", "flags")
+    __slots__ = ("_mapped", "_slots", "flags", "has_some")
 
     def __init__(self, flags: Any, *, mapped: bool) -> None:
         self.flags = flags
         self._slots: list[Slot | None] = [None] * SLOTS
         self._mapped = mapped
+        self.has_some = False
 
     def store(self, pickled: bytes, buffers: list[memoryview]) -> Parcel | None:
         """Write a payload into a segment; the caller sets the flag when it sends the frame.
@@ -217,12 +219,9 @@ class Sender:
         if empty < 0:
             return Slot(ONCE)
         slot = self._slots[empty] = Slot(empty)
+        self.has_some = True
         self.flags[empty] = FREE
         return slot
-
-    def has_some(self) -> bool:
-        """Say whether there is memory that `trim` might free."""
-        return self._slots.count(None) < SLOTS
 
     def trim(self) -> None:
         """Free the memory of all slots that are not in use."""
@@ -231,6 +230,7 @@ class Sender:
                 if self.flags[index] == FREE:
                     slot.give_back()
                 self._slots[index] = None
+        self.has_some = any(self._slots)
 
     def close(self) -> None:
         """Close all descriptors."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 from hybrid_compute.executors._frames import REPORT, REQUEST
+from hybrid_compute.executors._settings import Settings
 
 __all__ = ["Spawner", "setup_body"]
 
@@ -20,11 +21,12 @@ _GRACE = 5.0  # seconds; it takes a millisecond
 _BOOT = __file__.rpartition("/")[0] + "/_boot.py"
 
 
-def setup_body(initializer: bytes) -> bytes:
+def setup_body(initializer: bytes, settings: Settings) -> bytes:
     """Return what a new worker must know: where its caller stands at this moment.
 
     Args:
         initializer: a call from `encode_call`; b"" for none.
+        settings: of its pool.
     """
     try:
         here = os.getcwd()  # noqa: PTH109 - a plain string is what travels
@@ -35,7 +37,15 @@ def setup_body(initializer: bytes) -> bytes:
     multiprocessing = sys.modules.get("multiprocessing.process")
     key = bytes(multiprocessing.current_process().authkey) if multiprocessing else b""
     return marshal.dumps(
-        (list(map(str, sys.path)), dict(os.environb), here, list(map(str, argv)), key, initializer)
+        (
+            list(map(str, sys.path)),
+            settings.environ(),
+            here,
+            list(map(str, argv)),
+            key,
+            initializer,
+            settings.max_payload,
+        )
     )
 
 

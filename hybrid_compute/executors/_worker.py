@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal without its enums: 2 ms
 import _socket
+import faulthandler
 import marshal
 import os
 import sys
@@ -45,6 +46,7 @@ from hybrid_compute.executors._frames import (
     SEGMENT,
     SETUP,
     STARTED,
+    TRACE,
     UNDECODABLE,
     UNFIT,
     VALUE,
@@ -70,6 +72,10 @@ _TRIM_MS = 2000  # how long memory for large results is kept warm, with nothing 
 
 def main(sock_fd: int, journal_fd: int) -> NoReturn:
     """Serve until the caller closes its end of the socket."""
+    for fd in (sock_fd, journal_fd):
+        os.set_inheritable(fd, False)
+    os.lseek(journal_fd, TRACE, os.SEEK_SET)
+    faulthandler.enable(journal_fd)
     worker = _Worker(_socket.socket(fileno=sock_fd), Journal(journal_fd))
     _signal.signal(_signal.SIGINT, worker.on_interrupt)
     code = 0
@@ -120,7 +126,7 @@ class _Worker:
 
     def _wait(self) -> bool:
         """Give memory for large results back when there is nothing to do for a while."""
-        if self._sender.has_some():
+        if self._sender.has_some:
             import select  # noqa: PLC0415 - only with large results
 
             poll = select.poll()
@@ -130,7 +136,7 @@ class _Worker:
         return True
 
     def _set_up(self, body: memoryview) -> None:
-        path, environ, cwd, argv, key, initializer = marshal.loads(body)  # noqa: S302 - from our caller
+        path, environ, cwd, argv, key, initializer, self._max_payload = marshal.loads(body)  # noqa: S302 - from our caller
         main_module = sys.modules["__main__"] = type(sys)("__main__")
         main_module.__dict__["__builtins__"] = __builtins__
         error: bytes | None = None
@@ -194,6 +200,7 @@ class _Worker:
     def _run_all(self, number: int, calls: Any) -> None:
         words, clock, answer = self._words, time.perf_counter_ns, self._answer
         dumps, apart = _pickling.dumps, self._apart
+        large = min(BIG, self._max_payload or BIG)
         calls.reverse()
         begun = flushed = clock()
         while calls:
@@ -215,7 +222,7 @@ class _Worker:
                 fn = args = kwargs = None
                 try:
                     data = dumps(flat(value) if type(value) is bytes else value, apart)
-                    if apart or len(data) >= BIG:
+                    if apart or len(data) >= large:
                         self._answer_large(number, value, data)
                     else:
                         answer(VALUE, number, data)
@@ -235,7 +242,15 @@ class _Worker:
         self._flush()
 
     def _answer_large(self, number: int, value: object, data: bytes) -> None:
-        """Answer with a result through shared memory."""
+        """Answer with a result through shared memory, unless it is too large."""
+        size, limit = len(data) + self._apart.size(), self._max_payload
+        if limit is not None and size > limit:
+            self._apart.clear()
+            self._answer(ERROR, number, _failures.encode_error(_too_large(value, size, limit)))
+            return
+        if size < BIG:
+            self._answer(VALUE, number, data)
+            return
         parcel = self._sender.store(data, self._apart)
         if parcel is None:  # there is none to be had: all of it must go through the socket
             self._answer(VALUE, number, _pickling.dumps(value) if self._apart else data)
@@ -290,6 +305,18 @@ def _refused(value: object, failure: BaseException) -> BaseException:
     )
     error.__cause__ = failure
     return error
+
+
+def _too_large(value: object, size: int, limit: int) -> BaseException:
+    from hybrid_compute.errors import PayloadTooLarge  # noqa: PLC0415 - only when it fails
+
+    return PayloadTooLarge(
+        f"the work was done, but its result, of type {type(value).__module__}."
+        f"{type(value).__qualname__}, pickles to {size:,} bytes, and max_payload allows "
+        f"{limit:,}. Return the name of a file, or raise max_payload",
+        size=size,
+        limit=limit,
+    )
 
 
 def _leave(code: int) -> NoReturn:

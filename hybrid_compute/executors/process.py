@@ -21,6 +21,7 @@ from hybrid_compute import _exit
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
 from hybrid_compute.executors._dispatch import CLOSED, Pool
+from hybrid_compute.executors._settings import Settings
 from hybrid_compute.executors.thread import check_max_workers
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions
@@ -49,22 +50,46 @@ class ProcessExecutor(SubExecutor):
             one after the other, all items fail with `WorkerStartError`.
         initargs: its arguments.
         name: its name in a fleet.
+        max_tasks_per_child: items after which a worker is replaced; a chunk of a `map` is one.
+            None: never.
+        idle_timeout: seconds without work after which a worker ends; None: it waits for ever.
+        max_memory_per_child: bytes of resident memory above which a worker, found so after an
+            item, is replaced; needs the extra `process`. None: never.
+        max_payload: bytes that a pickled call, or a pickled result, may have; an item with more
+            fails with `PayloadTooLarge`. None: any.
+        native_threads: threads that OpenMP, OpenBLAS, MKL and the like start in each worker, by
+            their environment variables. None: the cores' share of each worker, unless
+            OMP_NUM_THREADS or the library's own variable is set.
+        kill_grace: seconds that work which is ended has to clean up, between SIGTERM and
+            SIGKILL.
+
+    Work can be ended while it runs: at its `timeout` (see `TaskOptions`), or by
+    `HybridFuture.cancel_running`. Large payloads travel through shared memory: the function gets,
+    and the caller gets back, arrays that are private copies, made page by page as they are
+    written to.
 
     Raises:
-        ValueError: `max_workers` is not positive.
-        TypeError: `max_workers` is no number, or `initializer` cannot be called.
+        ValueError: a number is out of range (`ConfigurationError` but for `max_workers`).
+        TypeError: one is no number, or `initializer` cannot be called.
+        ConfigurationError: `max_memory_per_child` needs psutil.
         OSError: this is not a POSIX system.
     """
 
-    capabilities = Capabilities(isolates=True, chunks=True)
+    capabilities = Capabilities(isolates=True, chunks=True, kills=True)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two are keywords that few need
         self,
         max_workers: int | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         *,
         name: str = "process",
+        max_tasks_per_child: int | None = None,
+        idle_timeout: float | None = None,
+        max_memory_per_child: int | None = None,
+        max_payload: int | None = None,
+        native_threads: int | None = None,
+        kill_grace: float = 1.0,
     ) -> None:
         if os.name != "posix":
             raise OSError(f"ProcessExecutor needs a POSIX system, and {sys.platform} is none")
@@ -74,7 +99,17 @@ class ProcessExecutor(SubExecutor):
         self.workers = self._max_workers = check_max_workers(max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self._pool = Pool(self.workers, name, initializer, initargs)
+        settings = Settings(
+            workers=self.workers,
+            cores=_usable_cores(),
+            max_tasks_per_child=max_tasks_per_child,
+            idle_timeout=idle_timeout,
+            max_memory_per_child=max_memory_per_child,
+            max_payload=max_payload,
+            native_threads=native_threads,
+            kill_grace=kill_grace,
+        )
+        self._pool = Pool(name, initializer, initargs, settings)
         self._feeders = Feeders()
         _exit.register(self._pool)
 

@@ -1,0 +1,75 @@
+"""What the kernel tells of memory: who was killed for it, and how much a process has.
+
+Reads files of /proc and of the control groups; on a system without them, it knows nothing, and
+says so. No threads, no state.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["OomCounter", "process_of"]
+
+
+class OomCounter:
+    """How often the kernel has killed for want of memory where a process lives.
+
+    That is its memory control group, be it of version 1 or 2; where there is none to be seen, the
+    whole machine.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._file = _counter_of(pid)
+        self._before = _count(self._file)
+
+    def rose(self) -> bool:
+        """Say whether it has happened since this object was made."""
+        now = _count(self._file)
+        return now is not None and self._before is not None and now > self._before
+
+
+def _counter_of(pid: int) -> Path:
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        below = path.lstrip("/")
+        if controllers == "memory":
+            candidates = [Path("/sys/fs/cgroup/memory") / below / "memory.oom_control"]
+        elif not controllers:
+            candidates = [
+                root / below / "memory.events"
+                for root in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
+            ]
+        else:
+            continue
+        for file in candidates:
+            if _count(file) is not None:
+                return file
+    return Path("/proc/vmstat")
+
+
+def _count(file: Path) -> int | None:
+    try:
+        for line in file.read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def process_of(pid: int) -> Any:
+    """Return psutil's handle of a process; needs the extra `process`.
+
+    Raises:
+        ImportError: psutil is not installed.
+        psutil.Error: the process is gone.
+    """
+    import psutil  # noqa: PLC0415 - an extra
+
+    return psutil.Process(pid)

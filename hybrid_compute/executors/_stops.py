@@ -1,0 +1,294 @@
+"""Ending work that runs: at its deadline, or because somebody asked for it.
+
+Owns the list of items that shall end, and how each is brought to it without touching another.
+Part of the reader thread (see `_reader`); `end_and_wait` alone is for any thread.
+
+    queued                -> taken out, failed
+    sent, not begun       -> LIMIT withholds it; once that is certain, taken back and failed
+    running               -> LIMIT withholds what is behind it; once that is certain: SIGTERM,
+                             after `grace` seconds SIGKILL; `Lives` finds its worker dead, and
+                             delivers what was asked for instead of a crash
+
+"Certain" is what `Answers.overdue` says of it: the worker writes STARTED before it reads LIMIT, we
+write LIMIT before we read STARTED, and a tick lies between our two looks. So the signal can hit
+no other call than the one that it is meant for: whatever comes behind never begins, and the worker
+gets nothing new while it is `revoked`.
+
+The answer to `cancel_running` is given when the item is done, whichever way. That is bounded: a
+process that SIGKILL does not end (it hangs in the kernel) is given up after some seconds, and its
+item failed all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from hybrid_compute.errors import TaskTimeout
+from hybrid_compute.executors._delivery import settle
+from hybrid_compute.executors._family import Family
+from hybrid_compute.executors._frames import LIMIT, STARTED
+from hybrid_compute.items import WorkItem
+
+if TYPE_CHECKING:
+    from hybrid_compute.executors._answers import Answers
+    from hybrid_compute.executors._crew import Worker
+    from hybrid_compute.executors._dispatch import Pool
+
+__all__ = ["Request", "Stops", "end_and_wait"]
+
+_TICK = 0.001  # seconds; see above
+_LAST = 5.0  # seconds after SIGKILL
+
+
+class Request:
+    """Somebody waits for the end of an item.
+
+    Attributes:
+        answered: set when it is known what became of it.
+        here: whether this pool had it.
+    """
+
+    __slots__ = ("answered", "here", "item")
+
+    def __init__(self, item: WorkItem) -> None:
+        self.item = item
+        self.here = True
+        self.answered = threading.Event()
+
+
+class _Stop:
+    """One item that shall end.
+
+    Attributes:
+        timeout: its time is up; else somebody asked for it.
+        requests: those who wait for it.
+        worker: where LIMIT withholds it, or what is behind it; None: not yet.
+        limit: the first call that is withheld there.
+        signalled: SIGTERM was sent.
+        family: the worker's children at that moment.
+        next_at: monotonic time of the next, harder step.
+        killed: SIGKILL was sent.
+    """
+
+    __slots__ = (
+        "family",
+        "item",
+        "killed",
+        "limit",
+        "next_at",
+        "requests",
+        "signalled",
+        "timeout",
+        "worker",
+    )
+
+    def __init__(self, item: WorkItem, *, timeout: bool) -> None:
+        self.item = item
+        self.timeout = timeout
+        self.requests: list[Request] = []
+        self.worker: Worker | None = None
+        self.limit = 0
+        self.signalled = self.killed = False
+        self.family: Family | None = None
+        self.next_at = 0.0
+
+    def deliver(self) -> None:
+        """Deliver to the item that it was ended."""
+        item = self.item
+        if self.family is not None:
+            self.family.kill()
+        if item.future.done():
+            return
+        if not self.timeout:
+            settle(lambda _: item.end(), None)
+        elif item.future.running():
+            settle(item.fail, _time_is_up(item))
+        else:
+            settle(item.reject, _time_is_up(item))
+
+    def answer(self, *, here: bool = True) -> None:
+        """Tell those who wait for it."""
+        for each in self.requests:
+            each.here = here
+            each.answered.set()
+        self.requests.clear()
+
+
+class Stops:
+    """The items of one pool that shall end."""
+
+    def __init__(self, pool: Pool, answers: Answers) -> None:
+        self._pool = pool
+        self._answers = answers
+        self._active: list[_Stop] = []
+
+    def turn(self) -> float | None:
+        """Take each item a step further; return when to do so again, None for never."""
+        pool = self._pool
+        if not self._active and not pool.requests and not pool.deadlines:
+            return None
+        now = time.monotonic()
+        with pool.lock:
+            requests, pool.requests = pool.requests, []
+            due = pool.deadlines.due(now)
+        for request in requests:
+            self._find(request.item, timeout=False).requests.append(request)
+        for item in due:
+            self._find(item, timeout=True)
+        soonest: float | None = None
+        for stop in list(self._active):
+            when = self._step(stop, now)
+            if when is None:
+                if stop in self._active:  # a callback may have had a turn of its own
+                    self._active.remove(stop)
+            elif soonest is None or when < soonest:
+                soonest = when
+        with pool.lock:
+            deadline = pool.deadlines.next()
+        if deadline is not None and (soonest is None or deadline < soonest):
+            soonest = deadline
+        return soonest
+
+    def take(self, item: WorkItem) -> bool:
+        """Deliver that an item was ended, if that is what its worker has died of."""
+        for stop in self._active:
+            if stop.item is item and stop.signalled:
+                stop.deliver()
+                return True
+        return False
+
+    def answer_all(self) -> None:
+        """Tell all who wait: this thread ends."""
+        with self._pool.lock:
+            requests, self._pool.requests = self._pool.requests, []
+        for request in requests:
+            request.answered.set()
+        for stop in self._active:
+            stop.answer()
+
+    def _find(self, item: WorkItem, *, timeout: bool) -> _Stop:
+        for stop in self._active:
+            if stop.item is item:
+                return stop
+        stop = _Stop(item, timeout=timeout)
+        self._active.append(stop)
+        return stop
+
+    def _step(self, stop: _Stop, now: float) -> float | None:
+        pool, item = self._pool, stop.item
+        if item.future.done():
+            stop.answer()
+            return None
+        if stop.signalled:
+            return self._press(stop, now)
+        queue = None
+        with pool.lock:
+            worker = next((each for each in pool.workers if item in each.items), None)
+            if worker is None:
+                queue = next((q for q in (pool.alone, pool.again, pool.fresh) if item in q), None)
+                if queue is not None:
+                    queue.remove(item)
+                elif _in_hand(pool, item):
+                    return now + _TICK
+        if worker is not None:
+            return self._withhold(stop, worker, now)
+        if queue is not None:
+            stop.deliver()
+        stop.answer(here=queue is not None)
+        return None
+
+    def _withhold(self, stop: _Stop, worker: Worker, now: float) -> float | None:
+        """End an item that was sent: see the module's docstring."""
+        pool, words = self._pool, worker.words
+        with pool.lock:
+            place = worker.items.index(stop.item)
+        number = worker.number + place
+        started = words[STARTED]
+        limit = number + 1 if started >= number else number
+        if stop.worker is not worker or stop.limit != limit:
+            stop.worker, stop.limit = worker, limit
+            with pool.lock:
+                worker.revoked = True
+            words[LIMIT] = min(words[LIMIT], limit)
+            return now + _TICK
+        if started < number:  # it will never begin
+            with pool.lock:
+                late = [worker.items.pop() for _ in range(len(worker.items) - place)]
+                late.pop()  # this one
+                pool.again.extendleft(late)
+            stop.deliver()
+            stop.answer()
+            return None
+        answers = worker.journal.unsent(worker.inbox.received)
+        if words[STARTED] == number and place == 0 and worker.pid is not None:
+            worker.inbox.inject(answers)
+            self._answers.deliver(worker)  # it may have ended by itself
+            if worker.items and worker.items[0] is stop.item:
+                self._signal(stop, worker, now)
+                return stop.next_at
+        return now + _TICK
+
+    def _signal(self, stop: _Stop, worker: Worker, now: float) -> None:
+        assert worker.pid is not None  # noqa: S101 - it was just looked at
+        stop.family = Family(worker.pid)
+        stop.signalled = True
+        worker.withheld = stop.limit
+        stop.next_at = now + self._pool.settings.kill_grace
+        if worker.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGTERM)
+
+    def _press(self, stop: _Stop, now: float) -> float | None:
+        """Go on with an item whose worker was told to end and has not."""
+        if now < stop.next_at:
+            return stop.next_at
+        worker = stop.worker
+        assert worker is not None  # noqa: S101 - it was signalled
+        if not stop.killed:
+            stop.killed = True
+            stop.next_at = now + _LAST
+            if worker.status is None and worker.pid is not None:
+                stop.family = Family(worker.pid)  # it may have had more of them meanwhile
+                worker.kill()
+            return stop.next_at
+        stop.deliver()  # nothing ends it; nobody shall wait for that
+        stop.answer()
+        return None
+
+
+def end_and_wait(pool: Pool, item: WorkItem) -> bool | None:
+    """End an item although it runs: what `Keeper.stop` promises. Any thread."""
+    request = Request(item)
+    with pool.lock:
+        reader = pool.reader
+        if reader is None or reader.closing or pool.broken is not None:
+            return None
+        pool.requests.append(request)
+        pool.wake()
+    if threading.current_thread() is pool.thread:
+        reader.serve_until(request.answered)
+    else:
+        request.answered.wait()
+    return item.future.cancelled() if request.here else None
+
+
+def _in_hand(pool: Pool, item: WorkItem) -> bool:
+    """Say whether an item is on its way from a queue to a worker, or to its end."""
+    hands = [*pool.adrift, *((each, each.hand or []) for each in pool.workers)]
+    return any(item in hand or each.taken is item for each, hand in hands) or any(
+        each is item for each, _ in pool.failed
+    )
+
+
+def _time_is_up(item: WorkItem) -> TaskTimeout:
+    timeout = item.options.timeout or 0.0
+    return TaskTimeout(
+        f"{item.name!r} was not done within its timeout of {timeout:g} s, and was ended",
+        item_name=item.name,
+        timeout=timeout,
+    )
