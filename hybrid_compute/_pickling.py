@@ -4,7 +4,7 @@ Owns how Python objects travel: plain pickle where that works and can be loaded 
 cloudpickle where not. Knows no process, no pipe and no executor. Both halves are here: worker
 processes import this module before anything else of the library, so it imports little
 (cloudpickle only when it is needed). No threads, no locks, no
-state but the functions that were sent to this process, and those that it has loaded. Encoding
+state but what was sent to this process: its caller's limit, and functions. Encoding
 with a memory of functions is `_functions.CallEncoder`.
 
 What plain pickle gets wrong is quiet: a function or class of `__main__` is saved by its name,
@@ -180,6 +180,28 @@ def load_function(data: bytes) -> Any:
     global variables stays from call to call, as that of an imported module does.
     """
     return pickle.loads(data)  # noqa: S301 - from a process of ours
+
+
+# Bytes that a pickled result may have. In a worker only: its caller said so.
+max_payload: int | None = None
+
+
+def check_size(value: object, size: int) -> None:
+    """Refuse a result that pickles to more bytes than `max_payload`.
+
+    Raises:
+        PayloadTooLarge: it does.
+    """
+    if max_payload is not None and size > max_payload:
+        from hybrid_compute.errors import PayloadTooLarge  # noqa: PLC0415 - only when it fails
+
+        raise PayloadTooLarge(
+            f"the work was done, but its result, of type {type(value).__module__}."
+            f"{type(value).__qualname__}, pickles to {size} bytes, and max_payload allows "
+            f"{max_payload}. Return the name of a file, or raise max_payload",
+            size=size,
+            limit=max_payload,
+        )
 
 
 # Functions that the caller has sent, by its number for them; it says when to forget one. In a

@@ -113,10 +113,6 @@ class WorkItem:
         """Deliver that the work, which had started, was ended because that was asked for."""
         self.future._end()
 
-    def may_run_again(self) -> bool:
-        """True if the item may be run once more although it may have run already."""
-        return False
-
     def cancel(self) -> None:
         """Cancel the item, which has not started: its executor is shut down."""
         if self.future.cancel():

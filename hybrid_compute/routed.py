@@ -134,13 +134,21 @@ class RoutedItem(WorkItem):
         routed.future._item = routed
         return routed
 
-    def launch(self, route: tuple[str, ...], fleet: Fleet, alarm: Alarm | None = None) -> None:
+    def launch(
+        self,
+        route: tuple[str, ...],
+        fleet: Fleet,
+        alarm: Alarm | None = None,
+        *,
+        late: bool = False,
+    ) -> None:
         """Hand the item to the first executor of the route that accepts it.
 
         Args:
             route: the executors' names.
             fleet: where they are found.
             alarm: sees to the item's deadline where the executor cannot; needed if it has one.
+            late: an attempt has failed: who shuts down need not refuse another.
         """
         self._route = route
         self._fleet = fleet
@@ -159,7 +167,10 @@ class RoutedItem(WorkItem):
                 assert alarm is not None  # noqa: S101 - see above
                 alarm.set(self)
             try:
-                executor.execute(self)
+                if late:
+                    executor.execute_late(self)
+                else:
+                    executor.execute(self)
             except ExecutorUnavailable as error:
                 if not self._goes_on(error):
                     # Without its traceback, which would lead back to this item.
@@ -207,7 +218,7 @@ class RoutedItem(WorkItem):
         else:
             self._last = error
             try:
-                self.launch(self._route, self._fleet, self._alarm)
+                self.launch(self._route, self._fleet, self._alarm, late=True)
             except (
                 Exception
             ):  # shut down meanwhile, or a foreign submit raised: what is known stays
@@ -258,7 +269,3 @@ class RoutedItem(WorkItem):
             return False
         self._place = 0 if verdict is Verdict.SAME_ROUTE else self._place + 1
         return True
-
-    def may_run_again(self) -> bool:
-        """True if it is idempotent and has attempts left."""
-        return bool(self.options.idempotent) and self._failures < (self.options.retries or 0)

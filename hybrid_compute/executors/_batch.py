@@ -36,13 +36,14 @@ class Outcome:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle so that one result that cannot travel does not take the others along."""
-        if not self.failures and _ATOMS.issuperset(map(type, self.values)):
-            return Outcome, (self.values, {}, self.seconds)
-        from hybrid_compute import _failures  # noqa: PLC0415 - only in a worker
+        from hybrid_compute import _failures, _pickling  # noqa: PLC0415 - only in a worker
 
+        limited = _pickling.max_payload is not None
+        if not limited and not self.failures and _ATOMS.issuperset(map(type, self.values)):
+            return Outcome, (self.values, {}, self.seconds)
         failures = {place: _failures.encode_error(e) for place, e in self.failures.items()}
         values = [
-            value if type(value) in _ATOMS else _piece(value, place, failures)
+            value if type(value) in _ATOMS and not limited else _piece(value, place, failures)
             for place, value in enumerate(self.values)
         ]
         return _unpack, (values, failures, self.seconds)
@@ -72,11 +73,16 @@ class _Undecodable:
 
 def _piece(value: Any, place: int, failures: dict[int, bytes]) -> _Piece | None:
     from hybrid_compute import _failures, _pickling  # noqa: PLC0415 - only in a worker
-    from hybrid_compute.errors import ResultEncodeError  # noqa: PLC0415
+    from hybrid_compute.errors import PayloadTooLarge, ResultEncodeError  # noqa: PLC0415
 
     buffers = _pickling.Buffers()
     try:
-        return _Piece(_pickling.dumps(value, buffers), buffers)
+        data = _pickling.dumps(value, buffers)
+        _pickling.check_size(value, len(data) + buffers.size())
+        return _Piece(data, buffers)
+    except PayloadTooLarge as error:
+        failures[place] = _failures.encode_error(error)
+        return None
     except BaseException as error:  # whatever a __reduce__ raises
         refused = ResultEncodeError(
             f"the result of call {place} of a batch, {type(value).__qualname__}, cannot be "

@@ -28,7 +28,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from hybrid_compute import _exit
-from hybrid_compute.errors import TaskDecodeError, TaskEncodeError, WorkerCrashed
+from hybrid_compute.errors import (
+    PayloadTooLarge,
+    TaskDecodeError,
+    TaskEncodeError,
+    WorkerCrashed,
+)
 from hybrid_compute.executors._batch import Outcome, run_batch
 from hybrid_compute.maps import MapOptions, Results, iterate
 
@@ -198,7 +203,7 @@ class _Chunks:
 
     def _is_one_to_blame(self, error: BaseException) -> bool:
         # Not started, or free to run again: then each call may be tried by itself.
-        if isinstance(error, (TaskEncodeError, TaskDecodeError)):
+        if isinstance(error, (TaskEncodeError, TaskDecodeError, PayloadTooLarge)):
             return True
         return self._split_crashed and isinstance(error, WorkerCrashed)
 

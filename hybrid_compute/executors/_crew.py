@@ -84,7 +84,7 @@ class Worker:
         next_look: monotonic time before which nobody looks at its memory.
         process: psutil's handle of it.
         stack: what the interpreter wrote of its threads as it crashed.
-        oom: counts those whom the kernel kills for want of memory.
+        oom: counts those whom the kernel kills for want of memory, since `oom_since`.
         withheld: the first call which certainly will not begin; None: there is no such.
         revoked: LIMIT is set: it gets nothing new before it has ended all its messages.
         dead: it takes nothing more; who sends finds out when it is done.
@@ -118,6 +118,7 @@ class Worker:
         "next_number",
         "number",
         "oom",
+        "oom_since",
         "outbox",
         "pid",
         "process",
@@ -147,6 +148,7 @@ class Worker:
         self.process: Any = None
         self.stack = ""
         self.oom: OomCounter | None = None
+        self.oom_since = 0.0
         self.withheld: int | None = None
         self.items: deque[WorkItem] = deque()
         self.messages: deque[Message] = deque()

@@ -262,12 +262,12 @@ class Lives:
         if self._stops.take(item):
             return
         kills = self._kills.pop(item, 0) + 1
-        if kills < _TRIES and item.may_run_again():
-            self._kills[item] = kills
-            with self._pool.lock:
-                self._pool.alone.append(item)
-            return
-        settle(item.fail, crash(worker, item, kills))
+        error = crash(worker, item, kills)
+        if kills < _TRIES:
+            self._kills[item] = kills  # it may come again: see `RoutedItem.fail`
+            settle(item.fail, error)
+        else:
+            settle(item.give_up, error)
 
     def flush(self, worker: Worker) -> None:
         """Send what has not fitted into the socket, unless somebody is at it."""

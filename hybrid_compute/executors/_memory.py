@@ -15,21 +15,26 @@ __all__ = ["OomCounter", "process_of"]
 class OomCounter:
     """How often the kernel has killed for want of memory where a process lives.
 
-    That is its memory control group, be it of version 1 or 2; where there is none to be seen, the
-    whole machine.
+    That is its memory control group, be it of version 1 or 2; and the whole machine, since a
+    process may have moved to another group.
     """
 
     def __init__(self, pid: int) -> None:
-        self._file = _counter_of(pid)
-        self._before = _count(self._file)
+        self._files = [file for file in (_counter_of(pid), Path("/proc/vmstat")) if file]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Count from now on. Takes some 100 us."""
+        self._before = [_count(file) for file in self._files]
 
     def rose(self) -> bool:
-        """Say whether it has happened since this object was made."""
-        now = _count(self._file)
-        return now is not None and self._before is not None and now > self._before
+        """Say whether it has happened since."""
+        after = [_count(file) for file in self._files]
+        pairs = zip(self._before, after, strict=True)
+        return any(a is not None and b is not None and b > a for a, b in pairs)
 
 
-def _counter_of(pid: int) -> Path:
+def _counter_of(pid: int) -> Path | None:
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except OSError:
@@ -49,7 +54,7 @@ def _counter_of(pid: int) -> Path:
         for file in candidates:
             if _count(file) is not None:
                 return file
-    return Path("/proc/vmstat")
+    return None
 
 
 def _count(file: Path) -> int | None:

@@ -161,7 +161,7 @@ class Messages:
 def too_large(what: str, size: int, limit: int) -> PayloadTooLarge:
     """Return the error of a call that is larger than allowed."""
     return PayloadTooLarge(
-        f"the call of {what!r} pickles to {size:,} bytes, and max_payload allows {limit:,}; "
+        f"the call of {what!r} pickles to {size} bytes, and max_payload allows {limit}; "
         "nothing was sent. Pass the name of a file, or raise max_payload",
         size=size,
         limit=limit,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Upkeep"]
 
 _TRIM_SECONDS = 2.0  # how long memory for large calls is kept warm, with nothing to do
+_OOM_SECONDS = 5.0  # how old a count of the kernel's kills may become
 _LOOK_SECONDS = 0.1  # how often a worker's memory is looked at, at the most; it takes 30 us
 
 
@@ -29,11 +30,13 @@ class Upkeep:
         self._pool = pool
 
     def after_message(self, worker: Worker) -> None:
-        """Look whether a worker that has ended a message has grown too large."""
-        pool = self._pool
+        """Look at a worker that has ended a message: has it grown too large?"""
+        pool, now = self._pool, time.monotonic()
+        if worker.oom is not None and now >= worker.oom_since + _OOM_SECONDS:
+            worker.oom.refresh()  # what happens to others from now on is not taken for its end
+            worker.oom_since = now
         if pool.settings.max_memory_per_child is None or worker.pid is None or worker.retiring:
             return
-        now = time.monotonic()
         if now < worker.next_look:
             return
         worker.next_look = now + _LOOK_SECONDS

@@ -98,7 +98,6 @@ class _Worker:
         self._sender = Sender(journal.value_flags, mapped=True)
         self._receiver = Receiver(journal.call_flags)
         self._apart = _pickling.Buffers()
-        self._max_payload: int | None = None
         os.register_at_fork(before=self._receiver.retire, after_in_parent=self._receiver.retire)
 
     def on_interrupt(self, signum: int, frame: object) -> None:
@@ -136,7 +135,8 @@ class _Worker:
         return True
 
     def _set_up(self, body: memoryview) -> None:
-        path, environ, cwd, argv, key, initializer, self._max_payload = marshal.loads(body)  # noqa: S302 - from our caller
+        path, environ, cwd, argv, key, initializer, most = marshal.loads(body)  # noqa: S302 - from our caller
+        _pickling.max_payload = most
         main_module = sys.modules["__main__"] = type(sys)("__main__")
         main_module.__dict__["__builtins__"] = __builtins__
         error: bytes | None = None
@@ -200,7 +200,7 @@ class _Worker:
     def _run_all(self, number: int, calls: Any) -> None:
         words, clock, answer = self._words, time.perf_counter_ns, self._answer
         dumps, apart = _pickling.dumps, self._apart
-        large = min(BIG, self._max_payload or BIG)
+        large = min(BIG, _pickling.max_payload or BIG)
         calls.reverse()
         begun = flushed = clock()
         while calls:
@@ -243,11 +243,9 @@ class _Worker:
 
     def _answer_large(self, number: int, value: object, data: bytes) -> None:
         """Answer with a result through shared memory, unless it is too large."""
-        size, limit = len(data) + self._apart.size(), self._max_payload
-        if limit is not None and size > limit:
-            self._apart.clear()
-            self._answer(ERROR, number, _failures.encode_error(_too_large(value, size, limit)))
-            return
+        size = len(data) + self._apart.size()
+        if type(value).__name__ != "Outcome":  # of a batch: it has seen to each of its results
+            _pickling.check_size(value, size)
         if size < BIG:
             self._answer(VALUE, number, data)
             return
@@ -296,8 +294,13 @@ class _Worker:
 
 
 def _refused(value: object, failure: BaseException) -> BaseException:
-    from hybrid_compute.errors import ResultEncodeError  # noqa: PLC0415 - only when it fails
+    from hybrid_compute.errors import (  # noqa: PLC0415 - only when it fails
+        PayloadTooLarge,
+        ResultEncodeError,
+    )
 
+    if isinstance(failure, PayloadTooLarge):
+        return failure
     error = ResultEncodeError(
         f"the work was done, but its result, of type {type(value).__module__}."
         f"{type(value).__qualname__}, cannot be pickled: {type(failure).__name__}: "
@@ -305,18 +308,6 @@ def _refused(value: object, failure: BaseException) -> BaseException:
     )
     error.__cause__ = failure
     return error
-
-
-def _too_large(value: object, size: int, limit: int) -> BaseException:
-    from hybrid_compute.errors import PayloadTooLarge  # noqa: PLC0415 - only when it fails
-
-    return PayloadTooLarge(
-        f"the work was done, but its result, of type {type(value).__module__}."
-        f"{type(value).__qualname__}, pickles to {size:,} bytes, and max_payload allows "
-        f"{limit:,}. Return the name of a file, or raise max_payload",
-        size=size,
-        limit=limit,
-    )
 
 
 def _leave(code: int) -> NoReturn:
