@@ -14,7 +14,7 @@ from benchmarks._targets import OURS, table_of_targets
 
 __all__ = ["main"]
 
-MODULES = ("thread", "inline", "process", "startup", "memory")
+MODULES = ("thread", "inline", "process", "waiting", "startup", "memory")
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "rst_table",
     "run_case",
     "table_of",
+    "unmapped_bytes",
 ]
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -266,6 +267,25 @@ def peak_rss_bytes() -> int:
     Not `ru_maxrss`: that one starts, in a new program, with the peak of whoever started it.
     """
     return _status("VmHWM")
+
+
+def unmapped_bytes() -> int:
+    """Return the shared memory that this process keeps and that is not in `rss_bytes()`.
+
+    Files of memory that it has open, and those that joblib puts into a folder of its own.
+    """
+    files = [*Path("/proc/self/fd").iterdir()]
+    files += Path("/dev/shm").glob(f"joblib_memmapping_folder_{os.getpid()}_*/*")
+    sizes: dict[int, int] = {}
+    for file in files:
+        try:
+            where = str(file.readlink()) if file.is_symlink() else str(file)
+            found = file.stat()
+        except FileNotFoundError:  # the descriptor that listed the folder
+            continue
+        if where.startswith(("/memfd:", "/dev/shm/")):
+            sizes[found.st_ino] = found.st_blocks * 512
+    return max(0, sum(sizes.values()) - _status("RssShmem"))
 
 
 def _status(key: str) -> int:

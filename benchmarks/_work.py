@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from time import perf_counter
+from typing import Any, TypeVar
 
-__all__ = ["echo", "nothing", "open_to_read", "successor"]
+__all__ = ["echo", "next_array", "nothing", "open_to_read", "spin", "successor", "summed"]
 
 T = TypeVar("T")
 
@@ -21,6 +22,25 @@ def successor(number: int) -> int:
 def echo(value: T) -> T:
     """Return the argument, which for a big one measures the way there and back."""
     return value
+
+
+def summed(array: Any) -> tuple[Any, Any]:
+    """Return the argument and its sum: every page of it has been looked at."""
+    return array, array.sum()
+
+
+def next_array(array: Any) -> Any:
+    """Return another array, as big as the argument."""
+    return array + 1
+
+
+def spin(loops: int) -> tuple[float, float]:
+    """Compute for a while, and return when that began and ended by this machine's clock."""
+    begin = perf_counter()
+    total = 0
+    for number in range(loops):
+        total += number
+    return begin, perf_counter()
 
 
 def open_to_read(path: str) -> None:

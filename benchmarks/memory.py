@@ -5,18 +5,18 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import sys
 import tempfile
 import threading
 import tracemalloc
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks._harness import Adapter, Case, peak_rss_bytes, rss_bytes
-from benchmarks._work import nothing, open_to_read
+from benchmarks._harness import Adapter, Case, peak_rss_bytes, rss_bytes, unmapped_bytes
+from benchmarks._pools import WORKERS, Library, adapters
+from benchmarks._work import nothing, open_to_read, summed
 
 __all__ = ["CASES"]
 
@@ -38,16 +38,6 @@ def _hybrid() -> Executor:
     from hybrid_compute import HybridExecutor
 
     return HybridExecutor(2)
-
-
-def _process() -> Executor:
-    from hybrid_compute import ProcessExecutor
-
-    return ProcessExecutor(2)
-
-
-def _process_stdlib() -> Executor:
-    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork"))
 
 
 def _pending(make: Make, *, traced: bool) -> Callable[[int], float]:
@@ -97,28 +87,44 @@ def _dropped(make: Make, *, blocks: bool) -> Callable[[int], float]:
     return measure
 
 
-def _pending_in_processes(make: Make) -> Callable[[int], float]:
+def _pending_in_processes(library: Library) -> Callable[[int], float]:
     def measure(size: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
             pipe = Path(folder, "pipe")
             os.mkfifo(pipe)
-            with make() as executor:
-                for future in [executor.submit(len, b"") for _ in range(10)]:
-                    future.result()
-                del future
-                for _ in range(2):
-                    executor.submit(open_to_read, str(pipe))
+            with library()() as pool:
+                pool.submit_all(len, [b""] * 10)
+                hold = pool.pile(open_to_read, [str(pipe)] * WORKERS)
                 gc.collect()
                 before = rss_bytes()
-                futures = [executor.submit(len, bytes(1000)) for _ in range(size)]
+                take_back = pool.pile(len, (bytes(1000) for _ in range(size)))
                 grown = peak_rss_bytes() - before
-                # Both workers wait in open(); one writer lets both go.
+                take_back()
+                # The workers wait in open(); one writer lets them all go.
                 with pipe.open("wb"):
-                    for future in futures[1000:]:
-                        future.cancel()
-                    for future in futures[:1000]:
-                        future.result()
+                    pool.call(len, b"")
+                del hold
         return grown / (size * 1000)
+
+    return measure
+
+
+def _kept_after_echo(library: Library) -> Callable[[int], float]:
+    def measure(size: int) -> float:
+        import numpy as np
+
+        array = np.arange(size // 8, dtype=np.float64)
+        with library()() as pool:
+            for _ in range(WORKERS * 2):
+                pool.call(summed, array[:1000])
+            before = rss_bytes() + unmapped_bytes()
+            for _ in range(3):
+                back, total = pool.call(summed, array)
+                if back.sum() != total:
+                    raise RuntimeError("another array came back")
+                del back, total
+            gc.collect()
+            return (rss_bytes() + unmapped_bytes() - before) / size
 
     return measure
 
@@ -178,15 +184,24 @@ CASES = (
     Case(
         name="memory: 100k pending items of 1 kB",
         unit="times the payload",
-        adapters=(
-            Adapter("ProcessPoolExecutor (fork)", _pending_in_processes(_process_stdlib)),
-            Adapter("ProcessExecutor", _pending_in_processes(_process), "hybrid_compute"),
-        ),
+        adapters=adapters(_pending_in_processes, without=("joblib",)),
         size=100_000,
         quick_size=20_000,
         rounds=3,
         quick_rounds=1,
         note="Growth of the parent's peak resident memory, the payload included, with both"
-        " workers busy with something else.",
+        " workers busy with something else. joblib has no submit.",
+    ),
+    Case(
+        name="memory: kept after a 100 MB array there and back",
+        unit="copies of the array",
+        adapters=adapters(_kept_after_echo),
+        size=100_000_000,
+        quick_size=50_000_000,  # malloc keeps what is below 32 MiB
+        rounds=3,
+        quick_rounds=1,
+        note="The parent's resident memory after three echoes, one after the other, whose results"
+        " are dropped, and the shared memory that it keeps without having it mapped, less both"
+        " before. What a library keeps to use again is here.",
     ),
 )
