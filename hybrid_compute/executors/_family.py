@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from pathlib import Path
 from typing import Any
+
+from hybrid_compute.executors._memory import read
 
 __all__ = ["Family"]
 
@@ -45,9 +46,9 @@ def _descendants(pid: int) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     todo = [pid]
     for parent in todo:  # grows
-        for file in Path(f"/proc/{parent}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                for child in map(int, file.read_text().split()):
+        with contextlib.suppress(OSError):  # it is gone
+            for thread in os.listdir(f"/proc/{parent}/task"):  # noqa: PTH208 - see `read`
+                for child in map(int, read(f"/proc/{parent}/task/{thread}/children").split()):
                     found.append((child, _began(child)))
                     todo.append(child)
     return found
@@ -56,4 +57,4 @@ def _descendants(pid: int) -> list[tuple[int, str]]:
 def _began(pid: int) -> str:
     """Return when a process began, in the kernel's words: what tells it from a later namesake."""
     # Its name, in parentheses, may contain anything; the time is the 20th field behind it.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19]
