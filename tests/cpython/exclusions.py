@@ -17,7 +17,6 @@ DEAD = "test_deadlock.ProcessPoolSpawnExecutorDeadlockTest"
 
 _PROCESSES = "reads executor._processes, the private table of the stdlib's workers"
 _MANAGER = "reads executor._executor_manager_thread and executor._call_queue, which are private"
-_PER_CHILD = "passes max_tasks_per_child, which ProcessExecutor does not have"
 
 EXCLUDED = {
     f"{POOL}.test_killed_child": (
@@ -26,9 +25,10 @@ EXCLUDED = {
     f"{POOL}.test_saturation": _PROCESSES,
     f"{POOL}.test_idle_process_reuse_one": _PROCESSES,
     f"{POOL}.test_idle_process_reuse_multiple": _PROCESSES,
-    f"{POOL}.test_max_tasks_per_child": _PER_CHILD,
-    f"{POOL}.test_max_tasks_per_child_defaults_to_spawn_context": _PER_CHILD,
-    f"{POOL}.test_max_tasks_early_shutdown": _PER_CHILD,
+    f"{POOL}.test_max_tasks_per_child": _PROCESSES,
+    f"{POOL}.test_max_tasks_per_child_defaults_to_spawn_context": (
+        "reads executor._mp_context, which is private"
+    ),
     f"{POOL}.test_max_workers_too_large": "tests a limit of Windows, and only there",
     f"{POOL}.test_python_finalization_error": (
         "asserts that the pool breaks when a thread private to the stdlib's pool, its queue "
