@@ -10,17 +10,26 @@ from the standard type that a user would catch, and survives pickling with its a
      |- PolicyError               RuntimeError       a policy raised, or answered nonsense
      |- PlacementError            RuntimeError       no executor may run the item (fails closed)
      |- ExecutorUnavailable       RuntimeError       not accepted: the item never started
+     |   |- RemoteUnavailable     ConnectionError    no connection to the service; nothing was sent
+     |   `- RemoteBusy                               the service declined: it has too much to do
      |- PayloadError
      |   |- PayloadTooLarge                          a call or result is larger than was allowed
      |   |- TaskEncodeError       PicklingError      a call cannot be pickled
      |   |- TaskDecodeError       UnpicklingError    a call cannot be unpickled by the worker
      |   |- ResultEncodeError     PicklingError      a result cannot be pickled by the worker
      |   `- ResultDecodeError     UnpicklingError    a result cannot be unpickled by the caller
+     |- ProtocolError             ValueError         what a peer sent breaks the protocol
      |- TaskTimeout               TimeoutError       an item's time was up; it was ended
      |- WorkerError               BrokenExecutor
      |   |- WorkerCrashed                            the process died while it ran the item
      |   `- WorkerStartError                         workers do not start; nothing ran
+     |- RemoteConnectionLost      ConnectionError    the connection ended before the answer came
+     |- AuthError                 PermissionError    the service does not let the caller in
+     |- TLSError                  ConnectionError    no trust in the other end; never retried
      `- RemoteError                                  stands in for an exception that cannot travel
+         `- RemoteTaskError                          what a service said of a call that failed
+             |- UnknownTaskError  LookupError        the service has no task of that name
+             `- TaskInputError    ValueError         the service refused the arguments
 
 The exceptions of the work itself are not in this tree: they arrive as they were raised.
 """
@@ -32,6 +41,7 @@ from pickle import PicklingError, UnpicklingError
 from typing import Any
 
 __all__ = [
+    "AuthError",
     "ConfigurationError",
     "DuplicateTaskError",
     "ExecutorUnavailable",
@@ -40,13 +50,21 @@ __all__ = [
     "PayloadTooLarge",
     "PlacementError",
     "PolicyError",
+    "ProtocolError",
+    "RemoteBusy",
+    "RemoteConnectionLost",
     "RemoteError",
+    "RemoteTaskError",
+    "RemoteUnavailable",
     "ResultDecodeError",
     "ResultEncodeError",
+    "TLSError",
     "TaskDecodeError",
     "TaskEncodeError",
+    "TaskInputError",
     "TaskTimeout",
     "UnknownExecutorError",
+    "UnknownTaskError",
     "WorkerCrashed",
     "WorkerError",
     "WorkerStartError",
@@ -54,7 +72,11 @@ __all__ = [
 
 
 def _restore(cls: type[HybridComputeError], text: str, state: dict[str, Any]) -> HybridComputeError:
-    error = cls.__new__(cls, text)
+    # An OSError has more fields in C than the others: only its own __new__ makes one, whatever
+    # stands before it among the bases, and that leaves the text to an __init__.
+    new: Any = OSError.__new__ if issubclass(cls, OSError) else cls.__new__
+    error: HybridComputeError = new(cls, text)
+    error.args = (text,)
     error.__dict__.update(state)
     return error
 
@@ -92,22 +114,70 @@ class ExecutorUnavailable(HybridComputeError, RuntimeError):
     """An executor did not accept the item, which never started: trying elsewhere is safe."""
 
 
+class RemoteUnavailable(ExecutorUnavailable, ConnectionError):
+    """There is no connection to the service, and nothing was sent: trying elsewhere is safe."""
+
+
+class RemoteBusy(ExecutorUnavailable):
+    """The service declined the call before it started: its queue is full, or it is closing.
+
+    Attributes:
+        status: the HTTP status, 429 or 503, also of an answer over WebSocket.
+        retry_after: seconds that the service asks to wait, or None.
+    """
+
+    status: int
+    retry_after: float | None
+
+    def __init__(self, text: str, *, status: int = 503, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class ProtocolError(HybridComputeError, ValueError):
+    """What came from the other side breaks the protocol; none of it was taken for a result.
+
+    Attributes:
+        status: HTTP status of the answer, or None when it came over a WebSocket.
+        content_type: its content type; "" if it had none.
+        excerpt: its first 200 bytes.
+    """
+
+    status: int | None
+    content_type: str
+    excerpt: bytes
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int | None = None,
+        content_type: str = "",
+        excerpt: bytes = b"",
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.content_type = content_type
+        self.excerpt = bytes(excerpt[:200])
+
+
 class PayloadError(HybridComputeError):
     """Arguments or a result could not travel; only this one item is affected."""
 
 
 class PayloadTooLarge(PayloadError):
-    """A pickled call, or a result, has more bytes than was allowed.
+    """A call, a result or a frame has more bytes than one of the two sides takes.
 
     Attributes:
-        size: its bytes.
-        limit: how many were allowed.
+        size: its bytes; None if that is not known.
+        limit: how many were allowed; None if that is not known.
     """
 
-    size: int
-    limit: int
+    size: int | None
+    limit: int | None
 
-    def __init__(self, text: str, *, size: int, limit: int) -> None:
+    def __init__(self, text: str, *, size: int | None = None, limit: int | None = None) -> None:
         super().__init__(text)
         self.size = size
         self.limit = limit
@@ -144,6 +214,39 @@ class TaskTimeout(HybridComputeError, TimeoutError):
         super().__init__(text)
         self.item_name = item_name
         self.timeout = timeout
+
+
+class RemoteConnectionLost(HybridComputeError, ConnectionError):
+    """The connection ended while the call waited for its answer.
+
+    Attributes:
+        may_have_run: the call was sent, so it may have run, or be running still. If False, it
+            cannot have started.
+    """
+
+    may_have_run: bool
+
+    def __init__(self, text: str, *, may_have_run: bool) -> None:
+        super().__init__(text)
+        self.may_have_run = may_have_run
+
+
+class AuthError(HybridComputeError, PermissionError):
+    """The service does not let the caller in, or not to this task.
+
+    Attributes:
+        status: 401 (who are you?), 403 (you may not), or None.
+    """
+
+    status: int | None
+
+    def __init__(self, text: str, *, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class TLSError(HybridComputeError, ConnectionError):
+    """The other end did not prove who it is, or does not speak TLS. Never retried unverified."""
 
 
 class WorkerError(HybridComputeError, BrokenExecutor):
@@ -208,3 +311,44 @@ class RemoteError(HybridComputeError):
         super().__init__(text)
         self.type_name = type_name
         self.traceback_text = traceback_text
+
+
+class RemoteTaskError(RemoteError):
+    """A service answered a call with an error: the task raised there, or was not run.
+
+    Attributes:
+        status: the HTTP status, also of an answer over WebSocket if it told one, or None.
+        type_name: qualified name of the exception's class over there; "" if it did not tell.
+        traceback_text: the traceback over there; "" unless the service shows them.
+    """
+
+    status: int | None
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int | None = None,
+        type_name: str = "",
+        traceback_text: str = "",
+    ) -> None:
+        super().__init__(text, type_name=type_name, traceback_text=traceback_text)
+        self.status = status
+
+
+class UnknownTaskError(RemoteTaskError, LookupError):
+    """The service has no task of that name."""
+
+
+class TaskInputError(RemoteTaskError, ValueError):
+    """The service refused the arguments before anything ran.
+
+    Attributes:
+        path: where the bad value stands, as in `$.args[1].x`; "" if the service did not tell.
+    """
+
+    path: str
+
+    def __init__(self, text: str, *, path: str = "", **details: Any) -> None:
+        super().__init__(text, **details)
+        self.path = path

@@ -26,7 +26,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("attempts", "routed", "_alarm"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
     ),
-    1: ("policy.",),
+    1: ("policy.", "protocol."),
     3: ("executors.",),
     4: ("observed", "router", "stats", "views", "hybrid"),
     5: ("cli", "_commands", "demo", "_demo_work"),
@@ -37,7 +37,10 @@ CHILDREN = frozenset(
     f"executors.{name}" for name in ("_boot", "_spawner", "_worker", "_frames", "_segments")
 )
 
-HEAVY = ("requests", "websocket", "cloudpickle", "tqdm", "multiprocessing", "asyncio")
+HEAVY = (
+    *("requests", "websocket", "msgspec", "numpy", "cloudpickle", "tqdm"),
+    *("multiprocessing", "asyncio"),
+)
 
 
 def modules() -> dict[str, Path]:
@@ -152,6 +155,28 @@ def test_a_worker_loads_none_of_the_caller_s_half():
 def test_heavy_modules_are_not_loaded_by(statement):
     roots = {each.partition(".")[0] for each in loaded_by(statement)}
     assert roots & set(HEAVY) == set()
+
+
+def test_the_protocol_needs_nothing_heavy_to_be_imported():
+    statement = f"from {PACKAGE}.protocol import ClientSession; import {PACKAGE}.protocol.http"
+    roots = {each.partition(".")[0] for each in loaded_by(statement)}
+    assert roots & {*HEAVY, "socket", "ssl", "attrs"} == set()
+
+
+@pytest.mark.parametrize("module", sorted(each for each in MODULES if "protocol" in each))
+def test_the_protocol_has_no_threads_sockets_or_clocks(module):
+    names = {
+        name.partition(".")[0]
+        for node in ast.walk(tree(module))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert names & {"threading", "socket", "time", "select", "queue", "asyncio", "os"} == set()
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

@@ -1,0 +1,354 @@
+"""ClientSession: the calling end of one connection, without the connection.
+
+Owns the ids of the calls, which of them wait for an answer, and the credit of their streams.
+Bytes go in (`receive`) and come out (`frames_to_send`); time is its owner's. The package's
+docstring has the states of a call, and why none can hang.
+
+Threads: none, and no lock: all methods are called under the lock of the executor that owns the
+session. None blocks and none calls the user's code (but for encoding what the user gave).
+
+Each call ends just once: by one event that is `Answered`, `Errored` or `Ended`; or by `cancel`; or
+in the list that `lost` returns. What comes for a call that has ended, or never was, is counted in
+`ignored`, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from hybrid_compute.errors import (
+    PayloadTooLarge,
+    ProtocolError,
+    RemoteConnectionLost,
+    TaskEncodeError,
+)
+from hybrid_compute.protocol.codec import MAX_BYTES, Codec
+from hybrid_compute.protocol.credit import Incoming
+from hybrid_compute.protocol.http import error_of
+from hybrid_compute.protocol.messages import (
+    Ack,
+    Chunk,
+    Complaint,
+    Failed,
+    Hello,
+    Malformed,
+    Result,
+    parse_answer,
+)
+from hybrid_compute.protocol.outbox import MAX_BATCH, SPARE, Outbox
+from hybrid_compute.protocol.outcomes import (
+    Answered,
+    ClientEvent,
+    Complained,
+    Ended,
+    Errored,
+    Greeted,
+    Items,
+    LostCall,
+)
+from hybrid_compute.protocol.values import Refused
+from hybrid_compute.protocol.writer import Writer
+
+__all__ = ["ClientSession"]
+
+_NOTHING: Mapping[str, Any] = {}
+_GONE: Any = object()
+
+
+class ClientSession:
+    """The calls of one connection."""
+
+    def __init__(
+        self,
+        *,
+        own: bool = False,
+        binary: bool = False,
+        first_id: int = 1,
+        max_bytes: int = MAX_BYTES,
+        msgspec: bool | None = None,
+    ) -> None:
+        """Start on a connection that is open.
+
+        Args:
+            own: the server is known as ours (by its answer to the handshake). If not, it is
+                taken for anybody's until it says hello.
+            binary: the binary sub-protocol was agreed upon; implies `own`.
+            first_id: go on where the last session stopped (`next_id`), so that an answer which
+                was meant for that one is recognised as late.
+            max_bytes: the largest frame to take and to send.
+            msgspec: as for `Codec`.
+        """
+        self.binary = binary
+        self.next_id = first_id
+        self.ignored = 0  # messages about no call that waits, duplicates, nonsense
+        self.peer: Hello | None = None
+        self._own = Codec(tagged=True, binary=binary, max_bytes=max_bytes, msgspec=msgspec)
+        plain = self._own if binary else Codec(max_bytes=max_bytes, msgspec=msgspec)
+        self._reader = self._own if own or binary else plain
+        self._max_bytes = max_bytes
+        self._limit: int | None = None  # calls that the server takes at once
+        self._pending: dict[int, Any] = {}  # context by id, in the order of the ids
+        self._streams: dict[int, Incoming] = {}
+        self._closed = ""
+        self._outbox = Outbox(Writer(plain))
+        self._outbox.peer_bytes = max_bytes
+        if own or binary:
+            self._greet()
+
+    def __len__(self) -> int:
+        """Return how many calls wait for an answer."""
+        return len(self._pending)
+
+    @property
+    def own_peer(self) -> bool:
+        """Whether the server is known as ours."""
+        return self._outbox.greeted
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._outbox.backlog
+
+    # -- calls -----------------------------------------------------------------------------
+
+    def call(
+        self,
+        task: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] = _NOTHING,
+        *,
+        context: Any = None,
+        timeout: float | None = None,
+        stream: tuple[int, int] | None = None,
+        seq: int = 0,
+    ) -> int:
+        """Queue a call, and return its id. The arguments are encoded now.
+
+        Args:
+            task: name of the task.
+            args: positional arguments. Anybody's server takes one at most.
+            kwargs: keyword arguments, for servers of ours.
+            context: comes back in the events of this call.
+            timeout: seconds that the caller has left; None: no bound. Servers of ours are told.
+            stream: how many items and bytes the consumer has room for, if it takes a stream.
+            seq: number of the first item wanted, to resume a stream.
+
+        Raises:
+            TaskEncodeError: an argument cannot go to this server; the text has its path.
+            PayloadTooLarge: the call has more bytes than one of the two sides takes.
+            RemoteConnectionLost: the session is over; nothing was sent.
+        """
+        if self._closed:
+            raise RemoteConnectionLost(
+                f"the connection is gone ({self._closed}); the call was not sent",
+                may_have_run=False,
+            )
+        identity, outbox = self.next_id, self._outbox
+        try:
+            message = outbox.writer.request(
+                identity, task, args, kwargs, timeout=timeout, credit=stream, seq=seq
+            )
+        except Refused as refusal:
+            raise TaskEncodeError(f"{task}: {refusal}") from refusal
+        if len(message) > outbox.peer_bytes - SPARE:
+            self._refuse_size(task, len(message))
+        self.next_id = identity + 1
+        self._pending[identity] = context
+        if stream is not None:
+            self._streams[identity] = Incoming(stream, seq)
+        outbox.put(identity, message)
+        return identity
+
+    def _refuse_size(self, task: str, size: int) -> NoReturn:
+        raise PayloadTooLarge(
+            f"{task}: the call takes {size} bytes, and the server takes "
+            f"{self._outbox.peer_bytes - SPARE}; send it in parts, or raise both sides' limits",
+            size=size,
+            limit=self._outbox.peer_bytes - SPARE,
+        )
+
+    def cancel(self, identity: int) -> bool:
+        """End a call without an answer.
+
+        Returns:
+            True if the server has never heard of it.
+        """
+        if self._pending.pop(identity, _GONE) is _GONE:
+            return False
+        self._streams.pop(identity, None)
+        if self._outbox.drop(identity):
+            return True
+        if self._outbox.greeted:  # nobody else would know what it means
+            self._outbox.put_urgent(self._outbox.writer.cancel(identity))
+        return False
+
+    def consumed(self, identity: int, items: int, size: int) -> None:
+        """Note that the consumer of a stream took items and bytes: it has room for as many."""
+        stream = self._streams.get(identity)
+        if stream is None:
+            return  # it has ended, and the consumer catches up
+        bounds = stream.consumed(items, size)
+        if bounds is not None:
+            self._outbox.put_urgent(self._outbox.writer.credit(identity, *bounds))
+
+    def lost(self, reason: str) -> list[LostCall]:
+        """End the session: the connection is gone, or is to be closed.
+
+        Returns:
+            The calls without an answer, in their order. The owner sends those again that may be.
+        """
+        self._closed = self._closed or reason or "closed"
+        lost = [
+            LostCall(identity, context, identity not in self._outbox, self._next_seq(identity))
+            for identity, context in self._pending.items()
+        ]
+        self._pending.clear()
+        self._streams.clear()
+        self._outbox = Outbox(self._outbox.writer)
+        return lost
+
+    def _next_seq(self, identity: int) -> int:
+        stream = self._streams.get(identity)
+        return 0 if stream is None else stream.next_seq
+
+    # -- frames ----------------------------------------------------------------------------
+
+    def frames_to_send(self) -> list[bytes]:
+        """Return the frames to send now; to be asked after each `call` and `receive`.
+
+        Each is sent as one text message, or as a binary one if the session is `binary`. They
+        count as sent from here on.
+        """
+        outbox = self._outbox
+        if self._limit is None:
+            return outbox.frames()
+        # Those that wait for an answer and are not in the queue are with the server.
+        return outbox.frames(max(0, self._limit - len(self._pending) + len(outbox)))
+
+    def receive(self, frame: bytes | str) -> list[ClientEvent]:
+        """Take one frame from the server, and return what it brought.
+
+        Raises:
+            ProtocolError, PayloadTooLarge: it cannot be read at all. Nothing has changed; the
+                owner should close the connection, for an answer may have been in it.
+        """
+        outbox = self._outbox
+        if self.peer is not None:
+            outbox.came(1)
+        decoded = self._reader.decode(frame)
+        events: list[ClientEvent] = []
+        if type(decoded) is not list:
+            if self.peer is not None and type(decoded) is dict and "ack" in decoded:
+                outbox.came(-1)
+            decoded = [decoded]
+        elif len(decoded) > MAX_BATCH:
+            raise ProtocolError(f"a frame of {len(decoded)} messages; {MAX_BATCH} are taken")
+        for raw in decoded:
+            try:
+                message: Any = parse_answer(raw, self._reader)
+            except Malformed as error:
+                self._fail(error, events)
+                continue
+            if type(message) is not Result:
+                self._take(message, events)
+                continue
+            identity: Any = message.id  # an integer: parse_answer has seen to that
+            context = self._pending.pop(identity, _GONE)
+            if context is _GONE:
+                self.ignored += 1
+                continue
+            if self._streams:
+                self._streams.pop(identity, None)
+            events.append(Answered(identity, context, message.value))
+        return events
+
+    def _take(self, message: Any, events: list[ClientEvent]) -> None:
+        """Act on any message but a result."""
+        kind = type(message)
+        if kind is Ack:
+            self._outbox.acked(message.frames)
+        elif kind is Hello:
+            self._meet(message, events)
+        elif kind is Complaint:
+            events.append(Complained(message.text))
+        elif message.id not in self._pending:
+            self.ignored += 1
+        elif kind is Failed:
+            self._end(message.id, error_of(message), events)
+        elif (stream := self._streams.get(message.id)) is None:
+            if kind is Chunk:
+                self.ignored += 1  # nobody asked for a stream; the answer may still come
+            else:
+                self._end(message.id, ProtocolError("the end of a stream, and none began"), events)
+        elif kind is Chunk:
+            self._take_items(message, stream, events)
+        elif message.seq not in (None, stream.next_seq):
+            self._end(
+                message.id,
+                ProtocolError(
+                    f"the stream ended at item {message.seq}, and {stream.next_seq} have come"
+                ),
+                events,
+            )
+        else:
+            context = self._pending.pop(message.id)
+            del self._streams[message.id]
+            events.append(Ended(message.id, context, message.value))
+
+    def _take_items(self, chunk: Chunk, stream: Incoming, events: list[ClientEvent]) -> None:
+        identity: Any = chunk.id
+        items = chunk.items
+        if chunk.seq > stream.next_seq:
+            why = f"item {chunk.seq} of the stream came before item {stream.next_seq}"
+            self._abort(identity, ProtocolError(why), events)
+            return
+        if chunk.seq < stream.next_seq:
+            self.ignored += 1
+            items = items[stream.next_seq - chunk.seq :]
+            if not items:
+                return
+        stream.taken += len(items)
+        if stream.taken > stream.most:
+            why = f"{stream.taken} items of the stream came, with room for {stream.most}"
+            self._abort(identity, ProtocolError(why), events)
+            return
+        seq, stream.next_seq = stream.next_seq, stream.next_seq + len(items)
+        events.append(Items(identity, self._pending[identity], items, chunk.size, seq))
+
+    def _abort(self, identity: int, error: Exception, events: list[ClientEvent]) -> None:
+        """Fail a call with which its server may go on."""
+        self._end(identity, error, events)
+        if self._outbox.greeted:
+            self._outbox.put_urgent(self._outbox.writer.cancel(identity))
+
+    def _end(self, identity: int, error: Exception, events: list[ClientEvent]) -> None:
+        self._streams.pop(identity, None)
+        events.append(Errored(identity, self._pending.pop(identity), error))
+
+    def _fail(self, error: Malformed, events: list[ClientEvent]) -> None:
+        """Act on a message that breaks the protocol: fail the call that it is about, if any."""
+        if type(error.id) is int and error.id in self._pending:
+            self._abort(error.id, ProtocolError(str(error)), events)
+        else:
+            self.ignored += 1
+
+    # -- hello -----------------------------------------------------------------------------
+
+    def _greet(self) -> None:
+        self._outbox.greet(self._own, Hello(max_bytes=self._max_bytes))
+        if self._limit is None:
+            self._limit = Hello().in_flight  # until its hello tells
+
+    def _meet(self, hello: Hello, events: list[ClientEvent]) -> None:
+        if self.peer is not None:
+            self.ignored += 1
+            return
+        self.peer = hello
+        self._reader = self._own
+        self._outbox.came(1)  # this very frame
+        if not self._outbox.greeted:
+            self._greet()
+        self._outbox.peer_bytes = min(hello.max_bytes, self._max_bytes)
+        self._limit = max(1, hello.in_flight)
+        events.append(Greeted(hello))

@@ -1,0 +1,169 @@
+"""Writer: messages to bytes, for one kind of peer.
+
+Owns what each peer is told: `messages` has the forms, and which of them only our own peers know.
+Reading them is there too. Each method returns the bytes of one message, for a codec's `array` or
+for a frame of its own.
+
+Threads: none of its own; its owner's lock guards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hybrid_compute.protocol.codec import Codec
+from hybrid_compute.protocol.messages import MAX_NAME, Failed, Hello, Id
+from hybrid_compute.protocol.values import Refused
+
+__all__ = ["Writer"]
+
+_MAX_TEXT = 20_000  # characters of an error's text and of its traceback
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Writer:
+    """Writes messages. What a value cannot do raises what `Codec.encode` raises."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self._result = codec.mould("id", "result")
+        # What stands around the id and the input, by task. A program has few tasks; beyond the
+        # bound it starts anew.
+        self._calls: dict[str, tuple[bytes, bytes, bytes]] = {}
+
+    # -- a client's ------------------------------------------------------------------------
+
+    def request(
+        self,
+        identity: Id,
+        task: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] = _NOTHING,
+        *,
+        timeout: float | None = None,
+        credit: tuple[int, int] | None = None,
+        seq: int = 0,
+    ) -> bytes:
+        """Write a call, as in `messages.Request`.
+
+        A peer that is not ours learns of no time-out, and its tasks take one argument or none.
+        """
+        encode = self.codec.encode
+        if len(args) == 1 and not kwargs and timeout is None and credit is None:
+            before, between, after = self._calls.get(task) or self._mould(task)
+            return before + encode(identity) + between + encode(args[0], "$.input") + after
+        fields = {"id": encode(identity)} | self.call(task, args, kwargs, timeout=timeout)
+        if credit is not None and self.codec.tagged:
+            fields["credit"] = encode(list(credit))
+            if seq:
+                fields["seq"] = encode(seq)
+        return self.codec.fields(**fields)
+
+    def call(
+        self,
+        task: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] = _NOTHING,
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, bytes]:
+        """Return the fields of a call but its id; they are what HTTP sends."""
+        encode, own = self.codec.encode, self.codec.tagged
+        if not 0 < len(task) <= MAX_NAME:
+            raise Refused(f"{task[:100]!r} is no name of a task", "$.task")
+        fields = {"task": encode(task, "$.task")}
+        if len(args) == 1 and not kwargs:
+            fields["input"] = encode(args[0], "$.input")
+        elif args or kwargs:
+            if not own:
+                raise Refused(
+                    f"a call with {len(args)} arguments and {len(kwargs)} keywords cannot be sent "
+                    "to this peer, whose tasks take one argument: use one list or dict",
+                    "$",
+                )
+            if args:
+                fields["args"] = encode(list(args), "$.args")
+            if kwargs:
+                fields["kwargs"] = encode(dict(kwargs), "$.kwargs")
+        if timeout is not None and own:
+            fields["timeout"] = encode(float(timeout), "$.timeout")
+        return fields
+
+    def _mould(self, task: str) -> tuple[bytes, bytes, bytes]:
+        name = self.call(task, ())["task"]
+        if len(self._calls) >= 256:
+            self._calls.clear()
+        before, to_task, to_input, after = self.codec.mould("id", "task", "input")
+        found = self._calls[task] = before, to_task + name + to_input, after
+        return found
+
+    def cancel(self, identity: Id) -> bytes:
+        """Write that a call needs no answer any more."""
+        return self.codec.record({"id": identity, "cancel": True})
+
+    def credit(self, identity: Id, items: int, size: int) -> bytes:
+        """Write how much a stream may send in all."""
+        return self.codec.record({"id": identity, "credit": [items, size]})
+
+    # -- a server's ------------------------------------------------------------------------
+
+    def result(self, identity: Id, value: Any) -> bytes:
+        """Write the answer to a call."""
+        before, between, after = self._result
+        encode = self.codec.encode
+        return before + encode(identity) + between + encode(value, "$.result") + after
+
+    def failed(self, failure: Failed) -> bytes:
+        """Write that a call failed; or, if its id is None, that there was no call to speak of."""
+        return self.codec.record({"id": failure.id} | self.error(failure))
+
+    def error(self, failure: Failed) -> dict[str, Any]:
+        """Return the fields of a failure but its id; they are what HTTP sends."""
+        fields: dict[str, Any] = {"error": _sendable(failure.text) or "it gave no reason"}
+        if self.codec.tagged:
+            details = {
+                "status": failure.status,
+                "type": _sendable(failure.type_name),
+                "traceback": _sendable(failure.traceback),
+                "path": _sendable(failure.path),
+                "retry_after": failure.retry_after,
+            }
+            fields |= {name: value for name, value in details.items() if value}
+        return fields
+
+    def chunks(self, identity: Id, seq: int, items: Sequence[bytes], size: int) -> bytes:
+        """Write encoded items of a stream, the first of which is its number `seq`."""
+        encode, fields = self.codec.encode, self.codec.fields
+        head = {"id": encode(identity)}
+        tail = {"seq": encode(seq), "size": encode(size)}
+        if len(items) == 1:
+            return fields(**head, chunk=items[0], **tail)
+        return fields(**head, chunks=self.codec.array(items), **tail)
+
+    def done(self, identity: Id, value: Any, count: int) -> bytes:
+        """Write the end of a stream of so many items."""
+        encode = self.codec.encode
+        return self.codec.fields(
+            id=encode(identity),
+            done=encode(True),
+            result=encode(value, "$.result"),
+            seq=encode(count),
+        )
+
+    # -- both ------------------------------------------------------------------------------
+
+    def hello(self, hello: Hello) -> bytes:
+        """Write that this peer is ours."""
+        return self.codec.record({"hello": hello._asdict()})
+
+    def ack(self, frames: int) -> bytes:
+        """Write that so many frames have come."""
+        return self.codec.record({"ack": frames})
+
+
+def _sendable(text: str) -> str:
+    """Return a text of bounded length without lone surrogates: it must arrive, if not exact."""
+    if len(text) > _MAX_TEXT:
+        text = f"{text[: _MAX_TEXT // 2]} ... {text[-_MAX_TEXT // 2 :]}"
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
