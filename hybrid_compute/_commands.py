@@ -192,3 +192,22 @@ def _count(number: int, noun: str) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.1f} ms"
+
+
+def _add_serve() -> None:
+    try:
+        from hybrid_compute._serve import serve  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        missing = error.name
+
+        @main.command(context_settings={"ignore_unknown_options": True})
+        @click.argument("arguments", nargs=-1)
+        def serve(arguments: tuple[str, ...]) -> None:
+            """Serve tasks (needs the extra `server`)."""
+            raise click.UsageError(f"serve needs {missing}: pip install 'hybrid-compute[server]'")
+
+    else:
+        main.add_command(serve)
+
+
+_add_serve()

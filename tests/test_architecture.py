@@ -27,9 +27,10 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
     ),
     1: ("policy.", "protocol."),
+    2: ("transports.",),
     3: ("executors.",),
     4: ("observed", "router", "stats", "views", "hybrid"),
-    5: ("cli", "_commands", "demo", "_demo_work"),
+    5: ("cli", "_commands", "_serve", "server.", "demo", "_demo_work"),
 }
 
 # What runs in child processes, whose start-up time counts: these import floor 0 and each other.

@@ -42,6 +42,10 @@ def test_the_policy_sends_small_texts_to_the_caller_and_big_ones_to_processes():
     assert run("own_policy.py") == "4\n1\n2\n20000\n2 by inline, 2 by process\n"
 
 
+def test_the_tasks_to_serve_print_nothing():
+    assert run("tasks.py") == ""
+
+
 def test_every_example_has_a_test():
     text = Path(__file__).read_text()
     assert all(f'run("{path.name}")' in text for path in (ROOT / "examples").glob("*.py"))

@@ -1,0 +1,184 @@
+"""App: the ASGI application. Owns the way from a path to an answer, and the executor if it made it.
+
+On the event loop; see the package for the threads behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hybrid_compute.hybrid import HybridExecutor
+from hybrid_compute.server.catalog import Catalog
+from hybrid_compute.server.gate import LOOPBACK_HOSTS, Gate, Refusal
+from hybrid_compute.server.http import compute, refuse, send_json, send_response
+from hybrid_compute.server.service import Service
+from hybrid_compute.server.settings import Limits
+from hybrid_compute.server.tokens import VARIABLE, Token, Tokens
+from hybrid_compute.server.websocket import Connection
+
+__all__ = ["App", "create_app"]
+
+_LOG = logging.getLogger("hybrid_compute.server")
+_METHODS = {"/compute": "POST", "/tasks": "GET", "/healthz": "GET"}
+
+
+class App:
+    """An ASGI application; made by `create_app`."""
+
+    def __init__(
+        self, service: Service, gate: Gate, executor: HybridExecutor, *, owns: bool
+    ) -> None:
+        self.service = service
+        self._gate = gate
+        self._executor = executor
+        self._owns = owns
+        self._connections: set[Connection] = set()
+        self._refused, self._told = 0, 0.0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection, as ASGI says."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        socket = scope["type"] == "websocket"
+        if socket:
+            await receive()  # websocket.connect
+        elif path == "/healthz" and scope["method"] == "GET":
+            await send_response(send, 200, b"{}")
+            return
+        try:
+            token = self._admit(scope["headers"])
+            if socket:
+                await self._connect(path, token, scope, receive, send)
+                return
+            if path not in _METHODS:
+                raise Refusal(404, "there is POST /compute, GET /tasks and the WebSocket /ws")
+            if scope["method"] != _METHODS[path]:
+                raise Refusal(405, f"{path} takes {_METHODS[path]} only")
+        except Refusal as refusal:
+            await refuse(_denial(scope, send) if socket else send, refusal)
+            return
+        if path == "/compute":
+            await compute(self.service, token, scope, receive, send)
+        else:
+            await self._list(token, send)
+
+    def _admit(self, headers: Any) -> Token:
+        try:
+            self._gate.check_host(headers)
+            return self._gate.authenticate(headers)
+        except Refusal as refusal:
+            self._refused += 1
+            if time.monotonic() - self._told >= 1:  # a flood of them must not fill the disk
+                _LOG.warning("%d refused, the last with %d", self._refused, refusal.status)
+                self._refused, self._told = 0, time.monotonic()
+            raise
+
+    async def _connect(self, path: str, token: Token, scope: Any, receive: Any, send: Any) -> None:
+        if path != "/ws":
+            raise Refusal(404, "the WebSocket is at /ws")
+        if self.service.draining:
+            raise Refusal(503, "the server is closing", retry_after=1)
+        connection = Connection(self.service, token, scope, receive, send)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    async def _list(self, token: Token, send: Any) -> None:
+        catalog = self.service.catalog
+        found = [catalog.describe(each) for each in catalog if token.allows(each.name)]
+        await send_json(send, {"tasks": found})
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.drain()
+                await asyncio.to_thread(self.close)
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def drain(self) -> None:
+        """Answer new calls with 503 and let those that run end, for the grace of the limits."""
+        self.service.draining = True
+        for each in tuple(self._connections):
+            each.drain()
+        await self.service.drain()
+
+    def close(self) -> None:
+        """End the executor, if this application made it. Blocks until its work has ended."""
+        self.service.close()
+        if self._owns:
+            self._executor.shutdown(cancel_futures=True)
+
+
+def _denial(scope: Any, send: Any) -> Any:
+    """Return a `send` that answers a WebSocket's handshake as HTTP does."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+
+        async def close(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                await send({"type": "websocket.close", "code": 1008})
+
+        return close
+
+    async def respond(message: Any) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return respond
+
+
+def create_app(
+    registry: Mapping[str, Any] | Iterable[Any],
+    *,
+    executor: HybridExecutor | None = None,
+    tokens: Tokens | None = None,
+    hosts: Iterable[str] = LOOPBACK_HOSTS,
+    origins: Iterable[str] = (),
+    limits: Limits | None = None,
+    debug: bool = False,
+) -> App:
+    """Return an ASGI application that serves tasks.
+
+    Args:
+        registry: a TaskRegistry, a mapping of names to functions, or a list of tasks. Functions
+            that are no tasks become some: they run in worker processes.
+        executor: runs them, and stays the caller's. None: one of its own.
+        tokens: who may call. None: as the environment says; if it says nothing, a token is made
+            and printed to stderr. `Tokens.anyone()` lets everybody in.
+        hosts: names by which the server may be called.
+        origins: web origins whose pages may call.
+        limits: see `Limits`.
+        debug: show callers the tracebacks of what they called.
+
+    A task with `executor="inline"` runs on the event loop: it must be one of microseconds.
+
+    Raises:
+        ConfigurationError: a value cannot be taken, or a task cannot be served.
+    """
+    catalog = Catalog(registry)
+    if tokens is None:
+        tokens = Tokens.from_environ()  # and out of it, before any worker starts
+    if tokens is None:
+        tokens, secret = Tokens.generate()
+        print(  # noqa: T201 - once, and never to a log
+            "hybrid-compute: no token was given, so this one was made; callers need it:\n"
+            f"export {VARIABLE}={secret}",
+            file=sys.stderr,
+            flush=True,
+        )
+    gate = Gate(tokens, hosts=hosts, origins=origins)
+    mine = executor is None
+    executor = executor or HybridExecutor()
+    service = Service(catalog, executor, limits or Limits(), debug=debug, open_=tokens.open)
+    return App(service, gate, executor, owns=mine)

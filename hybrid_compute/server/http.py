@@ -1,0 +1,169 @@
+"""HTTP: one POST /compute, and what it says back. On the event loop; no state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import Any
+
+from hybrid_compute.errors import PayloadTooLarge, ProtocolError
+from hybrid_compute.protocol import http as wire
+from hybrid_compute.protocol.codec import Codec
+from hybrid_compute.protocol.messages import Failed
+from hybrid_compute.protocol.values import Refused
+from hybrid_compute.server.gate import Refusal, values_of
+from hybrid_compute.server.service import Call, Service
+from hybrid_compute.server.tokens import Token
+
+__all__ = ["codec_for", "compute", "refuse", "send_json", "send_response"]
+
+_FIXED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+_OWN = wire.HEADER.lower().encode()
+
+
+async def send_response(
+    send: Any, status: int, body: bytes, *headers: tuple[bytes, bytes], kind: str = wire.JSON_TYPE
+) -> None:
+    """Send a whole response, over HTTP or in the place of a WebSocket's handshake."""
+    head = [
+        (b"content-type", kind.encode()),
+        (b"content-length", b"%d" % len(body)),
+        *_FIXED,
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_json(send: Any, value: Any) -> None:
+    """Send a value that needs no check."""
+    await send_response(send, 200, json.dumps(value).encode())
+
+
+async def refuse(send: Any, refusal: Refusal, codec: Codec | None = None) -> None:
+    """Send a no, and close the connection: the rest of the request is not read."""
+    codec = codec or Codec()
+    failure = Failed(
+        0, refusal.text, refusal.status, path=refusal.path, retry_after=refusal.retry_after
+    )
+    headers = [(b"connection", b"close")]
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if refusal.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(refusal.retry_after)))
+    if codec.tagged:
+        headers.append((_OWN, b"1"))
+    body = wire.error_body(codec, failure)
+    await send_response(send, refusal.status, body, *headers, kind=wire.content_type(codec))
+
+
+def codec_for(headers: Any, limit: int) -> Codec:
+    """Choose the codec that a request asks for, by HEADER and its content type.
+
+    Raises:
+        Refusal: 415.
+    """
+    kinds = values_of(headers, b"content-type")
+    kind = kinds[0].decode("latin-1") if len(kinds) == 1 else ""
+    own = bool(values_of(headers, _OWN))
+    binary = own and kind.partition(";")[0].strip().lower() == wire.BINARY_TYPE
+    codec = Codec(tagged=own, binary=binary, max_bytes=limit)
+    if not wire.is_content_type_of(codec, kind):
+        raise Refusal(415, "the content type of a call is application/json")
+    if values_of(headers, b"content-encoding"):
+        raise Refusal(415, "a compressed body is not read; send it without Content-Encoding")
+    return codec
+
+
+async def compute(service: Service, token: Token, scope: Any, receive: Any, send: Any) -> None:
+    """Answer one POST /compute."""
+    codec, call = None, None
+    try:
+        codec = codec_for(scope["headers"], service.limits.body_bytes)
+        call = service.admit(token)
+        body = await _body(scope["headers"], receive, service)
+        if body is None:
+            return
+        request = wire.read_request(codec, body)
+        done = asyncio.get_running_loop().create_future()
+        call.start(
+            request,
+            lambda _: _set(done),
+            own=codec.tagged,
+            label="http",
+        )
+        if await _gone(receive, done):
+            call.abandon()
+            return
+        await _answer(service, call, codec, send)
+    except Refusal as refusal:
+        await refuse(send, refusal, codec)
+    except ProtocolError as error:
+        await refuse(send, Refusal(400, str(error)), codec)
+    except PayloadTooLarge as error:
+        await refuse(send, Refusal(413, str(error)), codec)
+    finally:
+        if call is not None:
+            if call.future is None:
+                call.release("not read")
+            elif not call.future.done():
+                call.abandon()  # this very task was cancelled
+
+
+async def _body(headers: Any, receive: Any, service: Service) -> bytes | None:
+    """Read a body of bounded size in bounded time; None if the caller is gone."""
+    limit = service.limits.body_bytes
+    too_large = Refusal(413, f"a body may have {limit} bytes")
+    for value in values_of(headers, b"content-length"):
+        if not value.isdigit() or len(value) > 15 or int(value) > limit:
+            raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(service.limits.body_seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > limit:
+                    raise too_large
+                if not message.get("more_body"):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise Refusal(408, "the body did not come in time") from None
+
+
+def _set(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+async def _gone(receive: Any, done: asyncio.Future[None]) -> bool:
+    """Wait for the end of a call, or for the caller to leave; tell whether that came first."""
+    if done.done():
+        return False
+    leaving = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({done, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return not done.done()
+    finally:
+        leaving.cancel()
+
+
+async def _answer(service: Service, call: Call, codec: Codec, send: Any) -> None:
+    assert call.future is not None  # noqa: S101 - it has ended
+    failure = service.failure(call.future)
+    own = ((_OWN, b"1"),) if codec.tagged else ()
+    body, status = b"", 500
+    if failure is None:
+        try:
+            body, status = wire.result_body(codec, call.future.result()), 200
+        except Refused as error:
+            failure = Failed(0, f"the result cannot be sent: {error}", 500)
+        except PayloadTooLarge as error:
+            failure = Failed(0, f"the result cannot be sent: {error}", 413)
+    if failure is not None:
+        body, status = wire.error_body(codec, failure), failure.status or 500
+    await send_response(send, status, body, *own, kind=wire.content_type(codec))

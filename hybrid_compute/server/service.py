@@ -1,0 +1,232 @@
+"""Service: calls that run. Owns their number, their limits, their ends and the audit log.
+
+    admit -> Call --start--> executor ... future ends, on any thread --Mail--> deliver, on the loop
+               `-------------------------- release, once --------------------------'
+
+Threads: all on the event loop, but for `_ended`, which runs where futures end and only appends to a
+deque (one append, atomic) and wakes the loop; and `cancel_running`, which blocks, on two threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from hybrid_compute._failures import RemoteTraceback, short, text_of, type_name_of
+from hybrid_compute.errors import ExecutorUnavailable, PayloadTooLarge
+from hybrid_compute.hybrid import HybridExecutor
+from hybrid_compute.protocol.messages import Failed, Request
+from hybrid_compute.server.catalog import Catalog, Entry
+from hybrid_compute.server.gate import Refusal
+from hybrid_compute.server.settings import Limits
+from hybrid_compute.server.tokens import Token
+
+__all__ = ["Call", "Service"]
+
+AUDIT = logging.getLogger("hybrid_compute.audit")
+_CLOSING = "the server is closing; call again later, or elsewhere"
+
+
+class Call:
+    """A place among the calls that may run, and then the call in it."""
+
+    def __init__(self, service: Service, token: Token) -> None:
+        self.token = token
+        self.future: Future[Any] | None = None
+        self.abandoned = False  # nobody waits for its answer
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._held = True
+        self._begun = time.monotonic()
+        self._label = ""
+        self._deliver: Callable[[Call], None] | None = None
+
+    def start(
+        self, request: Request, deliver: Callable[[Call], None], *, own: bool, label: object
+    ) -> None:
+        """Check a call and hand it to the executor.
+
+        Args:
+            request: the call.
+            deliver: called once on the loop when it has ended, unless it was abandoned.
+            own: it came from a peer of ours.
+            label: its id, for the log.
+
+        Raises:
+            Refusal: it does not run; its place is free again.
+        """
+        self._label = f"task={short(request.task)} id={short(label)}"
+        try:
+            entry = self._service.find(self.token, request.task)
+            args, kwargs = entry.check(request, own=own)
+            self._deliver = deliver
+            self.future = self._service.submit(entry, args, kwargs, request.timeout)
+        except Refusal as refusal:
+            self.release(f"refused {refusal.status}")
+            raise
+        except BaseException as error:
+            self.release("refused 503")
+            if isinstance(error, RuntimeError):  # the executor is shut down
+                raise Refusal(503, _CLOSING, retry_after=1) from error
+            raise
+        self.future.add_done_callback(self._ended)
+
+    def _ended(self, _: Future[Any]) -> None:
+        self._service.ended.append(self)
+        with suppress(RuntimeError):  # the loop is closed: nobody is there any more
+            self._loop.call_soon_threadsafe(self._service.settle)
+
+    def settle(self) -> None:
+        """Give the place back and tell who waits. On the loop, when the future has ended."""
+        assert self.future is not None  # noqa: S101 - it has ended
+        if self.future.cancelled():
+            outcome = "cancelled"
+        else:
+            error = self.future.exception()
+            outcome = "ok" if error is None else type_name_of(type(error))
+        self.release(outcome)
+        if not self.abandoned and self._deliver is not None:
+            self._deliver(self)
+
+    def abandon(self) -> None:
+        """End the call, if that can be; nobody wants its answer. Its place is taken till then."""
+        self.abandoned = True
+        if self.future is not None and not self.future.done():
+            self._service.stop(self.future)
+
+    def release(self, outcome: str) -> None:
+        """Give the place back; more than once does no harm."""
+        if self._held:
+            self._held = False
+            self._service.release(self)
+            if AUDIT.isEnabledFor(logging.INFO):
+                ms = (time.monotonic() - self._begun) * 1000
+                AUDIT.info(
+                    "token=%s %s outcome=%s ms=%.1f", self.token.name, self._label, outcome, ms
+                )
+
+
+class Service:
+    """The calls of all connections."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        executor: HybridExecutor,
+        limits: Limits,
+        *,
+        debug: bool,
+        open_: bool,
+    ) -> None:
+        self.catalog = catalog
+        self.limits = limits
+        self.debug = debug
+        self.draining = False
+        self.ended: deque[Call] = deque()
+        self._open = open_  # one token stands for everybody: its calls are bounded by the queue
+        self._executor = executor
+        self._calls: set[Call] = set()
+        self._of_token: dict[str, int] = {}
+        self._stopper: ThreadPoolExecutor | None = None
+        self._idle = asyncio.Event()
+
+    def admit(self, token: Token) -> Call:
+        """Take a place for a call, before its body is read.
+
+        Raises:
+            Refusal: 503 while closing; 429 when the queue or the token's share is full.
+        """
+        if self.draining:
+            raise Refusal(503, _CLOSING, retry_after=1)
+        if len(self._calls) >= self.limits.queue:
+            raise Refusal(429, f"{len(self._calls)} calls run or wait already", retry_after=1)
+        mine = self._of_token.get(token.name, 0)
+        if mine >= self.limits.in_flight and not self._open:
+            raise Refusal(429, f"{mine} calls of this token run already", retry_after=1)
+        self._of_token[token.name] = mine + 1
+        call = Call(self, token)
+        self._calls.add(call)
+        return call
+
+    def find(self, token: Token, name: str) -> Entry:
+        """Look a task up for a caller; raise Refusal 403 or 404."""
+        if not token.allows(name):
+            raise Refusal(403, f"this token may not call {short(name)}")
+        entry = self.catalog.find(name)
+        if entry is None:
+            raise Refusal(404, f"there is no task {short(name)}; GET /tasks lists them")
+        return entry
+
+    def submit(self, entry: Entry, args: Any, kwargs: Any, timeout: float | None) -> Future[Any]:
+        """Hand a call to the executor with the shortest of the three time limits."""
+        said = (self.limits.task_seconds, entry.task.options.timeout, timeout)
+        least = min(each for each in said if each is not None)
+        if least <= 0:
+            raise Refusal(408, "the caller's time was up before the call began")
+        return self._executor.options(timeout=least).submit(entry.task, *args, **kwargs)
+
+    def settle(self) -> None:
+        """Settle what has ended. On the loop; several wake-ups may find it done already."""
+        while self.ended:
+            self.ended.popleft().settle()
+
+    def release(self, call: Call) -> None:
+        """Note that a place is free."""
+        self._calls.discard(call)
+        self._of_token[call.token.name] -= 1
+        if not self._calls:
+            self._idle.set()
+
+    def stop(self, future: Future[Any]) -> None:
+        """End work that runs, without waiting for that here."""
+        if future.cancel():
+            return
+        cancel = getattr(future, "cancel_running", None)
+        if cancel is not None:
+            if self._stopper is None:
+                self._stopper = ThreadPoolExecutor(2, "hybrid-compute-stop")
+            self._stopper.submit(cancel)
+
+    def failure(self, future: Future[Any]) -> Failed | None:
+        """Return what to tell of a future that has ended; None if it has a result."""
+        try:
+            error = future.exception()
+        except CancelledError:
+            return Failed(0, "the server ended the call", 503, retry_after=1)
+        if error is None:
+            return None
+        status = 500
+        if isinstance(error, ExecutorUnavailable):
+            status = 503
+        elif isinstance(error, PayloadTooLarge):
+            status = 413
+        name = type_name_of(type(error))
+        trace = ""
+        if self.debug and isinstance(error.__cause__, RemoteTraceback):
+            trace = str(error.__cause__)
+        return Failed(0, text_of(error).strip() or name, status, name, trace)
+
+    async def drain(self) -> None:
+        """Admit nothing more; wait for what runs, for the grace; then end it."""
+        self.draining = True
+        for end in (False, True):
+            if end:
+                for call in tuple(self._calls):
+                    if call.future is not None:
+                        self.stop(call.future)
+            if self._calls:
+                self._idle.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._idle.wait(), self.limits.grace)
+
+    def close(self) -> None:
+        """Let go of the threads that end work."""
+        if self._stopper is not None:
+            self._stopper.shutdown()
+            self._stopper = None

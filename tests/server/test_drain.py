@@ -1,0 +1,66 @@
+"""SIGTERM: what runs may end, what is new is told to go elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+
+from hybrid_compute import HybridExecutor
+from hybrid_compute.server import Token, Tokens, create_app
+
+SECRET = "secret-of-the-tests-0123456789"
+
+
+async def ask(app, body, headers=()):
+    """Call an ASGI application once; return its status and what it answered."""
+    sent = []
+    parts = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+    async def receive():
+        if parts:
+            return parts.pop()
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "path": "/compute", "method": "POST",
+        "headers": [
+            (b"host", b"localhost"), (b"content-type", b"application/json"),
+            (b"authorization", b"Bearer " + SECRET.encode()), *headers,
+        ],
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+@pytest.mark.timeout(60)
+def test_a_running_call_ends_well_while_new_ones_are_declined():
+    go, started = threading.Event(), threading.Event()
+
+    def slow():
+        started.set()
+        go.wait()
+        return "done"
+
+    async def main(app):
+        running = asyncio.ensure_future(ask(app, {"task": "slow"}))
+        await asyncio.to_thread(started.wait)
+        draining = asyncio.ensure_future(app.drain())
+        await asyncio.sleep(0)
+        declined = await ask(app, {"task": "slow"})
+        go.set()
+        await draining
+        return declined[0], await running
+
+    with HybridExecutor(executors={}) as ex:
+        from hybrid_compute import task
+
+        tasks = [task(executor="thread")(slow)]
+        app = create_app(tasks, executor=ex, tokens=Tokens([Token.of(SECRET)]))
+        assert asyncio.run(main(app)) == (503, (200, {"result": "done"}))
+        app.close()
