@@ -10,19 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybrid_compute import abc, errors, events, policy
+    from hybrid_compute import abc, errors, events, policy, transports
     from hybrid_compute.executors.inline import InlineExecutor
     from hybrid_compute.executors.process import ProcessExecutor
+    from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.executors.thread import ThreadExecutor
     from hybrid_compute.futures import HybridFuture
     from hybrid_compute.hybrid import HybridExecutor
-    from hybrid_compute.tasks import Task, TaskOptions, TaskRegistry, task
+    from hybrid_compute.tasks import Task, TaskOptions, TaskRegistry, remote_task, task
 
 __all__ = [
     "HybridExecutor",
     "HybridFuture",
     "InlineExecutor",
     "ProcessExecutor",
+    "RemoteExecutor",
     "Task",
     "TaskOptions",
     "TaskRegistry",
@@ -31,7 +33,9 @@ __all__ = [
     "errors",
     "events",
     "policy",
+    "remote_task",
     "task",
+    "transports",
 ]
 
 _HOMES = {
@@ -39,10 +43,12 @@ _HOMES = {
     "HybridFuture": "futures",
     "InlineExecutor": "executors.inline",
     "ProcessExecutor": "executors.process",
+    "RemoteExecutor": "executors.remote",
     "Task": "tasks",
     "TaskOptions": "tasks",
     "TaskRegistry": "tasks",
     "ThreadExecutor": "executors.thread",
+    "remote_task": "tasks",
     "task": "tasks",
 }
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import enum
 
-from hybrid_compute.errors import ExecutorUnavailable, TaskTimeout, WorkerCrashed, WorkerStartError
+from hybrid_compute.errors import (
+    AuthError,
+    ExecutorUnavailable,
+    RemoteConnectionLost,
+    TaskInputError,
+    TaskTimeout,
+    TLSError,
+    UnknownTaskError,
+    WorkerCrashed,
+    WorkerStartError,
+)
 from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["Verdict", "after_failure"]
@@ -25,7 +35,8 @@ def after_failure(
 
     An executor that did not accept the item, or whose workers do not start, never started
     it: trying elsewhere is always safe. A
-    worker that crashed may have had effects: only an idempotent item runs again. What the work
+    worker that crashed, or a service that was lost with the call sent, may have had effects: only
+    an idempotent item runs again. What the work
     itself raised is its result; it is retried only if `retries` says so. KeyboardInterrupt and
     its like are never retried, and neither is an item whose time is up.
 
@@ -37,10 +48,16 @@ def after_failure(
     """
     if isinstance(error, (ExecutorUnavailable, WorkerStartError)):
         return Verdict.NEXT_EXECUTOR if fallbacks else Verdict.GIVE_UP
-    if isinstance(error, TaskTimeout):
+    # What a second try cannot change: time is up, no trust, no such task, wrong arguments.
+    if isinstance(error, (TaskTimeout, AuthError, TLSError, UnknownTaskError, TaskInputError)):
         return Verdict.GIVE_UP
     if failures > (options.retries or 0) or not isinstance(error, Exception):
         return Verdict.GIVE_UP
-    if isinstance(error, WorkerCrashed) and not options.idempotent:
+    effects = isinstance(error, WorkerCrashed)
+    if isinstance(error, RemoteConnectionLost):
+        if not error.may_have_run and fallbacks:
+            return Verdict.NEXT_EXECUTOR
+        effects = error.may_have_run
+    if effects and not options.idempotent:
         return Verdict.GIVE_UP
     return Verdict.SAME_ROUTE

@@ -46,6 +46,7 @@ from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 from hybrid_compute.views import ExecutorView, ThreadPoolShape
 
 if TYPE_CHECKING:
+    from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.stats import Stats
 
 __all__ = ["HybridExecutor"]
@@ -69,6 +70,8 @@ class HybridExecutor(Executor):
             processes have their own: give a ProcessExecutor in `executors`.
         initargs: its arguments.
         max_processes: worker processes at most; default: usable cores.
+        remote: URL of a service, a `RemoteExecutor`, or a list of them. One is called "remote";
+            of several, each has its host's name, or the one it was given.
         executors: more executors by name, or others in the place of "inline", "thread" and
             "process". Any `concurrent.futures.Executor` will do. They belong to this one from
             now on: its `shutdown` shuts them down.
@@ -91,6 +94,7 @@ class HybridExecutor(Executor):
         initargs: tuple[Any, ...] = (),
         *,
         max_processes: int | None = None,
+        remote: str | RemoteExecutor | Iterable[str | RemoteExecutor] | None = None,
         executors: Mapping[str, Executor] | None = None,
         policy: Policy | Literal["adaptive"] | None = None,
         observers: Iterable[Observer] = (),
@@ -110,6 +114,10 @@ class HybridExecutor(Executor):
             or ThreadExecutor(max_workers, thread_name_prefix, initializer, initargs),
             "process": given.get("process") or ProcessExecutor(max_processes),
         }
+        if remote is not None:
+            from hybrid_compute.executors.remote import as_remotes  # noqa: PLC0415 - most have none
+
+            fleet.update(as_remotes(remote))
         fleet.update(given)
         self._fleet: Fleet = MappingProxyType(fleet)
         chosen = as_policy(policy, self._fleet)

@@ -19,7 +19,7 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.items import WorkItem
 from hybrid_compute.policy.adaptive import Adaptive
-from hybrid_compute.tasks import Task
+from hybrid_compute.tasks import Task, has_body
 
 __all__ = ["Router", "as_policy"]
 
@@ -54,7 +54,8 @@ class Router:
             UnknownExecutorError: the options name an executor that is not in the fleet.
         """
         options = item.options
-        fleet = self._fleet if self._all_eligible else self._eligible(item)
+        every = self._all_eligible and has_body(item.fn)
+        fleet = self._fleet if every else self._eligible(item)
         if options.executor is not None:
             route: tuple[str, ...] = (self.known(options.executor),)
         elif not (
@@ -91,11 +92,13 @@ class Router:
         return name
 
     def _eligible(self, item: WorkItem) -> Fleet:
-        local = item.options.local_only
+        local, here = item.options.local_only, has_body(item.fn)
         return {
             name: each
             for name, each in self._fleet.items()
-            if not (local and each.capabilities.remote) and each.can_run(item)
+            if not (local and each.capabilities.remote)
+            and (each.capabilities.remote or here)
+            and each.can_run(item)
         }
 
     def _without_the_ineligible(

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from hybrid_compute._values import Value
-from hybrid_compute.errors import ConfigurationError, DuplicateTaskError
+from hybrid_compute.errors import ConfigurationError, DuplicateTaskError, PlacementError
 
-__all__ = ["NO_OPTIONS", "Task", "TaskOptions", "TaskRegistry", "task"]
+__all__ = ["NO_OPTIONS", "Task", "TaskOptions", "TaskRegistry", "has_body", "remote_task", "task"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -232,6 +232,42 @@ def task(fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
         return Task(fn, name=name, options=TaskOptions(**options))
     settled = TaskOptions(**options)
     return lambda function: Task(function, name=name, options=settled)
+
+
+class _NoBody:
+    """Stands where a task's function would; only a server has that."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = self.__qualname__ = name
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise PlacementError(
+            f"task {self.__name__!r} has no body here; submit it to a "
+            "HybridExecutor(remote=...) or RemoteExecutor whose service has it"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _NoBody, (self.__name__,)
+
+
+def remote_task(name: Any, **options: Any) -> Task[..., Any]:
+    """Return a task whose body only a server has: it goes to a remote executor, by its name.
+
+    Args:
+        name: the task's name on the server.
+        **options: those of `TaskOptions`.
+
+    Raises:
+        ConfigurationError: the name, or an option, has a wrong value.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"remote_task({name!r}): give the task's name on the server")
+    return Task(_NoBody(name), name=name, options=TaskOptions(**options))
+
+
+def has_body(fn: object) -> bool:
+    """Say whether what is to be called can be called on this machine at all."""
+    return not (isinstance(fn, Task) and isinstance(fn.fn, _NoBody))
 
 
 class TaskRegistry(Mapping[str, Task[..., Any]]):

@@ -183,6 +183,10 @@ class ClientSession:
             self._outbox.put_urgent(self._outbox.writer.cancel(identity))
         return False
 
+    def waits(self, identity: int) -> bool:
+        """Say whether a call has not gone into a frame yet."""
+        return identity in self._outbox
+
     def consumed(self, identity: int, items: int, size: int) -> None:
         """Note that the consumer of a stream took items and bytes: it has room for as many."""
         stream = self._streams.get(identity)

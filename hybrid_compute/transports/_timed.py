@@ -133,7 +133,8 @@ def dial(access: Access, budget: Budget) -> socket.socket:
     except (OSError, ProtocolError, UnicodeError) as error:
         where = "" if proxy is None else " by its proxy"
         raise RemoteUnavailable(
-            f"no connection to {access}{where}: {str(error) or type(error).__name__}; nothing was sent"
+            f"no connection to {access}{where}: {str(error) or type(error).__name__}; "
+            "nothing was sent"
         ) from error
     if not access.tls:
         return sock

@@ -39,6 +39,7 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.protocol import BINARY_SUBPROTOCOL, JSON_SUBPROTOCOL
 from hybrid_compute.protocol.codec import has_msgspec
+from hybrid_compute.protocol.http import HEADER
 from hybrid_compute.transports._timed import Budget, TimedSocket, dial
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class WebSocketTransport:
     """One connection; see `Transport` for the contract.
 
     Attributes:
-        subprotocol: what the server chose, "" if nothing.
+        own: whether the server is known as ours.
+        binary: whether it takes the binary sub-protocol.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class WebSocketTransport:
         self._access = access
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
-        self.subprotocol = ""
+        self.own = self.binary = False
         self._lock = threading.RLock()  # see above; re-entrant: finalizers may send
         self._out: deque[memoryview] = deque()
         self._sock: Any = None
@@ -111,7 +113,7 @@ class WebSocketTransport:
         # Not as `subprotocols`: then a server that knows none of them would be refused.
         headers["Sec-WebSocket-Protocol"] = ", ".join(offers)
         path = (access.path or "/") + (f"?{access.query}" if access.query else "")
-        client = websocket.WebSocket()
+        client: Any = websocket.WebSocket()
         try:
             client.connect(
                 f"{access.scheme}://{access.netloc}{path}",
@@ -141,12 +143,15 @@ class WebSocketTransport:
                 ) from error
             raise ProtocolError(f"{access} does not speak WebSocket: {error}") from error
         client.sock = None  # it is ours from now on
-        chosen = (client.handshake_response.headers.get("sec-websocket-protocol") or "").strip()
+        answer = client.handshake_response.headers
+        chosen = (answer.get("sec-websocket-protocol") or "").strip()
         if chosen and chosen not in offers:
             raise ProtocolError(f"{access} chose a sub-protocol that was not offered: {chosen!r}")
-        if client.handshake_response.headers.get("sec-websocket-extensions"):
+        if answer.get("sec-websocket-extensions"):
             raise ProtocolError(f"{access} uses a WebSocket extension that was not offered")
-        self.subprotocol = chosen
+        # Some servers choose any name that is offered: only the header proves that it is ours.
+        self.own = HEADER.lower() in answer
+        self.binary = self.own and chosen == BINARY_SUBPROTOCOL
 
     def _refused(self, status: int, headers: dict[str, Any]) -> HybridComputeError:
         text = f"{self._access} refused the connection with status {status}"
@@ -165,7 +170,7 @@ class WebSocketTransport:
 
     def send(self, frame: bytes) -> None:
         """Send a message: a binary one if the binary sub-protocol was agreed upon, else text."""
-        self._write(frame, _BINARY if self.subprotocol == BINARY_SUBPROTOCOL else _TEXT)
+        self._write(frame, _BINARY if self.binary else _TEXT)
 
     def _write(self, data: bytes, opcode: int) -> None:
         from websocket import ABNF  # noqa: PLC0415 - see `open`

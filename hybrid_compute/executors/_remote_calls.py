@@ -1,0 +1,138 @@
+"""Calls: one attempt at one item by a remote executor, and a clock that looks after them.
+
+Owns who may deliver an item's outcome: whoever takes it out of its `Call`, once. `Timers` has a
+lock, which guards its heap, and a thread, which is there only while something is set; it calls
+with no lock held.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures._base import LOGGER
+from typing import TYPE_CHECKING, Any
+
+from hybrid_compute.errors import TaskTimeout
+from hybrid_compute.items import Keeper, WorkItem
+from hybrid_compute.tasks import Task
+
+if TYPE_CHECKING:
+    from hybrid_compute.executors._remote_line import Line
+
+__all__ = ["Call", "Timers"]
+
+
+class Call(Keeper):
+    """An item on its way through a line. Its line's lock guards it.
+
+    Attributes:
+        item: None once somebody has taken it, to deliver its outcome.
+        id: in the session; 0: in none.
+        deadline: monotonic; None: none.
+        resent: how often it was given to another connection.
+    """
+
+    __slots__ = ("busy", "deadline", "id", "item", "line", "name", "resent", "started", "timeout")
+
+    def __init__(self, line: Line, item: WorkItem, timeout: float | None) -> None:
+        self.line = line
+        self.item: WorkItem | None = item
+        self.name = name_on_the_wire(item)
+        self.id = self.resent = self.busy = 0
+        self.started = False
+        self.deadline, self.timeout = deadline_of(item, timeout)
+
+    def withdraw(self, item: WorkItem) -> bool:
+        """Take it back, unless a part of it may have been sent."""
+        return self.line.withdraw(self)
+
+    def stop(self, item: WorkItem) -> bool | None:
+        """Have the server stop it, if that understands."""
+        return self.line.stop(self)
+
+    def begin(self) -> bool:
+        """Mark the item as running, once; False if nobody wants it any more."""
+        if not self.started and self.item is not None:
+            self.started = True
+            return self.item.start()
+        return self.item is not None
+
+    def time_is_up(self) -> TaskTimeout:
+        """Return the error for a call whose deadline has passed."""
+        return time_is_up(self.name, self.timeout)
+
+
+def name_on_the_wire(item: WorkItem) -> str:
+    """Return the task's name."""
+    fn = item.fn
+    assert isinstance(fn, Task)  # noqa: S101 - can_run has seen to that, and execute
+    return fn.name
+
+
+def deadline_of(item: WorkItem, timeout: float | None) -> tuple[float | None, float]:
+    """Return when a call must be over, and how many seconds it had."""
+    own = item.options.timeout or 0.0
+    if timeout is None:
+        return item.deadline, own
+    deadline = time.monotonic() + timeout
+    if item.deadline is not None and item.deadline < deadline:
+        return item.deadline, own
+    return deadline, timeout
+
+
+def time_is_up(name: str, timeout: float) -> TaskTimeout:
+    """Return the error for a call of that task."""
+    return TaskTimeout(
+        f"{name!r} was not done within its timeout of {timeout:g} s; it may be running still",
+        item_name=name,
+        timeout=timeout,
+    )
+
+
+class Timers:
+    """Calls functions at their times."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._changed = threading.Condition(threading.RLock())  # guards all below
+        self._heap: list[tuple[float, int, Callable[[], object], Any]] = []
+        self._numbers = itertools.count()
+        self.thread: threading.Thread | None = None
+
+    def at(self, when: float, do: Callable[[], object], owner: Any = None) -> None:
+        """Call `do` at a monotonic time, unless its owner, a Call, is over by then."""
+        with self._changed:
+            heapq.heappush(self._heap, (when, next(self._numbers), do, owner))
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self.thread.start()
+            elif self._heap[0][2] is do:
+                self._changed.notify_all()
+
+    def look(self) -> None:
+        """Forget what belongs to calls that are over: then the thread may end."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._heap = [x for x in self._heap if x[3] is None or x[3].item is not None]
+                heapq.heapify(self._heap)
+                if not self._heap:
+                    self.thread = None
+                    return
+                when, _, do, _ = self._heap[0]
+                left = when - time.monotonic()
+                if left > 0:
+                    do = None  # type: ignore[assignment]  # keep nothing alive meanwhile
+                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
+                    continue
+                heapq.heappop(self._heap)
+            try:
+                do()
+            except BaseException:
+                LOGGER.exception("exception ending a remote call")

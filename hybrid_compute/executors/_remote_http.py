@@ -1,0 +1,169 @@
+"""Posts: calls over HTTP, one a thread at a time.
+
+Owns a pool of threads, each of which keeps its own connection alive, and the retries of calls that
+a service was too busy for. The pool is a ThreadExecutor, which has the locks, the queue and the
+ending; what is queued there is a WorkItem that carries ours. No future but the outer one is ever
+waited for. Each exchange ends at its deadline, or with its connection.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from hybrid_compute.errors import (
+    HybridComputeError,
+    RemoteBusy,
+    RemoteConnectionLost,
+    TaskEncodeError,
+)
+from hybrid_compute.executors._remote_calls import deadline_of, name_on_the_wire, time_is_up
+from hybrid_compute.executors._remote_names import Names
+from hybrid_compute.executors.thread import ThreadExecutor
+from hybrid_compute.items import WorkItem
+from hybrid_compute.protocol.codec import Codec
+from hybrid_compute.protocol.http import HEADER, JSON_TYPE, judge, request_body
+from hybrid_compute.protocol.values import Refused
+from hybrid_compute.transports._access import Access
+from hybrid_compute.transports.http import HttpTransport
+
+__all__ = ["Posts"]
+
+_MOST_BUSY = 4
+_FIRST_PAUSE = 0.1
+
+
+class Posts:
+    """The HTTP half of a RemoteExecutor."""
+
+    def __init__(
+        self,
+        access: Access,
+        names: Names,
+        *,
+        name: str,
+        workers: int,
+        timeout: float | None,
+        retry_after_cap: float,
+    ) -> None:
+        self._access = access
+        self._names = names
+        self._timeout = timeout
+        self._cap = retry_after_cap
+        self._threads = ThreadExecutor(workers, name)
+        self._local = threading.local()  # each thread's transport
+        self._ending = threading.Event()
+        self._plain = Codec(max_bytes=access.max_bytes)
+        self._own = Codec(tagged=True, max_bytes=access.max_bytes)
+
+    def push(self, item: WorkItem) -> None:
+        """Queue an item."""
+        deadline, timeout = deadline_of(item, self._timeout)
+        self._threads.execute(_Post(self, item, deadline, timeout))
+
+    def perform(self, item: WorkItem, deadline: float | None, timeout: float) -> None:
+        """Make the call and deliver its outcome. On a thread of the pool."""
+        if not item.start():
+            return
+        try:
+            value = self._call(item, deadline, timeout)
+        except BaseException as error:
+            item.fail(error)
+        else:
+            item.succeed(value)
+
+    def _call(self, item: WorkItem, deadline: float | None, timeout: float) -> Any:
+        self._names.ask()
+        own = self._names.own
+        codec, task = self._own if own else self._plain, name_on_the_wire(item)
+        path = self._access.path or "/"
+        if self._access.query:
+            path += f"?{self._access.query}"
+        busy = 0
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise time_is_up(task, timeout)
+            try:
+                body = request_body(codec, task, item.args, item.kwargs or {}, timeout=left)
+            except Refused as refusal:
+                raise TaskEncodeError(f"{task}: {refusal}") from refusal
+            try:
+                return self._exchange(codec, path, body, left, own=own)
+            except TimeoutError as error:
+                raise time_is_up(task, timeout) from error
+            except (RemoteBusy, RemoteConnectionLost) as error:
+                lost = isinstance(error, RemoteConnectionLost)
+                if busy >= _MOST_BUSY or (lost and not item.options.idempotent):
+                    raise
+                pause = _FIRST_PAUSE * 2**busy
+                if isinstance(error, RemoteBusy):
+                    pause = max(pause, min(error.retry_after or 0.0, self._cap))
+                busy += 1
+                if left is not None and pause >= left:
+                    raise
+                if self._ending.wait(pause):
+                    raise
+
+    def _exchange(
+        self, codec: Codec, path: str, body: bytes, left: float | None, *, own: bool
+    ) -> Any:
+        transport: HttpTransport | None = getattr(self._local, "transport", None)
+        if transport is None:
+            transport = self._local.transport = HttpTransport(self._access)
+        headers = {"Content-Type": JSON_TYPE, "Accept": JSON_TYPE}
+        if own:
+            headers[HEADER] = "1"
+        try:
+            answer = transport.exchange("POST", path, body=body, headers=headers, timeout=left)
+        except HybridComputeError:
+            transport.close()
+            raise
+        after = answer.headers.get("Retry-After", "")
+        return judge(
+            codec if HEADER in answer.headers else self._plain,
+            answer.status,
+            answer.content_type,
+            answer.body,
+            retry_after=float(after) if after.isdigit() and len(after) < 10 else None,
+        )
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many calls wait, and how many run."""
+        return self._threads.counts()
+
+    def runs_here(self) -> bool:
+        """Say whether the current thread is one of the pool's."""
+        return self._threads.runs_here()
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        """Refuse new items, and finish or cancel what is queued."""
+        if cancel_futures:
+            self._ending.set()
+        self._threads.shutdown(wait=False, cancel_futures=cancel_futures)
+        if wait and not self.runs_here():
+            self._threads.shutdown(wait=True)
+
+
+class _Post(WorkItem):
+    """An item of the pool that carries one of ours."""
+
+    __slots__ = ("_deadline", "_posts", "_theirs", "_timeout")
+
+    def __init__(
+        self, posts: Posts, item: WorkItem, deadline: float | None, timeout: float
+    ) -> None:
+        super().__init__(item.fn or int)
+        self._posts, self._theirs = posts, item
+        self._deadline, self._timeout = deadline, timeout
+
+    def run(self) -> None:
+        self._posts.perform(self._theirs, self._deadline, self._timeout)
+        del self._theirs
+
+    def cancel(self) -> None:
+        self._theirs.cancel()
+
+    def reject(self, error: BaseException) -> None:
+        self._theirs.reject(error)

@@ -1,0 +1,84 @@
+"""Names: what a service offers, as it says itself at `GET /tasks`.
+
+Owns the answer, once there is one. `_lock` is held while somebody asks, for a bounded time, so
+that one does; who comes meanwhile waits for the answer with it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from hybrid_compute.errors import ConfigurationError, HybridComputeError
+from hybrid_compute.protocol.codec import Codec
+from hybrid_compute.protocol.http import HEADER
+from hybrid_compute.transports._access import Access
+from hybrid_compute.transports.http import HttpTransport
+
+__all__ = ["Names"]
+
+_PATIENCE = 2.0  # seconds that a submit may wait for the answer
+_AGAIN = 5.0  # seconds before a service that gave none is asked again
+
+
+class Names:
+    """The tasks of one service.
+
+    Attributes:
+        own: whether the service is one of ours; False until it was asked.
+    """
+
+    def __init__(self, access: Access, tasks: Iterable[str] | None) -> None:
+        if isinstance(tasks, str) or {type(each) for each in tasks or ()} - {str}:
+            raise ConfigurationError(f"tasks={tasks!r} is no list of names: give ['echo'] or None")
+        self._access = access
+        self._given = None if tasks is None else frozenset(tasks)
+        self._lock = threading.RLock()  # guards all below
+        self._asked_at: float | None = None
+        self._known = False
+        self._names: frozenset[str] | None = None
+        self.own = False
+
+    def has(self, name: str) -> bool | None:
+        """Say whether the service has a task of that name; None if that cannot be known."""
+        names = self._given
+        if names is None:
+            self.ask()
+            names = self._names
+        return None if names is None else name in names
+
+    def ask(self) -> None:
+        """Ask the service, unless it has answered, or has just been asked."""
+        if self._known:
+            return
+        with self._lock:
+            now = time.monotonic()
+            soon = self._asked_at is not None and now - self._asked_at < _AGAIN
+            if self._known or soon:
+                return
+            transport = HttpTransport(self._access)
+            try:
+                path = self._access.beside("tasks")
+                answer = transport.exchange("GET", path, headers={HEADER: "1"}, timeout=_PATIENCE)
+                self.own = HEADER in answer.headers
+                if answer.status == 200:
+                    self._names = _names_in(Codec(max_bytes=len(answer.body)).decode(answer.body))
+                # Whoever has no such page has none tomorrow; a server in trouble may have.
+                self._known = answer.status < 500 and answer.status != 429
+            except HybridComputeError:
+                pass  # the call itself will tell what is wrong, and to whom it matters
+            finally:
+                self._asked_at = time.monotonic()
+                transport.close()
+
+
+def _names_in(raw: Any) -> frozenset[str] | None:
+    """Return the names in a list, a mapping, or a list of objects with a name."""
+    if isinstance(raw, dict) and "tasks" in raw:
+        raw = raw["tasks"]
+    if not isinstance(raw, (list, dict)):
+        return None
+    found = [each.get("name") if isinstance(each, dict) else each for each in raw]
+    return frozenset(each for each in found if isinstance(each, str))

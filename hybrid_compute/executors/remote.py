@@ -1,0 +1,221 @@
+"""RemoteExecutor: sends declared tasks, by name, to a service.
+
+Owns the public face: arguments, defaults, what may go there at all. The calls are in `_remote_http`
+(a pool of threads) or `_remote_line` (one WebSocket), which have the locks; nothing is connected,
+started or imported for it before the first item. Any thread may call any method.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hybrid_compute.abc import Capabilities, SubExecutor
+from hybrid_compute.errors import ConfigurationError, PlacementError
+from hybrid_compute.executors._remote_http import Posts
+from hybrid_compute.executors._remote_line import Line
+from hybrid_compute.executors._remote_names import Names
+from hybrid_compute.executors.thread import check_max_workers
+from hybrid_compute.items import WorkItem
+from hybrid_compute.protocol.codec import MAX_BYTES
+from hybrid_compute.tasks import Task, TaskOptions, has_body
+from hybrid_compute.transports._access import Access, Token
+from hybrid_compute.transports.websocket import WebSocketTransport
+
+__all__ = ["RemoteExecutor", "as_remotes"]
+
+_CLOSED = "cannot schedule new futures after shutdown"
+
+
+class RemoteExecutor(SubExecutor):
+    """Runs declared tasks on a service, which knows them by their names.
+
+    `http(s)://` makes a request of each call, on a few connections that are kept; `ws(s)://` has
+    one connection for any number of calls. It connects when the first item comes. What a function
+    does is never sent: a plain callable cannot go there, and neither can a task that is
+    `local_only`.
+
+    Args:
+        url: of the service, such as "wss://host/ws" or "https://host/compute".
+        tasks: names of its tasks. None: it is asked, once (`GET /tasks`).
+        token: sent as `Authorization: Bearer`: the text, "env:NAME", a path of a file
+            (`pathlib.Path`), or a callable that is asked for each connection or request.
+        timeout: seconds for a call, from its submission to all of its answer; None: no bound but
+            the item's own.
+        headers: further headers of each request or handshake.
+        name: its name in a fleet.
+        max_workers: requests at once; for WebSocket, only what `load` is measured by.
+        connect_timeout: seconds for a connection, handshakes included.
+        reconnect_for: seconds during which a lost WebSocket is tried to be opened again, while
+            calls wait for it, before they fail.
+        retry_after_cap: most seconds to wait because the service is busy and asks for it.
+        ping_interval: seconds between pings of a WebSocket.
+        ping_timeout: seconds to wait for the answer to one.
+        max_bytes: the largest message to take, or to send.
+        tls_ca: file of the authorities to trust instead of the system's.
+        tls_cert: the client's own certificate: a file, or a pair of files with its key.
+        proxy: URL of an HTTP proxy. Never used for this machine.
+        trust_env: take the proxy from the environment.
+        allow_plaintext: let a token travel unencrypted to another machine.
+
+    Raises:
+        ConfigurationError: an argument has a wrong value, or a token would travel in the clear.
+    """
+
+    capabilities = Capabilities(isolates=True, remote=True)
+
+    def __init__(  # noqa: PLR0913 - one setting each, all but the first by name
+        self,
+        url: str,
+        *,
+        tasks: Iterable[str] | None = None,
+        token: Token | None = None,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        name: str = "remote",
+        max_workers: int = 8,
+        connect_timeout: float = 10.0,
+        reconnect_for: float = 30.0,
+        retry_after_cap: float = 30.0,
+        ping_interval: float = 20.0,
+        ping_timeout: float = 20.0,
+        max_bytes: int = MAX_BYTES,
+        tls_ca: str | os.PathLike[str] | None = None,
+        tls_cert: str | tuple[str, str] | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        allow_plaintext: bool = False,
+    ) -> None:
+        TaskOptions(timeout=timeout)  # checks it
+        self.name = name
+        self.workers = check_max_workers(max_workers)
+        self._access = Access(
+            url,
+            token=token,
+            headers=headers,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            proxy=proxy,
+            trust_env=trust_env,
+            allow_plaintext=allow_plaintext,
+            max_bytes=max_bytes,
+            connect_timeout=connect_timeout,
+        )
+        self._names = Names(self._access, None if tasks is None else tuple(tasks))
+        self._half: Posts | Line
+        if self._access.scheme in ("http", "https"):
+            self._half = Posts(
+                self._access,
+                self._names,
+                name=f"{name} {self._access.host}",
+                workers=self.workers,
+                timeout=timeout,
+                retry_after_cap=retry_after_cap,
+            )
+        else:
+            access = self._access  # not `self`: an executor that is dropped is freed
+            self._half = Line(
+                lambda: WebSocketTransport(
+                    access, ping_interval=ping_interval, ping_timeout=ping_timeout
+                ),
+                name=f"{name} {access.host}",
+                max_bytes=max_bytes,
+                timeout=timeout,
+                reconnect_for=reconnect_for,
+                retry_after_cap=retry_after_cap,
+            )
+
+    def can_run(self, item: WorkItem) -> bool:
+        """Say whether the item is a declared task that may go there, and that the service has.
+
+        The first time, the service may have to be asked: that takes two seconds at most.
+        """
+        fn = item.fn
+        if not isinstance(fn, Task) or item.options.local_only or fn.options.local_only:
+            return False
+        has = self._names.has(fn.name)
+        # If that cannot be known, only what can run nowhere else is sent.
+        return not has_body(fn) if has is None else has
+
+    def execute(self, item: WorkItem) -> None:
+        """Queue the item. Does not wait for the service."""
+        fn = item.fn
+        if not isinstance(fn, Task):
+            raise PlacementError(
+                f"{item.name!r} is no declared task, and only those are sent to "
+                f"{self._access}: declare it with @task on both sides, or use remote_task(name)"
+            )
+        if item.options.local_only or fn.options.local_only:
+            raise PlacementError(f"{item.name!r} is local_only: it is not sent to {self._access}")
+        self._half.push(item)
+
+    def load(self) -> float:
+        """Return the number of items queued and sent per worker."""
+        return sum(self.counts()) / self.workers
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many items wait here, and how many were sent and have no answer yet."""
+        return self._half.counts()
+
+    def runs_here(self) -> bool:
+        """Say whether the current thread delivers this executor's outcomes."""
+        return self._half.runs_here()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more items; finish what was accepted, then close all connections.
+
+        Args:
+            wait: block until that is done; from a done-callback it does not block.
+            cancel_futures: cancel what has not been sent.
+        """
+        half = self._half
+        if isinstance(half, Posts):
+            half.shutdown(wait=wait, cancel_futures=cancel_futures)
+            return
+        half.refuse(RuntimeError(_CLOSED))
+        if cancel_futures:
+            half.cancel_all()
+        if wait:
+            half.join()
+        else:
+            half.close(RuntimeError(_CLOSED))
+
+    def __repr__(self) -> str:
+        return f"<RemoteExecutor {self.name} {self._access}>"
+
+    def __del__(self) -> None:
+        half: Any = getattr(self, "_half", None)  # the constructor may have raised
+        if isinstance(half, Line):
+            half.close(RuntimeError(_CLOSED))
+
+
+def as_remotes(remote: object) -> dict[str, RemoteExecutor]:
+    """Return the executors of `HybridExecutor(remote=...)` by their names.
+
+    One that stands alone is "remote"; several have the names they were given, or their hosts'.
+    """
+    if isinstance(remote, str):
+        return {"remote": RemoteExecutor(remote)}
+    if isinstance(remote, RemoteExecutor):
+        return {remote.name: remote}
+    if not isinstance(remote, Iterable):
+        raise ConfigurationError(
+            f"remote={remote!r} is neither a URL, nor a RemoteExecutor, nor several of them"
+        )
+    found: dict[str, RemoteExecutor] = {}
+    for each in remote:
+        if isinstance(each, str):
+            host = Access(each).host
+            made = RemoteExecutor(each, name=host)
+        elif isinstance(each, RemoteExecutor):
+            made = each
+        else:
+            raise ConfigurationError(f"remote: {each!r} is neither a URL nor a RemoteExecutor")
+        if made.name in found:
+            raise ConfigurationError(
+                f"remote: two of them are called {made.name!r}; give "
+                f"RemoteExecutor(url, name=...) another name each"
+            )
+        found[made.name] = made
+    return found
