@@ -33,7 +33,7 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
-from hybrid_compute.executors.foreign import as_member
+from hybrid_compute.executors.foreign import as_members
 from hybrid_compute.executors.inline import InlineExecutor
 from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.executors.thread import ThreadExecutor, check_max_workers
@@ -86,7 +86,7 @@ class HybridExecutor(Executor):
         TypeError: a size is no number, or `initializer` cannot be called.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the stdlib's four, and one setting each by name
         self,
         max_workers: int | None = None,
         thread_name_prefix: str = "",
@@ -101,23 +101,15 @@ class HybridExecutor(Executor):
     ) -> None:
         if max_processes is not None:
             max_processes = check_max_workers(max_processes, "max_processes")
-        if not isinstance(executors or {}, Mapping):
-            raise ConfigurationError(
-                f"executors={executors!r} is no mapping; give names: {{'gpu': executor}}"
-            )
         if not isinstance(observers, Iterable):
             raise ConfigurationError(f"observers={observers!r} is no list; give [{observers!r}]")
-        given = {name: as_member(name, each) for name, each in (executors or {}).items()}
+        given = as_members(executors, remote)
         fleet: dict[str, SubExecutor] = {
             "inline": given.get("inline") or InlineExecutor(),
             "thread": given.get("thread")
             or ThreadExecutor(max_workers, thread_name_prefix, initializer, initargs),
             "process": given.get("process") or ProcessExecutor(max_processes),
         }
-        if remote is not None:
-            from hybrid_compute.executors.remote import as_remotes  # noqa: PLC0415 - most have none
-
-            fleet.update(as_remotes(remote))
         fleet.update(given)
         self._fleet: Fleet = MappingProxyType(fleet)
         chosen = as_policy(policy, self._fleet)

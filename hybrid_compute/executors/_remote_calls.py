@@ -22,7 +22,7 @@ from hybrid_compute.tasks import Task
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_line import Line
 
-__all__ = ["Call", "Timers"]
+__all__ = ["Call", "Timers", "deadline_of", "name_on_the_wire", "time_is_up"]
 
 
 class Call(Keeper):

@@ -13,6 +13,7 @@ its holder looks there again after it has let go (`_dirty`), so no item is forgo
 re-entrant, since a finalizer may submit in the middle: `_busy` tells, and the outer one goes on.
 The transport's lock is taken inside of it, never the other way round: frames must go out in the
 order in which the session made them. Outcomes are delivered with no lock held.
+(These are more than 400 lines: all of it is one state under that one lock.)
 
 Why nothing can hang: a call is in the queue, or in the session, or over. The queue empties when a
 dial ends, well or not, and each does within `connect_timeout`; the session when the connection

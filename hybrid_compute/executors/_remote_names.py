@@ -55,9 +55,10 @@ class Names:
             return
         with self._lock:
             now = time.monotonic()
-            soon = self._asked_at is not None and now - self._asked_at < _AGAIN
-            if self._known or soon:
+            if self._asked_at is not None and now - self._asked_at < _AGAIN:
                 return
+            if self._known:  # somebody else has asked meanwhile
+                return  # type: ignore[unreachable]  # mypy thinks nobody can
             transport = HttpTransport(self._access)
             try:
                 path = self._access.beside("tasks")

@@ -8,6 +8,7 @@ count of items that are out.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable
 from hybrid_compute.items import Keeper, WorkItem
 
-__all__ = ["ForeignExecutor", "as_member"]
+__all__ = ["ForeignExecutor", "as_member", "as_members"]
 
 
 class ForeignExecutor(SubExecutor):
@@ -125,3 +126,18 @@ def as_member(name: object, executor: object) -> SubExecutor:
     if isinstance(executor, SubExecutor):
         return executor
     return ForeignExecutor(executor, name=name)  # type: ignore[arg-type]  # which checks it
+
+
+def as_members(executors: Mapping[str, Executor] | None, remote: object) -> dict[str, SubExecutor]:
+    """Return what HybridExecutor was given for its fleet, by name; `executors` count for more."""
+    if not isinstance(executors or {}, Mapping):
+        raise ConfigurationError(
+            f"executors={executors!r} is no mapping; give names: {{'gpu': executor}}"
+        )
+    found: dict[str, SubExecutor] = {}
+    if remote is not None:
+        from hybrid_compute.executors.remote import as_remotes  # noqa: PLC0415 - most have none
+
+        found.update(as_remotes(remote))
+    found.update({name: as_member(name, each) for name, each in (executors or {}).items()})
+    return found

@@ -178,6 +178,12 @@ class HttpTransport:
             self._adapter.close()
             self._adapter = None
 
+    def __del__(self) -> None:
+        # A pool's thread has ended, and nobody else knows its connection. (The class around the
+        # connection is in a reference cycle, so that the collector alone would be late.)
+        if getattr(self, "_adapter", None) is not None:
+            self.close()
+
 
 def _causes(error: BaseException) -> Any:
     """Yield an error and all that is behind it, also what libraries hide in its arguments."""

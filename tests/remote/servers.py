@@ -39,7 +39,8 @@ class Peer:
     def answer(
         self, body: bytes, status: int = 200, kind: str = "application/json", extra: str = ""
     ) -> None:
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n{extra}"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         self.sock.sendall(head.encode() + body)
 
     # WebSocket
