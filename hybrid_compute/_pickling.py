@@ -25,6 +25,7 @@ __all__ = [
     "BIG",
     "Buffers",
     "by_value",
+    "check_size",
     "decode_call",
     "dumps",
     "encode_call",
