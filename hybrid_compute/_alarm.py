@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Alarm", "Deadlines"]
 
+_LONGEST = 3600.0  # seconds of one wait: there are limits to what a lock can wait for
 _SPARE = 64  # entries of items that are done, before they are looked for
 
 
@@ -110,8 +111,8 @@ class Alarm(_exit.Member):
                         self._thread = None
                         return
                     soonest = self._deadlines.next()
-                    wait = None if soonest is None else max(0.0, soonest - time.monotonic())
-                    self._changed.wait(wait)
+                    wait = _LONGEST if soonest is None else soonest - time.monotonic()
+                    self._changed.wait(min(max(0.0, wait), _LONGEST))
             for item in due:
                 try:
                     item.give_up(item.time_is_up())

@@ -31,6 +31,8 @@ from hybrid_compute.executors._upkeep import Upkeep
 
 __all__ = ["Reader"]
 
+_LONGEST = 3600.0  # seconds of one select, which counts milliseconds in 32 bits
+
 
 class Reader:
     """Made by the first `submit`, which starts the thread on `run`."""
@@ -217,4 +219,4 @@ class Reader:
                     worker.due = self._answers.overdue(worker, now)
                 if worker.due is not None:
                     times.append(worker.due)
-        return max(0.0, min(times) - now) if times else None
+        return min(max(0.0, min(times) - now), _LONGEST) if times else None
