@@ -13,6 +13,7 @@ import itertools
 import threading
 import time
 import weakref
+from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
 from typing import TYPE_CHECKING, Any
 
@@ -115,10 +116,15 @@ class Alarm(_exit.Member):
                     self._changed.wait(min(max(0.0, wait), _LONGEST))
             for item in due:
                 try:
+                    keeper = item.keeper
                     item.give_up(item.time_is_up())
+                    if keeper is not None:
+                        keeper.withdraw(item)  # from a queue that is not ours
+                except InvalidStateError:
+                    pass  # it was cancelled at this very moment
                 except BaseException:
                     LOGGER.exception("exception ending a work item whose time was up")
-            item = None
+            item = keeper = None
             due.clear()
 
     def after_fork(self) -> None:
