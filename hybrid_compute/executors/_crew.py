@@ -88,6 +88,8 @@ class Worker:
         withheld: the first call which certainly will not begin; None: there is no such.
         revoked: LIMIT is set: it gets nothing new before it has ended all its messages.
         dead: it takes nothing more; who sends finds out when it is done.
+        buried: nobody looks at what it has left any more.
+        leaving: it was told that there is nothing more to come; monotonic time, None: it was not.
         ready: its initializer has run.
         lost: its end of the socket is closed.
         home: the spawner that has forked it.
@@ -102,6 +104,7 @@ class Worker:
     """
 
     __slots__ = (
+        "buried",
         "dead",
         "due",
         "hand",
@@ -110,6 +113,7 @@ class Worker:
         "inbox",
         "items",
         "journal",
+        "leaving",
         "left",
         "library",
         "lost",
@@ -158,7 +162,8 @@ class Worker:
         self.sent: list[int] = []
         self.hand: list[WorkItem] | None = None
         self.taken: WorkItem | None = None
-        self.revoked = self.dead = self.ready = self.lost = False
+        self.revoked = self.dead = self.buried = self.ready = self.lost = False
+        self.leaving: float | None = None
         self.pid: int | None = None
         self.status: int | None = None
         self.unfit: BaseException | None = None

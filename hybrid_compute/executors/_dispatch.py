@@ -108,6 +108,7 @@ class Pool(_exit.Member, Keeper):
         self.deadlines = Deadlines()
         self.estimates = Estimates()
         self.workers: list[Worker] = []
+        self.leaving = 0  # how many of them were dismissed
         self.idle: list[Worker] = []  # the last to be idle is the first to be busy: it is warm
         self.refusal: Exception | None = None  # why no new work is taken
         self.broken: str | None = None  # why none of the queued work will be done either
@@ -144,7 +145,7 @@ class Pool(_exit.Member, Keeper):
                     del self.idle[-1]
                 elif self.thread is None:
                     self._start_reader(item)
-                elif len(self.workers) < self.size:
+                elif self.has_room():
                     self.wake()
             if worker is not None:
                 self.feed(worker, hand, 1)
@@ -222,21 +223,36 @@ class Pool(_exit.Member, Keeper):
     def let_go(self, worker: Worker) -> None:
         """End the feeding of a worker, whose hand is empty. Under the lock."""
         if worker.dead:
-            worker.close()  # the reader has left it to us
+            if worker.buried:
+                worker.close()  # the reader has left it to us
             self.wake()
         else:
             idle = not worker.messages and not worker.revoked
             if idle and worker.retiring:
-                worker.leave()
+                self.dismiss(worker)
             elif idle:
                 if self.settings.idle_timeout is not None or worker.sender.has_some:
                     worker.idle_since = time.monotonic()
                 self.idle.append(worker)
             # Items may have come meanwhile, from a signal handler or while this one was taken.
-            waits = (idle or len(self.workers) < self.size) and self.waiting()
+            waits = (idle or self.has_room()) and self.waiting()
             if worker.outbox or waits or self.refusal is not None:
                 self.wake()
         worker.hand = None  # last: if a signal handler raises before, `recover` does it again
+
+    def has_room(self) -> bool:
+        """Say whether there may be another worker. Under the lock.
+
+        Those that only have to exit do not count, unless there are many: they may take long.
+        """
+        return len(self.workers) - min(self.leaving, self.size) < self.size
+
+    def dismiss(self, worker: Worker) -> None:
+        """Tell an idle worker that there is nothing more to come. Under the lock."""
+        if worker.leaving is None:
+            worker.leaving = time.monotonic()
+            self.leaving += 1
+            worker.leave()
 
     def _strand(self, worker: Worker, hand: list[WorkItem]) -> None:
         """Leave a worker, and what was taken for it, to the reader."""
@@ -385,7 +401,7 @@ class Pool(_exit.Member, Keeper):
         self.forked = True
         self.refusal = RuntimeError(_FORKED)
         self.fresh, self.again, self.alone, self.failed = deque(), deque(), deque(), deque()
-        self.idle, self.adrift, self.requests = [], [], []
+        self.idle, self.adrift, self.requests, self.leaving = [], [], [], 0
         self.deadlines = Deadlines()
         workers, self.workers = self.workers, []
         for worker in workers:

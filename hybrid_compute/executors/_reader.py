@@ -65,8 +65,14 @@ class Reader:
             self._woken = True
             os.write(self._wake_write, b"\0")
 
+    def wake_up(self) -> None:
+        """Make the reader look around. Any thread."""
+        with self._pool.lock:
+            self.wake()
+
     def run(self) -> None:
         """Serve until the pool is closed and its work is done; then end all children."""
+        threading.current_thread().__dict__["hybrid_reader"] = self  # see `_stops.Request`
         self.begun.set()
         with self._pool.lock:
             if self._pool.reader is not self:
@@ -129,7 +135,7 @@ class Reader:
             pool.cause = error
             workers, pool.workers, pool.idle = pool.workers, [], []
             for worker in workers:
-                worker.dead = True
+                worker.dead = worker.buried = True
         for worker in workers:
             worker.kill()
             while worker.items:

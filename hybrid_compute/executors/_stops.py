@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hybrid_compute.executors._answers import Answers
     from hybrid_compute.executors._crew import Worker
     from hybrid_compute.executors._dispatch import Pool
+    from hybrid_compute.executors._reader import Reader
 
 __all__ = ["Request", "Stops", "end_and_wait"]
 
@@ -53,12 +54,31 @@ class Request:
         here: whether this pool had it.
     """
 
-    __slots__ = ("answered", "here", "item")
+    __slots__ = ("_reader", "answered", "here", "item")
 
     def __init__(self, item: WorkItem) -> None:
         self.item = item
         self.here = True
         self.answered = threading.Event()
+        # That of whatever pool this thread serves, if it is in a callback.
+        self._reader: Reader | None = threading.current_thread().__dict__.get("hybrid_reader")
+
+    def wait(self) -> None:
+        """Block until it is answered.
+
+        A thread that serves a pool goes on serving it: two of them may wait for each other.
+        """
+        if self._reader is None:
+            self.answered.wait()
+        else:
+            self._reader.serve_until(self.answered)
+
+    def answer(self, *, here: bool) -> None:
+        """Let who waits go on."""
+        self.here = here
+        self.answered.set()
+        if self._reader is not None:
+            self._reader.wake_up()
 
 
 class _Stop:
@@ -71,7 +91,7 @@ class _Stop:
         limit: the first call that is withheld there.
         signalled: SIGTERM was sent.
         family: the worker's children at that moment.
-        next_at: monotonic time of the next, harder step.
+        next_at: monotonic time of the next step.
         killed: SIGKILL was sent.
     """
 
@@ -113,10 +133,9 @@ class _Stop:
 
     def answer(self, *, here: bool = True) -> None:
         """Tell those who wait for it."""
-        for each in self.requests:
-            each.here = here
-            each.answered.set()
-        self.requests.clear()
+        requests, self.requests = self.requests, []
+        for each in requests:
+            each.answer(here=here)
 
 
 class Stops:
@@ -167,7 +186,7 @@ class Stops:
         with self._pool.lock:
             requests, self._pool.requests = self._pool.requests, []
         for request in requests:
-            request.answered.set()
+            request.answer(here=False)
         for stop in self._active:
             stop.answer()
 
@@ -184,6 +203,8 @@ class Stops:
         if item.future.done():
             stop.answer()
             return None
+        if now < stop.next_at:
+            return stop.next_at  # this thread looks around more often than a tick
         if stop.signalled:
             return self._press(stop, now)
         queue = None
@@ -210,12 +231,15 @@ class Stops:
         number = worker.number + place
         started = words[STARTED]
         limit = number + 1 if started >= number else number
-        if stop.worker is not worker or stop.limit != limit:
+        # LIMIT is gone when the worker has ended all that it had; and the item may have come back
+        # to it since, under the next number.
+        if stop.worker is not worker or stop.limit != limit or words[LIMIT] > limit:
             stop.worker, stop.limit = worker, limit
             with pool.lock:
                 worker.revoked = True
             words[LIMIT] = min(words[LIMIT], limit)
-            return now + _TICK
+            stop.next_at = time.monotonic() + _TICK
+            return stop.next_at
         if started < number:  # it will never begin
             with pool.lock:
                 late = [worker.items.pop() for _ in range(len(worker.items) - place)]
@@ -245,8 +269,6 @@ class Stops:
 
     def _press(self, stop: _Stop, now: float) -> float | None:
         """Go on with an item whose worker was told to end and has not."""
-        if now < stop.next_at:
-            return stop.next_at
         worker = stop.worker
         assert worker is not None  # noqa: S101 - it was signalled
         if not stop.killed:
@@ -270,10 +292,7 @@ def end_and_wait(pool: Pool, item: WorkItem) -> bool | None:
             return None
         pool.requests.append(request)
         pool.wake()
-    if threading.current_thread() is pool.thread:
-        reader.serve_until(request.answered)
-    else:
-        request.answered.wait()
+    request.wait()
     return item.future.cancelled() if request.here else None
 
 

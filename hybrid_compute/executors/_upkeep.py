@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Upkeep"]
 
 _TRIM_SECONDS = 2.0  # how long memory for large calls is kept warm, with nothing to do
+_EXIT_SECONDS = 10.0  # how long a worker that retires may take to exit; then it is killed
 _OOM_SECONDS = 5.0  # how old a count of the kernel's kills may become
 _LOOK_SECONDS = 0.1  # how often a worker's memory is looked at, at the most; it takes 30 us
 
@@ -56,6 +57,13 @@ class Upkeep:
         soonest: float | None = None
         with pool.lock:
             idle = [each for each in pool.idle if each.idle_since is not None]
+            gone = [each for each in pool.workers if each.leaving] if pool.leaving else []
+        for worker in gone:
+            end = (worker.leaving or 0.0) + _EXIT_SECONDS
+            if end <= now:
+                worker.kill()
+            elif soonest is None or end < soonest:
+                soonest = end
         for worker in idle:
             when = self._look_at(worker, now)
             if when is not None and (soonest is None or when < soonest):
@@ -75,7 +83,7 @@ class Upkeep:
                 if worker in pool.idle and worker.ready and not pool.waiting():
                     pool.idle.remove(worker)
                     worker.retiring = True
-                    worker.leave()
+                    pool.dismiss(worker)
             return None
         if trim is not None and trim <= now:
             with pool.lock:
