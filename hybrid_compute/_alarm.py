@@ -89,11 +89,12 @@ class Alarm(_exit.Member):
     def set(self, item: RoutedItem) -> None:
         """See to it that the item, unless it is done before, fails at its deadline."""
         with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="alarm", daemon=True)
+                thread.start()  # it may not be possible; it waits for our lock
+                self._thread = thread
             self._deadlines.add(item)
             self._out += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="alarm", daemon=True)
-                self._thread.start()
             self._changed.notify_all()
         item.future.add_done_callback(self._one_less)
 

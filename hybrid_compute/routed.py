@@ -162,6 +162,7 @@ class RoutedItem(WorkItem):
             # No other executor may be asked afterwards: the item is in other hands by then.
             self._inside = blocks = executor.capabilities.blocks
             self._again = False
+            self.keeper = None
             if self.observed:
                 self.handed_over()
             if self.deadline is not None and not executor.capabilities.kills:

@@ -116,7 +116,7 @@ class Pool(_exit.Member, Keeper):
         self.thread: threading.Thread | None = None
         self.cause: BaseException | None = None  # of `broken`
         self.failures = 0.0  # workers in a row that did not start; the reader's
-        self.forked = False
+        self.forked = self.cancelling = False
 
     # Coming in.
 
@@ -164,7 +164,8 @@ class Pool(_exit.Member, Keeper):
 
     def _takes_late(self) -> bool:
         reader = self.reader
-        return not (self.broken is not None or self.forked or reader is None or reader.closing)
+        gone = self.broken is not None or self.forked or self.cancelling
+        return not (gone or reader is None or reader.closing)
 
     def _start_reader(self, item: WorkItem) -> None:
         reader = None
@@ -363,6 +364,7 @@ class Pool(_exit.Member, Keeper):
         while True:
             try:
                 with self.lock:
+                    self.cancelling = True
                     # With the stdlib's pools, an item that finds a worker free runs: so also here.
                     free = self.size - len(self.workers)
                     while len(self.fresh) > free:

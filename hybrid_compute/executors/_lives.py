@@ -160,18 +160,20 @@ class Lives:
         if spawner is None:
             return
         try:
+            dead = []
             for serial, pid, status in spawner.reports():
                 worker = self._by_serial.get(serial)
                 if worker is None:
                     continue
                 if status == NO_STATUS:
                     worker.pid = pid
-                elif pid == -1:
+                    continue
+                if pid == -1:
                     worker.unfit = OSError(status, f"fork: {os.strerror(status)}")
-                    worker.status = status
-                    self.bury(worker)
-                else:
-                    worker.status = status
+                worker.status = status
+                dead.append(worker)
+            for worker in dead:  # only now: a callback must find all that was told
+                if not worker.dead:
                     self.bury(worker)
         except BlockingIOError:
             return
@@ -261,7 +263,7 @@ class Lives:
         return guilty
 
     def _blame(self, item: WorkItem, worker: Worker) -> None:
-        if self._stops.take(item):
+        if self._stops.take(item) or item.future.done():
             return
         kills = self._kills.pop(item, 0) + 1
         error = crash(worker, item, kills)

@@ -144,7 +144,7 @@ class Stops:
     def __init__(self, pool: Pool, answers: Answers) -> None:
         self._pool = pool
         self._answers = answers
-        self._active: list[_Stop] = []
+        self._active: dict[WorkItem, _Stop] = {}
 
     def turn(self) -> float | None:
         """Take each item a step further; return when to do so again, None for never."""
@@ -157,14 +157,13 @@ class Stops:
             due = pool.deadlines.due(now)
         for request in requests:
             self._find(request.item, timeout=False).requests.append(request)
-        for item in due:
+        for item in self._drop_queued(due):
             self._find(item, timeout=True)
         soonest: float | None = None
-        for stop in list(self._active):
+        for stop in list(self._active.values()):
             when = self._step(stop, now)
             if when is None:
-                if stop in self._active:  # a callback may have had a turn of its own
-                    self._active.remove(stop)
+                self._active.pop(stop.item, None)  # a callback may have had a turn of its own
             elif soonest is None or when < soonest:
                 soonest = when
         with pool.lock:
@@ -173,13 +172,31 @@ class Stops:
             soonest = deadline
         return soonest
 
+    def _drop_queued(self, due: list[WorkItem]) -> list[WorkItem]:
+        """Fail those of the items that wait in a queue; return the others."""
+        if not due:
+            return due
+        late, dropped = set(due), []
+        pool = self._pool
+        with pool.lock:
+            for queue in (pool.alone, pool.again, pool.fresh):
+                found = [item for item in queue if item in late]
+                if found:
+                    kept = [item for item in queue if item not in late]
+                    queue.clear()
+                    queue.extend(kept)
+                    dropped += found
+        for item in dropped:
+            self._find(item, timeout=True).deliver()
+        return [item for item in due if not item.future.done()]
+
     def take(self, item: WorkItem) -> bool:
         """Deliver that an item was ended, if that is what its worker has died of."""
-        for stop in self._active:
-            if stop.item is item and stop.signalled:
-                stop.deliver()
-                return True
-        return False
+        stop = self._active.get(item)
+        if stop is None or not stop.signalled:
+            return False
+        stop.deliver()
+        return True
 
     def answer_all(self) -> None:
         """Tell all who wait: this thread ends."""
@@ -187,15 +204,13 @@ class Stops:
             requests, self._pool.requests = self._pool.requests, []
         for request in requests:
             request.answer(here=False)
-        for stop in self._active:
+        for stop in self._active.values():
             stop.answer()
 
     def _find(self, item: WorkItem, *, timeout: bool) -> _Stop:
-        for stop in self._active:
-            if stop.item is item:
-                return stop
-        stop = _Stop(item, timeout=timeout)
-        self._active.append(stop)
+        stop = self._active.get(item)
+        if stop is None:
+            stop = self._active[item] = _Stop(item, timeout=timeout)
         return stop
 
     def _step(self, stop: _Stop, now: float) -> float | None:
@@ -214,8 +229,12 @@ class Stops:
                 queue = next((q for q in (pool.alone, pool.again, pool.fresh) if item in q), None)
                 if queue is not None:
                     queue.remove(item)
-                elif _in_hand(pool, item):
-                    return now + _TICK
+                elif item.keeper is pool:
+                    return now + _TICK  # in somebody's hand, on its way
+            elif worker.dead:  # and on its way to its grave: we are in a callback
+                worker.number += worker.items[0] is item
+                worker.items.remove(item)
+                queue, worker = worker.items, None
         if worker is not None:
             return self._withhold(stop, worker, now)
         if queue is not None:
@@ -294,14 +313,6 @@ def end_and_wait(pool: Pool, item: WorkItem) -> bool | None:
         pool.wake()
     request.wait()
     return item.future.cancelled() if request.here else None
-
-
-def _in_hand(pool: Pool, item: WorkItem) -> bool:
-    """Say whether an item is on its way from a queue to a worker, or to its end."""
-    hands = [*pool.adrift, *((each, each.hand or []) for each in pool.workers)]
-    return any(item in hand or each.taken is item for each, hand in hands) or any(
-        each is item for each, _ in pool.failed
-    )
 
 
 def _time_is_up(item: WorkItem) -> TaskTimeout:
