@@ -270,8 +270,8 @@ class RoutedItem(WorkItem):
     def _goes_on(self, error: BaseException) -> bool:
         if self._started:
             self._failures += 1
-        if self.deadline is not None and self.future.done():
-            return False
+        if self.future.done():
+            return False  # its time was up, or it was given up
         verdict = after_failure(
             error,
             self.options,

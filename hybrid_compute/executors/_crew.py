@@ -81,6 +81,7 @@ class Worker:
         left: how many more calls it may be sent in its life.
         retiring: it gets nothing new, and ends when it has answered all.
         idle_since: monotonic time; None: busy, or nobody wants to know.
+        trims: how often memory for large calls was given back since it became idle.
         next_look: monotonic time before which nobody looks at its memory.
         process: psutil's handle of it.
         stack: what the interpreter wrote of its threads as it crashed.
@@ -137,6 +138,7 @@ class Worker:
         "stack",
         "status",
         "taken",
+        "trims",
         "unfit",
         "watched",
         "withheld",
@@ -149,6 +151,7 @@ class Worker:
         self.retiring = False
         self.idle_since: float | None = None
         self.next_look = 0.0
+        self.trims = 0
         self.process: Any = None
         self.stack = ""
         self.oom: OomCounter | None = None

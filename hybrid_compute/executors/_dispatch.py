@@ -2,6 +2,7 @@
 
 Owns the queue, the crew and who feeds whom; `_messages` owns what goes together in a message,
 and its bytes, `_reader` the thread that listens.
+(A few lines over 400: the lock and all that it guards are better seen in one place.)
 The user's executor and this pool are two objects, so that an executor which is dropped without
 `shutdown` is freed at once; the pool then finishes its work, and the reader ends.
 
@@ -234,6 +235,9 @@ class Pool(_exit.Member, Keeper):
             elif idle:
                 if self.settings.idle_timeout is not None or worker.sender.has_some:
                     worker.idle_since = time.monotonic()
+                    worker.trims = 0
+                    if threading.current_thread() is not self.thread:
+                        self.wake()  # it sleeps, and does not know since when
                 self.idle.append(worker)
             # Items may have come meanwhile, from a signal handler or while this one was taken.
             waits = (idle or self.has_room()) and self.waiting()

@@ -184,7 +184,7 @@ class Lives:
             # Its workers are nobody's: what they do could not be told from what others do.
             for worker in list(self._by_serial.values()):
                 worker.kill()
-                if worker.lost:
+                if worker.lost and not worker.dead:
                     self.bury(worker)
 
     # Deaths.

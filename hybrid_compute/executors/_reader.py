@@ -174,7 +174,7 @@ class Reader:
     # Answers.
 
     def _on_worker(self, worker: Worker, mask: int) -> None:
-        if worker.dead:
+        if worker.dead or worker.lost:
             return
         if mask & selectors.EVENT_WRITE:
             self._lives.flush(worker)

@@ -271,7 +271,7 @@ class Stops:
         if words[STARTED] == number and place == 0 and worker.pid is not None:
             worker.inbox.inject(answers)
             self._answers.deliver(worker)  # it may have ended by itself
-            if worker.items and worker.items[0] is stop.item:
+            if worker.items and worker.items[0] is stop.item and not stop.signalled:
                 self._signal(stop, worker, now)
                 return stop.next_at
         return now + _TICK
@@ -294,7 +294,8 @@ class Stops:
             stop.killed = True
             stop.next_at = now + _LAST
             if worker.status is None and worker.pid is not None:
-                stop.family = Family(worker.pid)  # it may have had more of them meanwhile
+                if stop.family is not None:
+                    stop.family.add(worker.pid)  # it may have had more of them meanwhile
                 worker.kill()
             return stop.next_at
         stop.deliver()  # nothing ends it; nobody shall wait for that
