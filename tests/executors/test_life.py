@@ -206,14 +206,14 @@ def test_a_worker_that_was_done_before_its_submitter_ends_when_idle(monkeypatch)
         flush(worker)
         if threading.current_thread() is threading.main_thread():
             until(lambda: not worker.messages)
-            STEP.wait(0.05)  # the reader sleeps again
+            STEP.wait(0.4)  # the reader has looked for idle ones, and sleeps again
 
     with ProcessExecutor(1, idle_timeout=0.2) as ex:
         ex.submit(abs, 1).result(SOON)
         until(lambda: ex._pool.idle)
         monkeypatch.setattr(_crew.Worker, "flush", flush_and_dawdle)
         ex.submit(abs, 1).result(SOON)
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 5
         while ex._pids() and time.monotonic() < deadline:
             STEP.wait(0.01)
         assert not ex._pids()
