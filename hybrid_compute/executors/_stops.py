@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from hybrid_compute.errors import TaskTimeout
 from hybrid_compute.executors._delivery import settle
 from hybrid_compute.executors._family import Family
-from hybrid_compute.executors._frames import LIMIT, STARTED
+from hybrid_compute.executors._frames import DECODING, LIMIT, STARTED
 from hybrid_compute.items import WorkItem
 
 if TYPE_CHECKING:
@@ -264,6 +264,12 @@ class Stops:
                 late = [worker.items.pop() for _ in range(len(worker.items) - place)]
                 late.pop()  # this one
                 pool.again.extendleft(late)
+            if started < words[DECODING] <= number:
+                # Perhaps it hangs in there, unpickling what stands in that message. None of it
+                # has begun: what shared the message goes to another worker.
+                worker.withheld = min(limit, words[DECODING])
+                stop.family = Family(worker.pid) if worker.pid is not None else None
+                worker.kill()
             stop.deliver()
             stop.answer()
             return None

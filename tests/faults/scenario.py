@@ -97,7 +97,7 @@ def run(name, kind, place, folder):
             for n in range(1 + gates):
                 work.wait_for_file(folder / f"begun-{n}")
             bystander, *callers = holders
-            pid = submit(os.getpid).result(SOON)
+            pid = submit(work.my_pid).result(SOON)
             start = time.monotonic()
             waits = place == "nested" and not case.cancels
             guilty, queued = _at(

@@ -111,6 +111,27 @@ def test_an_item_behind_a_long_one_in_its_batch_is_cancelled_and_never_starts(tm
     assert not ran.exists()
 
 
+def test_an_item_that_hangs_while_it_is_unpickled_is_ended_too(tmp_path):
+    with making("process", 1, kill_grace=GRACE) as ex:
+        future = ex.submit(work.echo, work.WhenUnpickled(work.hang, tmp_path / "pids"))
+        pids = work.told(tmp_path / "pids")
+        assert future.cancel_running() is True
+        assert future.cancelled()
+        assert ex.submit(work.echo, 5).result(10) == 5
+        assert are_gone(pids)
+
+
+def test_work_that_hangs_while_its_result_is_pickled_is_ended_too(tmp_path):
+    with making("process", 1, kill_grace=GRACE) as ex:
+        future = ex.submit(work.return_when_pickled, work.hang, tmp_path / "pids")
+        pids = work.told(tmp_path / "pids")
+        assert future.cancel_running() is True
+        assert not is_alive(pids[0])
+        assert future.cancelled()
+        assert ex.submit(work.echo, 5).result(10) == 5
+        assert are_gone(pids)
+
+
 def test_what_is_finished_stays_as_it_is():
     with making("process", 1) as ex:
         before = ex.submit(os.getpid).result(SOON)

@@ -38,7 +38,7 @@ def test_the_error_is_a_timeout_error_with_the_items_name_and_time(kind, tmp_pat
 @pytest.mark.parametrize("fn", [work.hang_plainly, work.spin, work.hang])
 def test_the_error_comes_on_time_and_when_the_process_is_gone(fn, tmp_path):
     with making("process", 1, kill_grace=GRACE) as ex:
-        pid = ex.submit(os.getpid).result(SOON)
+        pid = ex.submit(work.my_pid).result(SOON)
         start = time.monotonic()
         error = ex.submit(task(timeout=0.5)(fn), tmp_path / "pid").exception(SOON)
         took = time.monotonic() - start
@@ -50,7 +50,7 @@ def test_the_error_comes_on_time_and_when_the_process_is_gone(fn, tmp_path):
 
 def test_the_default_grace_ends_work_that_ignores_sigterm_within_seconds(tmp_path):
     with making("process", 1) as ex:
-        ex.submit(abs, 1).result(SOON)
+        ex.submit(work.my_pid).result(SOON)
         start = time.monotonic()
         future = ex.submit(task(timeout=0.5)(work.hang), tmp_path / "pid")
         assert isinstance(future.exception(SOON), errors.TaskTimeout)
@@ -59,7 +59,7 @@ def test_the_default_grace_ends_work_that_ignores_sigterm_within_seconds(tmp_pat
 
 def test_work_that_ends_on_sigterm_has_the_time_to_say_farewell(tmp_path):
     with making("process", 1, kill_grace=SOON) as ex:
-        ex.submit(abs, 1).result(SOON)
+        ex.submit(work.my_pid).result(SOON)
         hang = task(timeout=0.7)(work.hang_gently)
         start = time.monotonic()
         future = ex.submit(hang, tmp_path / "pid", tmp_path / "farewell")
@@ -71,7 +71,7 @@ def test_work_that_ends_on_sigterm_has_the_time_to_say_farewell(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_children_of_the_worker_are_ended_too(kind, tmp_path):
     with making(kind, 1, kill_grace=GRACE) as ex:
-        submitter(kind, ex)(abs, 1).result(SOON)
+        submitter(kind, ex)(work.my_pid).result(SOON)
         hang = submitter(kind, ex, timeout=1.5)
         future = hang(work.hang_with_family, tmp_path / "pids")
         pids = work.told(tmp_path / "pids")
@@ -82,12 +82,12 @@ def test_the_children_of_the_worker_are_ended_too(kind, tmp_path):
 
 def test_work_that_is_done_in_time_is_left_alone(tmp_path):
     with making("process", 1) as ex:
-        pid = ex.submit(os.getpid).result(SOON)
+        pid = ex.submit(work.my_pid).result(SOON)
         for _ in range(50):
             assert ex.submit(task(timeout=SOON)(os.getpid)).result(SOON) == pid
         assert ex.submit(task(timeout=0.3)(os.getpid)).result(SOON) == pid
         time.sleep(0.4)  # the time of something that is over means nothing
-        assert ex.submit(os.getpid).result(SOON) == pid
+        assert ex.submit(work.my_pid).result(SOON) == pid
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,7 +116,7 @@ def test_an_item_whose_time_is_up_behind_a_long_one_in_its_batch_never_starts(tm
         for _ in range(3):  # known to be short, they go in batches
             wait([ex.submit(work.maybe_hold) for _ in range(200)])
             wait([ex.submit(work.note, tmp_path / "warm") for _ in range(200)])
-        pid = ex.submit(os.getpid).result(SOON)
+        pid = ex.submit(work.my_pid).result(SOON)
         untimed = [ex.submit(work.maybe_hold) for _ in range(50)]
         long = ex.submit(work.maybe_hold, tmp_path / "begun", go)
         timed = [ex.submit(task(timeout=0.5)(work.note), ran) for _ in range(50)]
@@ -128,7 +128,7 @@ def test_an_item_whose_time_is_up_behind_a_long_one_in_its_batch_never_starts(tm
         go.touch()
         assert long.result(SOON) is None
         assert [f.result(SOON) for f in behind] == list(range(50))
-        assert ex.submit(os.getpid).result(SOON) == pid
+        assert ex.submit(work.my_pid).result(SOON) == pid
     assert not ran.exists()
 
 
@@ -145,6 +145,18 @@ def test_an_item_whose_time_is_up_while_its_worker_starts_never_starts(tmp_path)
     finally:
         go.touch()
     assert not ran.exists()
+
+
+def test_an_item_that_hangs_while_it_is_unpickled_is_ended_too(tmp_path):
+    with making("process", 1, kill_grace=GRACE) as ex:
+        pid = ex.submit(work.my_pid).result(SOON)
+        argument = work.WhenUnpickled(work.hang, tmp_path / "pids")
+        timed = ex.submit(task(timeout=0.5)(work.echo), argument)
+        behind = ex.submit(work.echo, 5)
+        assert isinstance(timed.exception(SOON), errors.TaskTimeout)
+        assert behind.result(10) == 5
+        assert not is_alive(pid)
+        assert are_gone(work.told(tmp_path / "pids"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -189,7 +201,7 @@ def test_in_a_map_each_call_has_a_deadline_of_its_own(kind, tmp_path):
 
 def test_many_items_whose_time_is_up_at_once_fail_each_by_itself(tmp_path):
     with making("process", 2, kill_grace=GRACE) as ex:
-        ex.submit(abs, 1).result(SOON)
+        ex.submit(work.my_pid).result(SOON)
         hang = task(timeout=0.5)(work.hang_plainly)
         futures = [ex.submit(hang, tmp_path / str(n)) for n in range(100)]
         others = [ex.submit(work.echo, n) for n in range(100)]
@@ -200,7 +212,7 @@ def test_many_items_whose_time_is_up_at_once_fail_each_by_itself(tmp_path):
 
 def test_shutdown_waits_for_deadlines_and_no_longer(tmp_path):
     with making("process", 1, kill_grace=GRACE) as ex:
-        ex.submit(abs, 1).result(SOON)
+        ex.submit(work.my_pid).result(SOON)
         start = time.monotonic()
         running = ex.submit(task(timeout=0.5)(work.hang), tmp_path / "pid")
         queued = ex.submit(task(timeout=0.5)(work.hang), tmp_path / "never")
@@ -211,7 +223,7 @@ def test_shutdown_waits_for_deadlines_and_no_longer(tmp_path):
 
 def test_a_stopped_worker_is_ended_too(tmp_path):
     with making("process", 1, kill_grace=GRACE) as ex:
-        ex.submit(abs, 1).result(SOON)
+        ex.submit(work.my_pid).result(SOON)
         future = ex.submit(task(timeout=1.0)(work.hang_plainly), tmp_path / "pid")
         (pid,) = work.told(tmp_path / "pid")
         os.kill(pid, signal.SIGSTOP)  # which SIGTERM has no say in
@@ -221,7 +233,7 @@ def test_a_stopped_worker_is_ended_too(tmp_path):
 
 def test_an_item_of_a_stopped_worker_that_it_has_not_read_has_a_deadline_too(tmp_path):
     with making("process", 1, kill_grace=GRACE) as ex:
-        pid = ex.submit(os.getpid).result(SOON)
+        pid = ex.submit(work.my_pid).result(SOON)
         wait_until(lambda: ex.load() == 0)
         os.kill(pid, signal.SIGSTOP)
         try:
