@@ -13,6 +13,7 @@ import itertools
 import threading
 import time
 import weakref
+from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Alarm", "Deadlines"]
 
+_LONGEST = 3600.0  # seconds of one wait: there are limits to what a lock can wait for
 _SPARE = 64  # entries of items that are done, before they are looked for
 
 
@@ -87,11 +89,12 @@ class Alarm(_exit.Member):
     def set(self, item: RoutedItem) -> None:
         """See to it that the item, unless it is done before, fails at its deadline."""
         with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="alarm", daemon=True)
+                thread.start()  # it may not be possible; it waits for our lock
+                self._thread = thread
             self._deadlines.add(item)
             self._out += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="alarm", daemon=True)
-                self._thread.start()
             self._changed.notify_all()
         item.future.add_done_callback(self._one_less)
 
@@ -110,14 +113,19 @@ class Alarm(_exit.Member):
                         self._thread = None
                         return
                     soonest = self._deadlines.next()
-                    wait = None if soonest is None else max(0.0, soonest - time.monotonic())
-                    self._changed.wait(wait)
+                    wait = _LONGEST if soonest is None else soonest - time.monotonic()
+                    self._changed.wait(min(max(0.0, wait), _LONGEST))
             for item in due:
                 try:
+                    keeper = item.keeper
                     item.give_up(item.time_is_up())
+                    if keeper is not None:
+                        keeper.withdraw(item)  # from a queue that is not ours
+                except InvalidStateError:
+                    pass  # it was cancelled at this very moment
                 except BaseException:
                     LOGGER.exception("exception ending a work item whose time was up")
-            item = None
+            item = keeper = None
             due.clear()
 
     def after_fork(self) -> None:

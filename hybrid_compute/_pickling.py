@@ -25,6 +25,7 @@ __all__ = [
     "BIG",
     "Buffers",
     "by_value",
+    "check_size",
     "decode_call",
     "dumps",
     "encode_call",
@@ -80,20 +81,20 @@ class _Flat:
 
     __slots__ = ("_value",)
 
-    def __init__(self, value: bytes | bytearray) -> None:
+    def __init__(self, value: bytes) -> None:
         self._value = value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self._value), (pickle.PickleBuffer(self._value),)
+        return bytes, (pickle.PickleBuffer(self._value),)
 
 
 def flat(value: Any) -> Any:
     """Return what is to be pickled with `Buffers` in place of a value.
 
-    Large bytes would be copied twice more, and searched.
+    Large bytes would be copied twice more, and searched. (A bytearray must not be replaced: it may
+    occur a second time, deeper down, and has to be the same one in both places.)
     """
-    kind = type(value)
-    return _Flat(value) if (kind is bytes or kind is bytearray) and len(value) >= BIG else value
+    return _Flat(value) if type(value) is bytes and len(value) >= BIG else value
 
 
 def dumps(obj: object, apart: Buffers | None = None) -> bytes:

@@ -130,7 +130,8 @@ class HybridExecutor(Executor):
         self._closed = False
         self._router = Router(self._fleet, chosen)
         # Plain callables take the short way unless somebody wants to see them or to move them.
-        self._short_way = not self._router.moves_plain and not self._observed
+        ours = isinstance(self._thread, ThreadExecutor)
+        self._short_way = ours and not self._router.moves_plain and not self._observed
 
     # Submitting.
 

@@ -101,18 +101,15 @@ class ObservedItem(RoutedItem):
 
     def start(self) -> bool:
         """Mark the item as running, and tell."""
-        if self.deadline is not None and self.future.done():
-            return False  # its time was up
         started = super().start()
         if started:
             self._tell("started")
         return started
 
-    def succeed(self, value: Any) -> None:
-        """Tell, then deliver: who has the result can rely on the event."""
-        if self.deadline is None or not self.future.done():
-            self._tell("succeeded")
-        super().succeed(value)
+    def _deliver(self, value: Any) -> None:
+        # Tell first: who has the result can rely on the event.
+        self._tell("succeeded")
+        super()._deliver(value)
 
     def _goes_on(self, error: BaseException) -> bool:
         goes_on = super()._goes_on(error)
@@ -120,11 +117,9 @@ class ObservedItem(RoutedItem):
             self._tell("retried", error)
         return goes_on
 
-    def give_up(self, error: BaseException) -> None:
-        """Tell, then deliver the failure."""
-        if self.deadline is None or not self.future.done():
-            self._tell("failed", error)
-        super().give_up(error)
+    def _deliver_failure(self, error: BaseException) -> None:
+        self._tell("failed", error)
+        super()._deliver_failure(error)
 
     def end(self) -> None:
         """Tell, then deliver that the work was ended."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, InvalidStateError
+from concurrent.futures import CancelledError
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,7 @@ class RoutedItem(WorkItem):
         "_last",
         "_place",
         "_route",
+        "_settled",
         "_started",
         "deadline",
         "executor",
@@ -119,7 +120,7 @@ class RoutedItem(WorkItem):
         self.keeper = None
         self.future = HybridFuture(self)
         self._failures = self._place = 0
-        self._again = self._inside = self._started = False
+        self._again = self._inside = self._started = self._settled = False
         self._last: BaseException | None = None  # what ended the attempt before
         self.executor: str | None = None
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
@@ -161,6 +162,7 @@ class RoutedItem(WorkItem):
             # No other executor may be asked afterwards: the item is in other hands by then.
             self._inside = blocks = executor.capabilities.blocks
             self._again = False
+            self.keeper = None
             if self.observed:
                 self.handed_over()
             if self.deadline is not None and not executor.capabilities.kills:
@@ -203,11 +205,21 @@ class RoutedItem(WorkItem):
         # Whoever keeps this item, such as the traceback of a callback that raised, must not keep
         # the executors: they end when they are dropped.
         self._fleet = _NO_FLEET
-        try:
-            self.future.set_result(value)
-        except InvalidStateError:
-            if self.deadline is None:
-                raise  # else its time was up: nobody waits for this
+        if self._settles():
+            self._deliver(value)
+
+    def _deliver(self, value: Any) -> None:
+        self.future.set_result(value)
+
+    def _settles(self) -> bool:
+        """Say whether who asks is the one that settles the item; with a deadline, two want to."""
+        if self.deadline is None:
+            return True
+        with self.future._lock:
+            if self._settled or self.future.done():
+                return False
+            self._settled = True
+            return True
 
     def fail(self, error: BaseException) -> None:
         """Deliver the failure of this attempt; another one may follow."""
@@ -233,17 +245,18 @@ class RoutedItem(WorkItem):
         """Deliver the failure for good."""
         self._fleet = _NO_FLEET
         self._last = None
-        try:
-            self.future.set_exception(error)
-        except InvalidStateError:
-            if self.deadline is None:
-                raise
+        if self._settles():
+            self._deliver_failure(error)
+
+    def _deliver_failure(self, error: BaseException) -> None:
+        self.future.set_exception(error)
 
     def end(self) -> None:
         """Deliver that the work was ended because that was asked for."""
         self._fleet = _NO_FLEET
         self._last = None
-        super().end()
+        if self._settles():
+            super().end()
 
     def time_is_up(self) -> TaskTimeout:
         """Return the error of an item whose deadline has passed."""
@@ -257,8 +270,8 @@ class RoutedItem(WorkItem):
     def _goes_on(self, error: BaseException) -> bool:
         if self._started:
             self._failures += 1
-        if self.deadline is not None and self.future.done():
-            return False
+        if self.future.done():
+            return False  # its time was up, or it was given up
         verdict = after_failure(
             error,
             self.options,

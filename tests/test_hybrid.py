@@ -771,3 +771,15 @@ def test_an_error_names_the_argument(arguments: dict[str, object], text: str) ->
 def test_predicates_have_no_truth_by_themselves() -> None:
     with pytest.raises(TypeError, match="combine predicates with &"):
         bool(tagged("a"))
+
+
+class Refuses(ThreadPoolExecutor):
+    """A foreign pool that accepts nothing."""
+
+    def submit(self, fn: Callable[..., object], /, *args: object, **kwargs: object) -> Future[None]:  # type: ignore[override]
+        raise RuntimeError("not today")
+
+
+def test_a_foreign_pool_in_place_of_the_threads_may_refuse_a_plain_callable() -> None:
+    with HybridExecutor(executors={"thread": Refuses(1)}) as executor:
+        assert isinstance(executor.submit(abs, -1).exception(), ExecutorUnavailable)

@@ -157,7 +157,7 @@ class Answers:
         processor delays its own for nanoseconds, and the tick is a millisecond. The same goes
         for the answers: they were complete before the call began. If the worker has moved on
         instead, it has either seen LIMIT, and says RETURNED, or is one call further, and we
-        begin anew; that raises LIMIT, which takes nothing back from it.
+        begin anew.
         """
         pool, words = self._pool, worker.words
         started = words[STARTED]
@@ -169,13 +169,16 @@ class Answers:
             if pool.size > 1:
                 with pool.lock:
                     worker.revoked = True
-                words[LIMIT] = started + 1
+                # Never raised: what is behind it may have been taken back already.
+                words[LIMIT] = min(words[LIMIT], started + 1)
             return now + _TICK
         answers = worker.journal.unsent(worker.inbox.received)
         if words[STARTED] != started:
             return now + LATE
         worker.inbox.inject(answers)
-        self.deliver(worker)
+        self.deliver(worker)  # callbacks may have ended what runs, or found the worker dead
+        if worker.dead or not worker.items:
+            return None
         if worker.number != started:
             return now + _TICK  # some are still in the socket: first things first
         if worker.revoked:

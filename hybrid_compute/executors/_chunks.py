@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 _CHUNK_SECONDS = 0.005
 _GROWTH = 8
+_SHRINK = 16  # the last chunks are so much shorter, at most: a message has its price too
 _LARGEST = 1 << 16
 _AHEAD = 3  # chunks out per worker: one runs, one waits in the worker, one is on its way
 
@@ -154,7 +155,8 @@ class _Chunks:
             size = left
         elif self._fixed is None:
             share = max(1, left // (2 * self._workers))
-            size = max(size, share) if self._flushing else min(size, share)
+            least = max(share, size // _SHRINK)
+            size = max(size, share) if self._flushing else min(size, least)
         calls = self._input[self._next : self._next + size]
         self._next += len(calls)
         index = next(self._numbers)

@@ -81,6 +81,7 @@ class Worker:
         left: how many more calls it may be sent in its life.
         retiring: it gets nothing new, and ends when it has answered all.
         idle_since: monotonic time; None: busy, or nobody wants to know.
+        trims: how often memory for large calls was given back since it became idle.
         next_look: monotonic time before which nobody looks at its memory.
         process: psutil's handle of it.
         stack: what the interpreter wrote of its threads as it crashed.
@@ -88,6 +89,8 @@ class Worker:
         withheld: the first call which certainly will not begin; None: there is no such.
         revoked: LIMIT is set: it gets nothing new before it has ended all its messages.
         dead: it takes nothing more; who sends finds out when it is done.
+        buried: nobody looks at what it has left any more.
+        leaving: it was told that there is nothing more to come; monotonic time, None: it was not.
         ready: its initializer has run.
         lost: its end of the socket is closed.
         home: the spawner that has forked it.
@@ -102,6 +105,7 @@ class Worker:
     """
 
     __slots__ = (
+        "buried",
         "dead",
         "due",
         "hand",
@@ -110,6 +114,7 @@ class Worker:
         "inbox",
         "items",
         "journal",
+        "leaving",
         "left",
         "library",
         "lost",
@@ -133,6 +138,7 @@ class Worker:
         "stack",
         "status",
         "taken",
+        "trims",
         "unfit",
         "watched",
         "withheld",
@@ -145,6 +151,7 @@ class Worker:
         self.retiring = False
         self.idle_since: float | None = None
         self.next_look = 0.0
+        self.trims = 0
         self.process: Any = None
         self.stack = ""
         self.oom: OomCounter | None = None
@@ -158,7 +165,8 @@ class Worker:
         self.sent: list[int] = []
         self.hand: list[WorkItem] | None = None
         self.taken: WorkItem | None = None
-        self.revoked = self.dead = self.ready = self.lost = False
+        self.revoked = self.dead = self.buried = self.ready = self.lost = False
+        self.leaving: float | None = None
         self.pid: int | None = None
         self.status: int | None = None
         self.unfit: BaseException | None = None

@@ -2,6 +2,7 @@
 
 Owns the queue, the crew and who feeds whom; `_messages` owns what goes together in a message,
 and its bytes, `_reader` the thread that listens.
+(A few lines over 400: the lock and all that it guards are better seen in one place.)
 The user's executor and this pool are two objects, so that an executor which is dropped without
 `shutdown` is freed at once; the pool then finishes its work, and the reader ends.
 
@@ -108,6 +109,7 @@ class Pool(_exit.Member, Keeper):
         self.deadlines = Deadlines()
         self.estimates = Estimates()
         self.workers: list[Worker] = []
+        self.leaving = 0  # how many of them were dismissed
         self.idle: list[Worker] = []  # the last to be idle is the first to be busy: it is warm
         self.refusal: Exception | None = None  # why no new work is taken
         self.broken: str | None = None  # why none of the queued work will be done either
@@ -115,7 +117,7 @@ class Pool(_exit.Member, Keeper):
         self.thread: threading.Thread | None = None
         self.cause: BaseException | None = None  # of `broken`
         self.failures = 0.0  # workers in a row that did not start; the reader's
-        self.forked = False
+        self.forked = self.cancelling = False
 
     # Coming in.
 
@@ -144,7 +146,7 @@ class Pool(_exit.Member, Keeper):
                     del self.idle[-1]
                 elif self.thread is None:
                     self._start_reader(item)
-                elif len(self.workers) < self.size:
+                elif self.has_room():
                     self.wake()
             if worker is not None:
                 self.feed(worker, hand, 1)
@@ -163,7 +165,8 @@ class Pool(_exit.Member, Keeper):
 
     def _takes_late(self) -> bool:
         reader = self.reader
-        return not (self.broken is not None or self.forked or reader is None or reader.closing)
+        gone = self.broken is not None or self.forked or self.cancelling
+        return not (gone or reader is None or reader.closing)
 
     def _start_reader(self, item: WorkItem) -> None:
         reader = None
@@ -222,21 +225,39 @@ class Pool(_exit.Member, Keeper):
     def let_go(self, worker: Worker) -> None:
         """End the feeding of a worker, whose hand is empty. Under the lock."""
         if worker.dead:
-            worker.close()  # the reader has left it to us
+            if worker.buried:
+                worker.close()  # the reader has left it to us
             self.wake()
         else:
             idle = not worker.messages and not worker.revoked
             if idle and worker.retiring:
-                worker.leave()
+                self.dismiss(worker)
             elif idle:
                 if self.settings.idle_timeout is not None or worker.sender.has_some:
                     worker.idle_since = time.monotonic()
+                    worker.trims = 0
+                    if threading.current_thread() is not self.thread:
+                        self.wake()  # it sleeps, and does not know since when
                 self.idle.append(worker)
             # Items may have come meanwhile, from a signal handler or while this one was taken.
-            waits = (idle or len(self.workers) < self.size) and self.waiting()
+            waits = (idle or self.has_room()) and self.waiting()
             if worker.outbox or waits or self.refusal is not None:
                 self.wake()
         worker.hand = None  # last: if a signal handler raises before, `recover` does it again
+
+    def has_room(self) -> bool:
+        """Say whether there may be another worker. Under the lock.
+
+        Those that only have to exit do not count, unless there are many: they may take long.
+        """
+        return len(self.workers) - min(self.leaving, self.size) < self.size
+
+    def dismiss(self, worker: Worker) -> None:
+        """Tell an idle worker that there is nothing more to come. Under the lock."""
+        if worker.leaving is None:
+            worker.leaving = time.monotonic()
+            self.leaving += 1
+            worker.leave()
 
     def _strand(self, worker: Worker, hand: list[WorkItem]) -> None:
         """Leave a worker, and what was taken for it, to the reader."""
@@ -347,6 +368,7 @@ class Pool(_exit.Member, Keeper):
         while True:
             try:
                 with self.lock:
+                    self.cancelling = True
                     # With the stdlib's pools, an item that finds a worker free runs: so also here.
                     free = self.size - len(self.workers)
                     while len(self.fresh) > free:
@@ -385,7 +407,7 @@ class Pool(_exit.Member, Keeper):
         self.forked = True
         self.refusal = RuntimeError(_FORKED)
         self.fresh, self.again, self.alone, self.failed = deque(), deque(), deque(), deque()
-        self.idle, self.adrift, self.requests = [], [], []
+        self.idle, self.adrift, self.requests, self.leaving = [], [], [], 0
         self.deadlines = Deadlines()
         workers, self.workers = self.workers, []
         for worker in workers:

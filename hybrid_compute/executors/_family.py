@@ -21,13 +21,17 @@ class Family:
 
     def __init__(self, pid: int) -> None:
         self._members: list[Any] = []
+        self.add(pid)
+
+    def add(self, pid: int) -> None:
+        """Add those that a process has now."""
         try:
             import psutil  # noqa: PLC0415 - an extra
         except ImportError:
-            self._members = _descendants(pid)
+            self._members += _descendants(pid)
         else:
             with contextlib.suppress(psutil.Error):
-                self._members = psutil.Process(pid).children(recursive=True)
+                self._members += psutil.Process(pid).children(recursive=True)
 
     def kill(self) -> None:
         """Send them SIGKILL, those that are still the same processes."""

@@ -134,8 +134,10 @@ class Journal:
 
     def unsent(self, received: int) -> bytes:
         """Return the answers behind the first `received` bytes; b"" if they are not here."""
-        place = received - self.words[BASE]
-        return bytes(self.area[place : self.words[WRITTEN]]) if place >= 0 else b""
+        base = self.words[BASE]
+        place = received - base
+        answers = bytes(self.area[place : self.words[WRITTEN]]) if place >= 0 else b""
+        return answers if self.words[BASE] == base else b""  # the worker was sending them
 
     def stack(self) -> str:
         """Return what faulthandler wrote when the worker crashed; "" if nothing."""

@@ -95,9 +95,7 @@ class Lives:
     def needs_worker(self) -> bool:
         """Say whether another worker would find something to do. Under the lock."""
         pool = self._pool
-        # One that retires, and has nothing more to do, is in nobody's way.
-        busy = sum(1 for each in pool.workers if not each.retiring or each.messages)
-        if pool.broken is not None or busy >= pool.size:
+        if pool.broken is not None or not pool.has_room():
             return False
         # Items that a submitting thread is about to take need no new worker.
         takers = sum(1 for each in pool.workers if each.hand == [] and not each.messages)
@@ -162,18 +160,20 @@ class Lives:
         if spawner is None:
             return
         try:
+            dead = []
             for serial, pid, status in spawner.reports():
                 worker = self._by_serial.get(serial)
                 if worker is None:
                     continue
                 if status == NO_STATUS:
                     worker.pid = pid
-                elif pid == -1:
+                    continue
+                if pid == -1:
                     worker.unfit = OSError(status, f"fork: {os.strerror(status)}")
-                    worker.status = status
-                    self.bury(worker)
-                else:
-                    worker.status = status
+                worker.status = status
+                dead.append(worker)
+            for worker in dead:  # only now: a callback must find all that was told
+                if not worker.dead:
                     self.bury(worker)
         except BlockingIOError:
             return
@@ -184,7 +184,7 @@ class Lives:
             # Its workers are nobody's: what they do could not be told from what others do.
             for worker in list(self._by_serial.values()):
                 worker.kill()
-                if worker.lost:
+                if worker.lost and not worker.dead:
                     self.bury(worker)
 
     # Deaths.
@@ -194,12 +194,12 @@ class Lives:
         pool = self._pool
         with pool.lock:
             worker.dead = True  # from here on nobody adds to its items
-            pool.workers.remove(worker)
             if worker in pool.idle:
                 pool.idle.remove(worker)
         del self._by_serial[worker.serial]
         if not worker.lost:
             self._selector.unregister(worker.sock)
+            worker.lost = True
             self._drain(worker)
         # What it had answered and not sent. A frame that it has sent in part becomes whole.
         worker.inbox.inject(worker.journal.unsent(worker.inbox.received))
@@ -207,6 +207,10 @@ class Lives:
         worker.stack = worker.journal.stack()
         guilty = self._requeue(worker)
         with pool.lock:
+            # Not before: a callback, in which this thread may go on, must see its items somewhere.
+            pool.workers.remove(worker)
+            pool.leaving -= worker.leaving is not None
+            worker.buried = True
             if worker.hand is None:
                 worker.close()
             self.held = [each for each in (*self.held, worker) if each.hand is not None]
@@ -259,7 +263,7 @@ class Lives:
         return guilty
 
     def _blame(self, item: WorkItem, worker: Worker) -> None:
-        if self._stops.take(item):
+        if self._stops.take(item) or item.future.done():
             return
         kills = self._kills.pop(item, 0) + 1
         error = crash(worker, item, kills)

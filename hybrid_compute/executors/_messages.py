@@ -109,7 +109,7 @@ class Messages:
         size = len(body) + apart.size()
         if pool.settings.max_payload is not None and size > pool.settings.max_payload:
             if not together:
-                self._fail_first(hand, too_large(hand[0].name, size, pool.settings.max_payload))
+                self._fail_first(hand, _too_large(hand[0].name, size, pool.settings.max_payload))
             return None
         if size > _MEMORABLE_BYTES:
             pool.estimates.learn_size(key, size // (len(hand) if together else 1))
@@ -158,7 +158,7 @@ class Messages:
             self._pool.wake()
 
 
-def too_large(what: str, size: int, limit: int) -> PayloadTooLarge:
+def _too_large(what: str, size: int, limit: int) -> PayloadTooLarge:
     """Return the error of a call that is larger than allowed."""
     return PayloadTooLarge(
         f"the call of {what!r} pickles to {size} bytes, and max_payload allows {limit}; "

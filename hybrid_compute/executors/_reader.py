@@ -31,6 +31,8 @@ from hybrid_compute.executors._upkeep import Upkeep
 
 __all__ = ["Reader"]
 
+_LONGEST = 3600.0  # seconds of one select, which counts milliseconds in 32 bits
+
 
 class Reader:
     """Made by the first `submit`, which starts the thread on `run`."""
@@ -63,8 +65,14 @@ class Reader:
             self._woken = True
             os.write(self._wake_write, b"\0")
 
+    def wake_up(self) -> None:
+        """Make the reader look around. Any thread."""
+        with self._pool.lock:
+            self.wake()
+
     def run(self) -> None:
         """Serve until the pool is closed and its work is done; then end all children."""
+        threading.current_thread().__dict__["hybrid_reader"] = self  # see `_stops.Request`
         self.begun.set()
         with self._pool.lock:
             if self._pool.reader is not self:
@@ -127,7 +135,7 @@ class Reader:
             pool.cause = error
             workers, pool.workers, pool.idle = pool.workers, [], []
             for worker in workers:
-                worker.dead = True
+                worker.dead = worker.buried = True
         for worker in workers:
             worker.kill()
             while worker.items:
@@ -166,7 +174,7 @@ class Reader:
     # Answers.
 
     def _on_worker(self, worker: Worker, mask: int) -> None:
-        if worker.dead:
+        if worker.dead or worker.lost:
             return
         if mask & selectors.EVENT_WRITE:
             self._lives.flush(worker)
@@ -217,4 +225,4 @@ class Reader:
                     worker.due = self._answers.overdue(worker, now)
                 if worker.due is not None:
                     times.append(worker.due)
-        return max(0.0, min(times) - now) if times else None
+        return min(max(0.0, min(times) - now), _LONGEST) if times else None

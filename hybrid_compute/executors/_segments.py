@@ -223,14 +223,15 @@ class Sender:
         self.flags[empty] = FREE
         return slot
 
-    def trim(self) -> None:
-        """Free the memory of all slots that are not in use."""
+    def trim(self) -> bool:
+        """Free the memory of all slots that are not in use; return whether that was all."""
         for index, slot in enumerate(self._slots):
             if slot is not None and self.flags[index] != USED:
                 if self.flags[index] == FREE:
                     slot.give_back()
                 self._slots[index] = None
         self.has_some = any(self._slots)
+        return not self.has_some
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -244,12 +245,14 @@ class Receiver:
         flags: those of the slots, shared with the sender.
     """
 
-    __slots__ = ("__weakref__", "_fds", "_live", "_pid", "flags")
+    __slots__ = ("__weakref__", "_fds", "_live", "_mapped", "_pid", "flags")
 
     def __init__(self, flags: Any) -> None:
         self.flags = flags
         self._fds: dict[int, int] = {}
-        self._live: dict[int, ref[mmap.mmap]] = {}  # mappings, by slot
+        # Mappings, each under a number of its own, with its slot.
+        self._live: dict[int, tuple[int, ref[mmap.mmap]]] = {}
+        self._mapped = 0
         self._pid = os.getpid()
 
     def accept(self, index: int, fd: int) -> None:
@@ -304,29 +307,34 @@ class Receiver:
             self.flags[index] = FREE
             raise
         myself = ref(self)
+        self._mapped = number = self._mapped + 1
 
         def freed(_: object) -> None:
             receiver = myself()
             if receiver is not None:
-                receiver._freed(index)
+                receiver._freed(number)
 
-        self._live[index] = ref(view, freed)
+        self._live[number] = (index, ref(view, freed))
         return view
 
-    def _freed(self, index: int) -> None:
+    def _freed(self, number: int) -> None:
         # In a forked child this is the parent's business. Whoever gets the entry decides.
-        if os.getpid() == self._pid and self._live.pop(index, None) is not None:
+        if os.getpid() != self._pid:
+            return
+        entry = self._live.pop(number, None)
+        if entry is not None:
             try:  # noqa: SIM105 - contextlib is not loaded in a worker
-                self.flags[index] = FREE
+                self.flags[entry[0]] = FREE
             except ValueError:  # closed meanwhile
                 pass
 
     def retire(self) -> None:
         """Keep what is mapped from being written again. Called before and after a fork."""
-        for index in list(self._live):
+        for number in list(self._live):
             # It may be freed at any time, by any thread; once it is out of here, it never is.
-            if self._live.pop(index, None) is not None:
-                self.flags[index] = RETIRED
+            entry = self._live.pop(number, None)
+            if entry is not None:
+                self.flags[entry[0]] = RETIRED
 
     def close(self) -> None:
         """Close all descriptors; views that are alive stay valid."""

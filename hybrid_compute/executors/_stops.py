@@ -31,13 +31,14 @@ from typing import TYPE_CHECKING
 from hybrid_compute.errors import TaskTimeout
 from hybrid_compute.executors._delivery import settle
 from hybrid_compute.executors._family import Family
-from hybrid_compute.executors._frames import LIMIT, STARTED
+from hybrid_compute.executors._frames import DECODING, LIMIT, STARTED
 from hybrid_compute.items import WorkItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._answers import Answers
     from hybrid_compute.executors._crew import Worker
     from hybrid_compute.executors._dispatch import Pool
+    from hybrid_compute.executors._reader import Reader
 
 __all__ = ["Request", "Stops", "end_and_wait"]
 
@@ -53,12 +54,31 @@ class Request:
         here: whether this pool had it.
     """
 
-    __slots__ = ("answered", "here", "item")
+    __slots__ = ("_reader", "answered", "here", "item")
 
     def __init__(self, item: WorkItem) -> None:
         self.item = item
         self.here = True
         self.answered = threading.Event()
+        # That of whatever pool this thread serves, if it is in a callback.
+        self._reader: Reader | None = threading.current_thread().__dict__.get("hybrid_reader")
+
+    def wait(self) -> None:
+        """Block until it is answered.
+
+        A thread that serves a pool goes on serving it: two of them may wait for each other.
+        """
+        if self._reader is None:
+            self.answered.wait()
+        else:
+            self._reader.serve_until(self.answered)
+
+    def answer(self, *, here: bool) -> None:
+        """Let who waits go on."""
+        self.here = here
+        self.answered.set()
+        if self._reader is not None:
+            self._reader.wake_up()
 
 
 class _Stop:
@@ -71,7 +91,7 @@ class _Stop:
         limit: the first call that is withheld there.
         signalled: SIGTERM was sent.
         family: the worker's children at that moment.
-        next_at: monotonic time of the next, harder step.
+        next_at: monotonic time of the next step.
         killed: SIGKILL was sent.
     """
 
@@ -113,10 +133,9 @@ class _Stop:
 
     def answer(self, *, here: bool = True) -> None:
         """Tell those who wait for it."""
-        for each in self.requests:
-            each.here = here
-            each.answered.set()
-        self.requests.clear()
+        requests, self.requests = self.requests, []
+        for each in requests:
+            each.answer(here=here)
 
 
 class Stops:
@@ -125,7 +144,7 @@ class Stops:
     def __init__(self, pool: Pool, answers: Answers) -> None:
         self._pool = pool
         self._answers = answers
-        self._active: list[_Stop] = []
+        self._active: dict[WorkItem, _Stop] = {}
 
     def turn(self) -> float | None:
         """Take each item a step further; return when to do so again, None for never."""
@@ -138,14 +157,13 @@ class Stops:
             due = pool.deadlines.due(now)
         for request in requests:
             self._find(request.item, timeout=False).requests.append(request)
-        for item in due:
+        for item in self._drop_queued(due):
             self._find(item, timeout=True)
         soonest: float | None = None
-        for stop in list(self._active):
+        for stop in list(self._active.values()):
             when = self._step(stop, now)
             if when is None:
-                if stop in self._active:  # a callback may have had a turn of its own
-                    self._active.remove(stop)
+                self._active.pop(stop.item, None)  # a callback may have had a turn of its own
             elif soonest is None or when < soonest:
                 soonest = when
         with pool.lock:
@@ -154,29 +172,45 @@ class Stops:
             soonest = deadline
         return soonest
 
+    def _drop_queued(self, due: list[WorkItem]) -> list[WorkItem]:
+        """Fail those of the items that wait in a queue; return the others."""
+        if not due:
+            return due
+        late, dropped = set(due), []
+        pool = self._pool
+        with pool.lock:
+            for queue in (pool.alone, pool.again, pool.fresh):
+                found = [item for item in queue if item in late]
+                if found:
+                    kept = [item for item in queue if item not in late]
+                    queue.clear()
+                    queue.extend(kept)
+                    dropped += found
+        for item in dropped:
+            self._find(item, timeout=True).deliver()
+        return [item for item in due if not item.future.done()]
+
     def take(self, item: WorkItem) -> bool:
         """Deliver that an item was ended, if that is what its worker has died of."""
-        for stop in self._active:
-            if stop.item is item and stop.signalled:
-                stop.deliver()
-                return True
-        return False
+        stop = self._active.get(item)
+        if stop is None or not stop.signalled:
+            return False
+        stop.deliver()
+        return True
 
     def answer_all(self) -> None:
         """Tell all who wait: this thread ends."""
         with self._pool.lock:
             requests, self._pool.requests = self._pool.requests, []
         for request in requests:
-            request.answered.set()
-        for stop in self._active:
+            request.answer(here=False)
+        for stop in self._active.values():
             stop.answer()
 
     def _find(self, item: WorkItem, *, timeout: bool) -> _Stop:
-        for stop in self._active:
-            if stop.item is item:
-                return stop
-        stop = _Stop(item, timeout=timeout)
-        self._active.append(stop)
+        stop = self._active.get(item)
+        if stop is None:
+            stop = self._active[item] = _Stop(item, timeout=timeout)
         return stop
 
     def _step(self, stop: _Stop, now: float) -> float | None:
@@ -184,6 +218,8 @@ class Stops:
         if item.future.done():
             stop.answer()
             return None
+        if now < stop.next_at:
+            return stop.next_at  # this thread looks around more often than a tick
         if stop.signalled:
             return self._press(stop, now)
         queue = None
@@ -193,8 +229,12 @@ class Stops:
                 queue = next((q for q in (pool.alone, pool.again, pool.fresh) if item in q), None)
                 if queue is not None:
                     queue.remove(item)
-                elif _in_hand(pool, item):
-                    return now + _TICK
+                elif item.keeper is pool:
+                    return now + _TICK  # in somebody's hand, on its way
+            elif worker.dead:  # and on its way to its grave: we are in a callback
+                worker.number += worker.items[0] is item
+                worker.items.remove(item)
+                queue, worker = worker.items, None
         if worker is not None:
             return self._withhold(stop, worker, now)
         if queue is not None:
@@ -210,17 +250,26 @@ class Stops:
         number = worker.number + place
         started = words[STARTED]
         limit = number + 1 if started >= number else number
-        if stop.worker is not worker or stop.limit != limit:
+        # LIMIT is gone when the worker has ended all that it had; and the item may have come back
+        # to it since, under the next number.
+        if stop.worker is not worker or stop.limit != limit or words[LIMIT] > limit:
             stop.worker, stop.limit = worker, limit
             with pool.lock:
                 worker.revoked = True
             words[LIMIT] = min(words[LIMIT], limit)
-            return now + _TICK
+            stop.next_at = time.monotonic() + _TICK
+            return stop.next_at
         if started < number:  # it will never begin
             with pool.lock:
                 late = [worker.items.pop() for _ in range(len(worker.items) - place)]
                 late.pop()  # this one
                 pool.again.extendleft(late)
+            if started < words[DECODING] <= number:
+                # Perhaps it hangs in there, unpickling what stands in that message. None of it
+                # has begun: what shared the message goes to another worker.
+                worker.withheld = min(limit, words[DECODING])
+                stop.family = Family(worker.pid) if worker.pid is not None else None
+                worker.kill()
             stop.deliver()
             stop.answer()
             return None
@@ -228,7 +277,7 @@ class Stops:
         if words[STARTED] == number and place == 0 and worker.pid is not None:
             worker.inbox.inject(answers)
             self._answers.deliver(worker)  # it may have ended by itself
-            if worker.items and worker.items[0] is stop.item:
+            if worker.items and worker.items[0] is stop.item and not stop.signalled:
                 self._signal(stop, worker, now)
                 return stop.next_at
         return now + _TICK
@@ -245,15 +294,14 @@ class Stops:
 
     def _press(self, stop: _Stop, now: float) -> float | None:
         """Go on with an item whose worker was told to end and has not."""
-        if now < stop.next_at:
-            return stop.next_at
         worker = stop.worker
         assert worker is not None  # noqa: S101 - it was signalled
         if not stop.killed:
             stop.killed = True
             stop.next_at = now + _LAST
             if worker.status is None and worker.pid is not None:
-                stop.family = Family(worker.pid)  # it may have had more of them meanwhile
+                if stop.family is not None:
+                    stop.family.add(worker.pid)  # it may have had more of them meanwhile
                 worker.kill()
             return stop.next_at
         stop.deliver()  # nothing ends it; nobody shall wait for that
@@ -270,19 +318,8 @@ def end_and_wait(pool: Pool, item: WorkItem) -> bool | None:
             return None
         pool.requests.append(request)
         pool.wake()
-    if threading.current_thread() is pool.thread:
-        reader.serve_until(request.answered)
-    else:
-        request.answered.wait()
+    request.wait()
     return item.future.cancelled() if request.here else None
-
-
-def _in_hand(pool: Pool, item: WorkItem) -> bool:
-    """Say whether an item is on its way from a queue to a worker, or to its end."""
-    hands = [*pool.adrift, *((each, each.hand or []) for each in pool.workers)]
-    return any(item in hand or each.taken is item for each, hand in hands) or any(
-        each is item for each, _ in pool.failed
-    )
 
 
 def _time_is_up(item: WorkItem) -> TaskTimeout:

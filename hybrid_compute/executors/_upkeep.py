@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Upkeep"]
 
 _TRIM_SECONDS = 2.0  # how long memory for large calls is kept warm, with nothing to do
+_EXIT_SECONDS = 10.0  # how long a worker that retires may take to exit; then it is killed
 _OOM_SECONDS = 5.0  # how old a count of the kernel's kills may become
+_MOST_TRIMS = 20  # then it is hopeless
 _LOOK_SECONDS = 0.1  # how often a worker's memory is looked at, at the most; it takes 30 us
 
 
@@ -56,6 +58,13 @@ class Upkeep:
         soonest: float | None = None
         with pool.lock:
             idle = [each for each in pool.idle if each.idle_since is not None]
+            gone = [each for each in pool.workers if each.leaving] if pool.leaving else []
+        for worker in gone:
+            end = (worker.leaving or 0.0) + _EXIT_SECONDS
+            if end <= now:
+                worker.kill()
+            elif soonest is None or end < soonest:
+                soonest = end
         for worker in idle:
             when = self._look_at(worker, now)
             if when is not None and (soonest is None or when < soonest):
@@ -69,13 +78,17 @@ class Upkeep:
             return None
         timeout = pool.settings.idle_timeout
         end = None if timeout is None else since + timeout
-        trim = since + _TRIM_SECONDS if worker.sender.has_some else None
+        trim = None
+        if worker.sender.has_some:
+            # What the work still looks at can only be given back later: so look again, ever more
+            # rarely, as nobody will tell.
+            trim = since + _TRIM_SECONDS * 2**worker.trims
         if end is not None and end <= now:
             with pool.lock:
                 if worker in pool.idle and worker.ready and not pool.waiting():
                     pool.idle.remove(worker)
                     worker.retiring = True
-                    worker.leave()
+                    pool.dismiss(worker)
             return None
         if trim is not None and trim <= now:
             with pool.lock:
@@ -86,7 +99,8 @@ class Upkeep:
             worker.sender.trim()
             with pool.lock:
                 pool.let_go(worker)
-                worker.idle_since = since if end is not None else None
-            return end
+                worker.idle_since = since
+                worker.trims = min(worker.trims + 1, _MOST_TRIMS) if worker.sender.has_some else 0
+            trim = since + _TRIM_SECONDS * 2**worker.trims if worker.trims else None
         times = [each for each in (end, trim) if each is not None]
         return min(times) if times else None

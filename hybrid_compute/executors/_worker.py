@@ -67,6 +67,7 @@ __all__ = ["main"]
 _PATIENCE_NS = 2_000_000  # how long an answer may wait before the next call starts
 _HEADER_BYTES = HEADER.size
 _FD = Struct("i")
+_LONGEST_MS = 1 << 30
 _TRIM_MS = 2000  # how long memory for large results is kept warm, with nothing to do
 
 
@@ -125,13 +126,16 @@ class _Worker:
 
     def _wait(self) -> bool:
         """Give memory for large results back when there is nothing to do for a while."""
-        if self._sender.has_some:
+        sender = self._sender
+        if sender.has_some:
             import select  # noqa: PLC0415 - only with large results
 
             poll = select.poll()
             poll.register(self._sock, select.POLLIN)
-            if not poll.poll(_TRIM_MS):
-                self._sender.trim()
+            patience = _TRIM_MS
+            while not poll.poll(patience) and not sender.trim():
+                # The caller still looks at some: so look again, ever more rarely.
+                patience = min(2 * patience, _LONGEST_MS)
         return True
 
     def _set_up(self, body: memoryview) -> None:
