@@ -354,7 +354,8 @@ class WebSocketTransport:
         code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
         reason = data[2:].decode(errors="replace")
         text = f"{self._access} closed the connection with code {code} {reason!r}"
-        self._write(data[:2], _CLOSE)
+        # A code that may not be sent is not sent back: 1002 says that the frame broke the rules.
+        self._write(data[:2] if _is_sound(data) else struct.pack("!H", 1002), _CLOSE)
         if code == 1009:
             return PayloadTooLarge(f"{text}: a message was too large for it; send less")
         if code in (1008, 4401, 4403):
@@ -362,3 +363,15 @@ class WebSocketTransport:
         lost = RemoteConnectionLost(text, may_have_run=True)
         lost.code = code  # type: ignore[attr-defined]
         return lost
+
+
+def _is_sound(close: bytes) -> bool:
+    """Say whether the data of a close frame have a code that may be sent, and text (RFC 6455)."""
+    if len(close) < 2:
+        return not close
+    code = int.from_bytes(close[:2], "big")
+    try:
+        close[2:].decode()
+    except UnicodeDecodeError:
+        return False
+    return 3000 <= code < 5000 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
