@@ -67,7 +67,7 @@ class App:
         if path == "/compute":
             await compute(self.service, token, scope, receive, send)
         else:
-            await self._list(token, send)
+            await self._list(token, scope, send)
 
     def _admit(self, headers: Any) -> Token:
         try:
@@ -92,10 +92,10 @@ class App:
         finally:
             self._connections.discard(connection)
 
-    async def _list(self, token: Token, send: Any) -> None:
+    async def _list(self, token: Token, scope: Any, send: Any) -> None:
         catalog = self.service.catalog
         found = [catalog.describe(each) for each in catalog if token.allows(each.name)]
-        await send_json(send, {"tasks": found})
+        await send_json(send, {"tasks": found}, headers=scope["headers"])
 
     async def _live(self, receive: Any, send: Any) -> None:
         while True:

@@ -36,9 +36,10 @@ async def send_response(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_json(send: Any, value: Any) -> None:
-    """Send a value that needs no check."""
-    await send_response(send, 200, json.dumps(value).encode())
+async def send_json(send: Any, value: Any, *, headers: Any) -> None:
+    """Send a value that needs no check; who asked as one of our own peers learns that we are."""
+    own = ((_OWN, b"1"),) if values_of(headers, _OWN) else ()
+    await send_response(send, 200, json.dumps(value).encode(), *own)
 
 
 async def refuse(send: Any, refusal: Refusal, codec: Codec | None = None) -> None:
