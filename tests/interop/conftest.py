@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,33 @@ def js_port(javascript) -> Iterator[int]:
 # -- our server --------------------------------------------------------------------------------
 
 
+class Drained(Served):
+    """A server whose log is read: it writes a line for each call, and would wait for a reader."""
+
+    def __init__(self, *options: str, token: str | None) -> None:
+        super().__init__(*options, token=token)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stderr:
+            self.said += line
+
+    def end(self) -> int:
+        self.process.terminate()
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self._reader.join()
+            self.process.stderr.close()
+            self.process.wait()
+
+
 @contextlib.contextmanager
-def served(*arguments: str, token: str | None = None) -> Iterator[Served]:
+def served(*arguments: str, token: str | None = None) -> Iterator[Drained]:
     """Run `hybrid-compute serve`."""
-    server = Served(*arguments, *(() if token else ("--no-token",)), token=token)
+    server = Drained(*arguments, *(() if token else ("--no-token",)), token=token)
     try:
         yield server
     finally:
@@ -133,7 +157,7 @@ def served(*arguments: str, token: str | None = None) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def ours() -> Iterator[Served]:
+def ours() -> Iterator[Drained]:
     """Run our server, open to everybody here, for a module."""
     with served("tests.interop.work:TASKS") as server:
         yield server
