@@ -130,9 +130,12 @@ class Entry:
             if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         ]
         hints = _hints(self.name, self.task.fn)
-        kinds = [*(hints.get(each.name, Any) for each in named), self._returns]
+        kinds = [*(hints.get(each.name, Any) for each in named), self._others, self._returns]
         *schemas, result = _schemas(kinds)
         definitions = schemas.pop()
+        others: Any = schemas.pop()
+        if not any(p.kind is p.VAR_KEYWORD for p in self._signature.parameters.values()):
+            others = False
         return {
             "name": self.name,
             "doc": inspect.getdoc(self.task.fn) or "",
@@ -140,6 +143,7 @@ class Entry:
                 "type": "object",
                 "properties": {p.name: s for p, s in zip(named, schemas, strict=True)},
                 "required": [each.name for each in named if each.default is empty],
+                "additionalProperties": others,
             },
             "result": result,
             **({"$defs": definitions} if definitions else {}),
