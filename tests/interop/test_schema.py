@@ -5,6 +5,8 @@ The schema is judged by the package jsonschema, which knows nothing of ours.
 
 from __future__ import annotations
 
+import json
+
 import jsonschema
 import pytest
 import requests
@@ -75,9 +77,7 @@ def checked():
 def schemas(checked):
     found = requests.get(f"{checked}/tasks", timeout=PATIENCE).json()["tasks"]
     assert sorted(each["name"] for each in found) == sorted(NAMES)
-    return {
-        each["name"]: {**each["parameters"], "$defs": each.get("$defs", {})} for each in found
-    }
+    return {each["name"]: {**each["parameters"], "$defs": each.get("$defs", {})} for each in found}
 
 
 def few(number):
@@ -85,16 +85,21 @@ def few(number):
         max_examples=number,
         deadline=None,
         database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+        suppress_health_check=[HealthCheck.too_slow],
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def post(checked):
     with requests.Session() as session:
 
         def call(body):
-            return session.post(f"{checked}/compute", json=body, timeout=PATIENCE)
+            return session.post(
+                f"{checked}/compute",
+                data=json.dumps(body),  # `json=None` would be no body
+                headers={"Content-Type": "application/json"},
+                timeout=PATIENCE,
+            )
 
         yield call
 
@@ -123,9 +128,14 @@ def test_arguments_are_refused_exactly_if_the_schema_says_so(post, schemas):
 
 def test_no_request_is_an_error_of_the_server(post):
     @few(150)
-    @given(VALUES | st.dictionaries(st.sampled_from(["task", "input", "args", "kwargs"]), VALUES)
-           | st.fixed_dictionaries({"task": st.sampled_from(NAMES)},
-                                   optional={"input": VALUES, "args": VALUES, "timeout": VALUES}))
+    @given(
+        VALUES
+        | st.dictionaries(st.sampled_from(["task", "input", "args", "kwargs"]), VALUES)
+        | st.fixed_dictionaries(
+            {"task": st.sampled_from(NAMES)},
+            optional={"input": VALUES, "args": VALUES, "timeout": VALUES},
+        )
+    )
     def check(body):
         answer = post(body)
         assert answer.status_code in (200, 400, 404, 408, 422), answer.text
