@@ -6,7 +6,6 @@ import threading
 from typing import Annotated, Any, Literal
 
 import attrs
-
 import msgspec
 
 from hybrid_compute import task
