@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -152,7 +153,9 @@ def main(end, *arguments):
         each.case_id: "" if each.passed else f"{each.result} / {each.result_close}"
         for each in results
     }
-    print(json.dumps(said))
+    print(json.dumps(said), flush=True)
+    # kosoku's threads may abort the process if they meet an interpreter that is being taken down.
+    os._exit(0)
 
 
 if __name__ == "__main__":
