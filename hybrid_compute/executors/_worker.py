@@ -28,7 +28,9 @@ import sys
 import time
 from struct import Struct
 
-from hybrid_compute import _failures, _pickling
+# Not `from hybrid_compute import`: that asks the package for a name, which loads it; see `_boot`.
+import hybrid_compute._failures as _failures  # noqa: PLR0402
+import hybrid_compute._pickling as _pickling  # noqa: PLR0402
 from hybrid_compute._pickling import BIG, flat
 from hybrid_compute.executors._frames import (
     AREA_BYTES,
