@@ -8,13 +8,15 @@ when they are needed). No threads, no locks, no state.
 
 from __future__ import annotations
 
+import _pickle as pickle  # see `_pickling`
 import copyreg
-import pickle
 import types
-from contextlib import suppress
-from typing import Any
 
 from hybrid_compute._pickling import dumps, loads
+
+TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "RemoteTraceback",
@@ -46,11 +48,13 @@ def encode_error(error: BaseException) -> bytes:
 
 def decode_error(data: bytes) -> BaseException:
     """Undo `encode_error`; the remote traceback is the `__cause__`. Never raises."""
+    from contextlib import suppress  # noqa: PLC0415 - as `errors`: only when it fails
+
     error: Any = None
     description = ["an exception", "its description is lost", "", ""]
     notes: list[str] = []
     try:
-        body, why, *description, notes = pickle.loads(data)  # noqa: S301 - as above
+        body, why, *description, notes = pickle.loads(data)
         if body is not None:
             error = loads(body)
             if not isinstance(error, BaseException):
@@ -77,6 +81,8 @@ def _checked(error: BaseException) -> tuple[bytes | None, str]:
     except BaseException as failure:  # a broken __reduce__ may raise anything
         difference = f"{type(failure).__name__}: {text_of(failure)}"
     if isinstance(error, BaseExceptionGroup):
+        from contextlib import suppress  # noqa: PLC0415 - see above
+
         with suppress(BaseException):  # no group then, but its description
             group = error.derive([_portable(each) for each in error.exceptions])
             group.__dict__.update(error.__dict__)

@@ -33,7 +33,7 @@ import types
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute._captures import (
     ABSENT,
@@ -51,12 +51,14 @@ from hybrid_compute._pickling import (
     CANNOT,
     MAIN,
     Buffers,
-    Call,
     by_value,
     flat,
     known_function,
     load_function,
 )
+
+if TYPE_CHECKING:
+    from hybrid_compute._pickling import Call
 
 __all__ = ["CallEncoder", "Library", "is_interrupt", "on_main_thread"]
 

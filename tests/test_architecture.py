@@ -35,8 +35,12 @@ FLOORS: dict[int, tuple[str, ...]] = {
 
 # What runs in child processes, whose start-up time counts: these import floor 0 and each other.
 CHILDREN = frozenset(
-    f"executors.{name}" for name in ("_boot", "_spawner", "_worker", "_frames", "_segments")
+    f"executors.{name}"
+    for name in ("_boot", "_spawner", "_worker", "_frames", "_segments", "_batch")
 )
+
+# Together longer than all else that a worker loads before its first call.
+SLOW = {"typing", "re", "enum", "contextlib", "pickle", "traceback", "logging", "subprocess"}
 
 HEAVY = (
     *("requests", "websocket", "msgspec", "numpy", "cloudpickle", "tqdm"),
@@ -135,6 +139,20 @@ def test_no_module_needs_itself_to_be_imported():
 def test_what_runs_in_a_child_imports_the_vocabulary_only(module):
     others = imports(module, lazy=True) - CHILDREN - {"executors"}
     assert {each for each in others if floor(each) > 0} == set()
+
+
+def test_a_worker_starts_without_what_takes_long_to_load():
+    boot = str(MODULES["executors._boot"])
+    loaded = run(
+        "import sys; before = set(sys.modules)\n"
+        f"names = {{'__name__': 'boot', '__file__': {boot!r}}}\n"
+        f"exec(open({boot!r}).read(), names); names['_prepare']()\n"
+        f"import {PACKAGE}.executors._spawner, {PACKAGE}.executors._batch\n"
+        f"print(*set(sys.modules) - before, type(sys.modules[{PACKAGE!r}]).__name__)"
+    ).split()
+    assert f"{PACKAGE}.executors._worker" in loaded
+    assert set(loaded) & SLOW == set()
+    assert "_LatePackage" in loaded  # the package itself has not been run
 
 
 def test_a_worker_loads_none_of_the_caller_s_half():

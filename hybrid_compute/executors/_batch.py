@@ -5,10 +5,13 @@ Runs in worker processes, so it imports nothing that is dear. Pure: no threads, 
 
 from __future__ import annotations
 
-import pickle
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from _pickle import PickleBuffer
+
+TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 __all__ = ["Outcome", "run_batch"]
 
@@ -59,7 +62,7 @@ class _Piece:
         self._buffers = buffers
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_piece, (self._data, *map(pickle.PickleBuffer, self._buffers))
+        return _load_piece, (self._data, *map(PickleBuffer, self._buffers))
 
 
 class _Undecodable:

@@ -24,11 +24,14 @@ import _socket
 import faulthandler
 import marshal
 import os
+import select
 import sys
 import time
 from struct import Struct
 
-from hybrid_compute import _failures, _pickling
+# Not `from hybrid_compute import`: that asks the package for a name, which loads it; see `_boot`.
+import hybrid_compute._failures as _failures  # noqa: PLR0402
+import hybrid_compute._pickling as _pickling  # noqa: PLR0402
 from hybrid_compute._pickling import BIG, flat
 from hybrid_compute.executors._frames import (
     AREA_BYTES,
@@ -67,8 +70,11 @@ __all__ = ["main"]
 _PATIENCE_NS = 2_000_000  # how long an answer may wait before the next call starts
 _HEADER_BYTES = HEADER.size
 _FD = Struct("i")
+_BRISK_NS = 250_000  # measured: a caller that waits for each answer takes 50 to 200 us
 _LONGEST_MS = 1 << 30
 _TRIM_MS = 2000  # how long memory for large results is kept warm, with nothing to do
+
+_let_others = getattr(os, "sched_yield", int)  # int: where there is no such thing
 
 
 def main(sock_fd: int, journal_fd: int) -> NoReturn:
@@ -96,6 +102,10 @@ class _Worker:
         self._area = journal.area
         self._place = 0  # where the next answer goes in the area
         self._running = False
+        self._brisk = False  # the last message came soon after the answer before it
+        self._idle_since = 0
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._sender = Sender(journal.value_flags, mapped=True)
         self._receiver = Receiver(journal.call_flags)
         self._apart = _pickling.Buffers()
@@ -108,6 +118,7 @@ class _Worker:
     def serve(self) -> None:
         inbox = Inbox(self._sock)
         while self._wait() and inbox.fill():
+            self._brisk = time.perf_counter_ns() - self._idle_since < _BRISK_NS
             for kind, number, body in inbox:
                 if kind == CALLS:
                     self._run(number, body)
@@ -123,17 +134,24 @@ class _Worker:
                 elif kind == SETUP:
                     self._set_up(body)
                 # Only what is in `inbox` may stay alive while we wait: no argument, no result.
+            self._idle_since = time.perf_counter_ns()
 
     def _wait(self) -> bool:
-        """Give memory for large results back when there is nothing to do for a while."""
+        """Wait for a message, as far as that is not left to `fill`; always True.
+
+        While messages follow closely on answers, stay awake for the next: waking a core that sleeps
+        takes longer than all the rest of a small call. Anybody else who has work for this core
+        comes first. Memory for large results is given back when nothing happens for a while.
+        """
+        arrived = self._poll.poll
+        if self._brisk:
+            end = self._idle_since + _BRISK_NS
+            while not arrived(0) and time.perf_counter_ns() < end:
+                _let_others()
         sender = self._sender
         if sender.has_some:
-            import select  # noqa: PLC0415 - only with large results
-
-            poll = select.poll()
-            poll.register(self._sock, select.POLLIN)
             patience = _TRIM_MS
-            while not poll.poll(patience) and not sender.trim():
+            while not arrived(patience) and not sender.trim():
                 # The caller still looks at some: so look again, ever more rarely.
                 patience = min(2 * patience, _LONGEST_MS)
         return True

@@ -389,3 +389,13 @@ def test_items_with_a_timeout_count():
         first = ex.submit(PID)
         second = ex.submit(task(timeout=1000)(PID))
         assert first.result(SOON) != second.result(SOON)
+
+
+def test_a_worker_that_stays_awake_for_the_next_call_goes_to_sleep_when_none_comes():
+    with ProcessExecutor(1) as ex:
+        for number in range(200):  # each soon after the answer before it
+            ex.submit(abs, number).result()
+        before = ex.submit(time.process_time).result()
+        time.sleep(1)
+        used = ex.submit(time.process_time).result() - before
+    assert used < 0.5
