@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,6 +22,10 @@ import pytest
 
 GRACE = 10.0  # seconds; only a leak, or a very busy machine, ever takes that long
 STEP = threading.Event()  # never set: waiting for it is a pause
+
+# A shell has what it runs in the background ignore Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _FDS = Path("/proc/self/fd")
 _TASKS = Path("/proc/self/task")
