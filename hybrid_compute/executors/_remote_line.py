@@ -27,14 +27,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
 from hybrid_compute.errors import (
-    HybridComputeError,
     RemoteBusy,
     RemoteConnectionLost,
-    RemoteUnavailable,
 )
 from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import Call, Timers, copy_of, may_go_again
