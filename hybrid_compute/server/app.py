@@ -6,6 +6,7 @@ On the event loop; see the package for the threads behind it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -13,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hybrid_compute.hybrid import HybridExecutor
+from hybrid_compute.protocol.http import HEADER
 from hybrid_compute.server.catalog import Catalog
 from hybrid_compute.server.gate import LOOPBACK_HOSTS, Gate, Refusal
-from hybrid_compute.server.http import compute, refuse, send_json, send_response
+from hybrid_compute.server.http import compute, refuse, send_response
 from hybrid_compute.server.service import Service
 from hybrid_compute.server.settings import Limits
 from hybrid_compute.server.tokens import VARIABLE, Token, Tokens
@@ -95,7 +97,9 @@ class App:
     async def _list(self, token: Token, send: Any) -> None:
         catalog = self.service.catalog
         found = [catalog.describe(each) for each in catalog if token.allows(each.name)]
-        await send_json(send, {"tasks": found})
+        body = json.dumps({"tasks": found}).encode()
+        # By this header a client of ours knows that it may send any value.
+        await send_response(send, 200, body, (HEADER.lower().encode(), b"1"))
 
     async def _live(self, receive: Any, send: Any) -> None:
         while True:
