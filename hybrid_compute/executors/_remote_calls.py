@@ -1,6 +1,6 @@
 """Calls: one attempt at one item by a remote executor, and a clock that looks after them.
 
-Owns who may deliver an item's outcome: whoever takes it out of its `Call`, once. `Timers` has a
+Owns what is known of one call, and what may become of it. `Timers` has a
 lock, which guards its heap, and a thread, which is there only while something is set; it calls
 with no lock held.
 """
@@ -15,34 +15,58 @@ from collections.abc import Callable
 from concurrent.futures._base import LOGGER
 from typing import TYPE_CHECKING, Any
 
-from hybrid_compute.errors import TaskTimeout
+from hybrid_compute.errors import (
+    HybridComputeError,
+    RemoteConnectionLost,
+    RemoteUnavailable,
+    TaskTimeout,
+)
+from hybrid_compute.executors import _delivery
 from hybrid_compute.items import Keeper, WorkItem
 from hybrid_compute.tasks import Task
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_line import Line
 
-__all__ = ["Call", "Timers", "deadline_of", "name_on_the_wire", "time_is_up"]
+__all__ = [
+    "Call",
+    "Timers",
+    "copy_of",
+    "deadline_of",
+    "may_go_again",
+    "name_on_the_wire",
+    "time_is_up",
+]
+
+_GOING_AWAY = (None, 1001, 1006, 1012, 1013)  # codes after which a service comes back
+_MOST_RESENT = 3
 
 
 class Call(Keeper):
-    """An item on its way through a line. Its line's lock guards it.
+    """An item on its way through a line. Its line's lock guards it, but for `item` and `running`.
 
     Attributes:
         item: None once somebody has taken it, to deliver its outcome.
         id: in the session; 0: in none.
         deadline: monotonic; None: none.
+        busy: how often the server had no room for it.
         resent: how often it was given to another connection.
+        running: whether the item was marked as running; None: that was not tried yet.
+        withdrawn: whether its future is cancelled, or about to be: it must not be sent.
     """
 
-    __slots__ = ("busy", "deadline", "id", "item", "line", "name", "resent", "started", "timeout")
+    __slots__ = (
+        *("busy", "deadline", "id", "item", "line", "name"),
+        *("resent", "running", "timeout", "withdrawn"),
+    )
 
     def __init__(self, line: Line, item: WorkItem, timeout: float | None) -> None:
         self.line = line
         self.item: WorkItem | None = item
         self.name = name_on_the_wire(item)
         self.id = self.resent = self.busy = 0
-        self.started = False
+        self.running: bool | None = None
+        self.withdrawn = False
         self.deadline, self.timeout = deadline_of(item, timeout)
 
     def withdraw(self, item: WorkItem) -> bool:
@@ -54,11 +78,13 @@ class Call(Keeper):
         return self.line.stop(self)
 
     def begin(self) -> bool:
-        """Mark the item as running, once; False if nobody wants it any more."""
-        if not self.started and self.item is not None:
-            self.started = True
-            return self.item.start()
-        return self.item is not None
+        """Mark the item as running, once; False if nobody wants it any more. Any thread."""
+        if self.running is None:
+            with self.line.starting:  # who comes second must not go on before that is done
+                item = self.item
+                if self.running is None:
+                    self.running = item is not None and _delivery.start(item)
+        return bool(self.running)
 
     def time_is_up(self) -> TaskTimeout:
         """Return the error for a call whose deadline has passed."""
@@ -92,6 +118,26 @@ def time_is_up(name: str, timeout: float) -> TaskTimeout:
     )
 
 
+def may_go_again(call: Call, why: Exception, *, may_have_run: bool) -> bool:
+    """Say whether a call whose connection was lost may be given to another."""
+    if not isinstance(why, RemoteConnectionLost) or call.resent >= _MOST_RESENT:
+        return False
+    if not may_have_run:
+        return True
+    idempotent = call.item is not None and call.item.options.idempotent
+    return bool(idempotent) and getattr(why, "code", None) in _GOING_AWAY
+
+
+def copy_of(error: Exception) -> Exception:
+    """Return an error for one more call: two threads may not raise the same one."""
+    if not isinstance(error, HybridComputeError):
+        return RemoteUnavailable(f"no connection: {error!r}; nothing was sent")
+    make, args = error.__reduce__()[:2]
+    copy: Exception = make(*args)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
 class Timers:
     """Calls functions at their times."""
 
@@ -105,11 +151,12 @@ class Timers:
     def at(self, when: float, do: Callable[[], object], owner: Any = None) -> None:
         """Call `do` at a monotonic time, unless its owner, a Call, is over by then."""
         with self._changed:
-            heapq.heappush(self._heap, (when, next(self._numbers), do, owner))
             if self.thread is None:
-                self.thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self.thread.start()
-            elif self._heap[0][2] is do:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()  # it may not be possible; it waits for our lock
+                self.thread = thread
+            heapq.heappush(self._heap, (when, next(self._numbers), do, owner))
+            if self._heap[0][2] is do:
                 self._changed.notify_all()
 
     def look(self) -> None:

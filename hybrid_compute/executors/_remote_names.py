@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from hybrid_compute import _exit
 from hybrid_compute.errors import ConfigurationError, HybridComputeError
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.http import HEADER
@@ -23,7 +24,7 @@ _PATIENCE = 2.0  # seconds that a submit may wait for the answer
 _AGAIN = 5.0  # seconds before a service that gave none is asked again
 
 
-class Names:
+class Names(_exit.Member):
     """The tasks of one service.
 
     Attributes:
@@ -40,6 +41,11 @@ class Names:
         self._known = False
         self._names: frozenset[str] | None = None
         self.own = False
+        _exit.register(self)
+
+    def after_fork(self) -> None:
+        """Forget a lock that another thread of the parent may have held."""
+        self._lock = threading.RLock()
 
     def has(self, name: str) -> bool | None:
         """Say whether the service has a task of that name; None if that cannot be known."""

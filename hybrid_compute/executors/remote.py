@@ -176,7 +176,7 @@ class RemoteExecutor(SubExecutor):
         half.refuse(RuntimeError(_CLOSED))
         if cancel_futures:
             half.cancel_all()
-        if wait:
+        if wait and not half.runs_here():
             half.join()
         else:
             half.close(RuntimeError(_CLOSED))

@@ -6,6 +6,7 @@ On the event loop; see the package for the threads behind it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import time
@@ -25,6 +26,7 @@ __all__ = ["App", "create_app"]
 
 _LOG = logging.getLogger("hybrid_compute.server")
 _METHODS = {"/compute": "POST", "/tasks": "GET", "/healthz": "GET"}
+_LAST_WORDS = 1.0  # seconds for that
 
 
 class App:
@@ -114,6 +116,11 @@ class App:
         for each in tuple(self._connections):
             each.drain()
         await self.service.drain()
+        # The last answers have to go out before anybody ends their connections.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                for each in tuple(self._connections):
+                    await each.ended.wait()
 
     def close(self) -> None:
         """End the executor, if this application made it. Blocks until its work has ended."""

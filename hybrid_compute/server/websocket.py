@@ -41,6 +41,7 @@ class Connection:
         self._receive, self._send = receive, send
         self._calls: dict[Id, Call] = {}
         self._wake = asyncio.Event()
+        self.ended = asyncio.Event()
         self._close: tuple[int, str] | None = None
 
     def drain(self) -> None:
@@ -74,6 +75,7 @@ class Connection:
             for each in tasks:
                 each.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.ended.set()
             self._session.lost()
             for call in self._calls.values():
                 call.abandon()

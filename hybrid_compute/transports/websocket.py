@@ -102,7 +102,12 @@ class WebSocketTransport:
         self.thread = threading.Thread(
             target=self._run, args=(on_frame, on_lost), name=f"websocket {access.host}", daemon=True
         )
-        self.thread.start()
+        try:
+            self.thread.start()
+        except BaseException:
+            for each in (sock, *self._wake):
+                each.close()
+            raise
 
     def _shake_hands(self, sock: TimedSocket, headers: dict[str, str]) -> None:
         import websocket  # noqa: PLC0415 - only who connects needs it
@@ -194,6 +199,8 @@ class WebSocketTransport:
             while self._out:
                 head = self._out[0]
                 done = self._sock.send(head)
+                if self._closing is not None:  # by a finalizer, just now
+                    return
                 if done < len(head):
                     self._out[0] = head[done:]
                 else:
@@ -210,9 +217,10 @@ class WebSocketTransport:
                 self._out.clear()
 
     def _wake_up(self) -> None:
-        if self._wake is not None:
+        wake = self._wake  # read once: it goes when the thread ends
+        if wake is not None:
             with contextlib.suppress(OSError):  # full, so it is awake; or gone, so it need not be
-                self._wake[1].send(b"x")
+                wake[1].send(b"x")
 
     def close(self) -> None:
         """Say good-bye, as far as the socket takes it at once, and end."""

@@ -315,3 +315,23 @@ def test_shutdown_waits_for_answers():
         assert [f.result(0) for f in futures] == list(range(20))
         with pytest.raises(RuntimeError):
             ex.submit(echo, 1)
+
+
+def test_a_callback_of_a_lost_call_may_shut_the_executor_down():
+    """Its thread is to deliver the outcomes of others: it must not wait for them."""
+
+    def handle(peer: Peer) -> None:
+        peer.shake_hands()
+        peer.message(), peer.message()
+        peer.reset()
+
+    with serving(handle) as port:
+        ex = client(port)
+        gate = threading.Event()
+        futures = [ex.submit(echo, each) for each in range(2)]
+        for each in futures:
+            each.add_done_callback(lambda _: ex.shutdown())
+        futures[-1].add_done_callback(lambda _: gate.set())
+        assert gate.wait(20)
+        for each in futures:
+            assert isinstance(each.exception(0), RemoteConnectionLost)
