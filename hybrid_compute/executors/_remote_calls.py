@@ -16,6 +16,7 @@ from concurrent.futures._base import LOGGER
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.errors import TaskTimeout
+from hybrid_compute.executors._remote_signed import SignedCall
 from hybrid_compute.items import Keeper, WorkItem
 from hybrid_compute.tasks import Task
 
@@ -33,14 +34,21 @@ class Call(Keeper):
         id: in the session; 0: in none.
         deadline: monotonic; None: none.
         resent: how often it was given to another connection.
+        signed: its envelope's maker, if it goes as a signed pickle; else None.
     """
 
-    __slots__ = ("busy", "deadline", "id", "item", "line", "name", "resent", "started", "timeout")
+    __slots__ = (
+        *("busy", "deadline", "id", "item", "line", "name", "resent", "signed", "started"),
+        "timeout",
+    )
 
-    def __init__(self, line: Line, item: WorkItem, timeout: float | None) -> None:
+    def __init__(
+        self, line: Line, item: WorkItem, timeout: float | None, signed: SignedCall | None = None
+    ) -> None:
         self.line = line
         self.item: WorkItem | None = item
-        self.name = name_on_the_wire(item)
+        self.signed = signed
+        self.name = name_on_the_wire(item) if signed is None else item.name
         self.id = self.resent = self.busy = 0
         self.started = False
         self.deadline, self.timeout = deadline_of(item, timeout)

@@ -39,8 +39,10 @@ from hybrid_compute.errors import (
 from hybrid_compute.executors._remote_calls import Call, Timers
 from hybrid_compute.protocol import ClientSession
 from hybrid_compute.protocol.outcomes import Answered, Errored, Greeted
+from hybrid_compute.protocol.signing import BOOT_HEADER
 
 if TYPE_CHECKING:
+    from hybrid_compute.executors._remote_signed import SignedCall
     from hybrid_compute.items import WorkItem
     from hybrid_compute.transports.websocket import WebSocketTransport
 
@@ -50,6 +52,7 @@ _GOING_AWAY = (None, 1001, 1006, 1012, 1013)  # codes after which a service come
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _MOST_RESENT = 3
 _MOST_BUSY = 4
+_BOOT = BOOT_HEADER.lower()
 Outcome = tuple[Call, Any, Exception | None]
 
 
@@ -93,11 +96,11 @@ class Line(_exit.Member):
 
     # -- in ----------------------------------------------------------------------------------
 
-    def push(self, item: WorkItem) -> None:
+    def push(self, item: WorkItem, signed: SignedCall | None = None) -> None:
         """Queue an item, and send it if that can be done at once."""
         if self._refusal is not None:
             raise type(self._refusal)(*self._refusal.args)
-        call = Call(self, item, self._timeout)
+        call = Call(self, item, self._timeout, signed)
         item.keeper = call
         with self._lock:
             self._out += 1
@@ -149,9 +152,10 @@ class Line(_exit.Member):
                 continue
             left = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
             try:
-                call.id = session.call(
-                    call.name, item.args, item.kwargs or {}, context=call, timeout=left
-                )
+                name, args, kwargs = call.name, item.args, item.kwargs or {}
+                if call.signed is not None:
+                    name, args, kwargs = call.signed.message(transport.answer.get(_BOOT))
+                call.id = session.call(name, args, kwargs, context=call, timeout=left)
             except Exception as error:
                 outcomes.append((call, None, error))
             else:
@@ -191,13 +195,17 @@ class Line(_exit.Member):
         return item
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
-        for call, value, error in outcomes:
+        for call, result, problem in outcomes:
             if not call.begin():
                 self._take(call)
                 continue
             item = self._take(call)
             if item is None:
                 continue
+            value: Any = result
+            error: BaseException | None = problem
+            if error is None and call.signed is not None:
+                value, error = call.signed.settle(value)
             if error is None:
                 item.succeed(value)
             else:

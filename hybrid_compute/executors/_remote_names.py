@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from hybrid_compute.errors import ConfigurationError, HybridComputeError
+from hybrid_compute.errors import ConfigurationError, HybridComputeError, RemoteUnavailable
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.http import HEADER
+from hybrid_compute.protocol.signing import BOOT_HEADER
 from hybrid_compute.transports._access import Access
 from hybrid_compute.transports.http import HttpTransport
 
@@ -28,6 +29,7 @@ class Names:
 
     Attributes:
         own: whether the service is one of ours; False until it was asked.
+        boot: what calls are signed for, if it takes signed ones; None: it does not.
     """
 
     def __init__(self, access: Access, tasks: Iterable[str] | None) -> None:
@@ -40,6 +42,7 @@ class Names:
         self._known = False
         self._names: frozenset[str] | None = None
         self.own = False
+        self.boot: str | None = None
 
     def has(self, name: str) -> bool | None:
         """Say whether the service has a task of that name; None if that cannot be known."""
@@ -48,6 +51,23 @@ class Names:
             self.ask()
             names = self._names
         return None if names is None else name in names
+
+    def boot_after(self, boot: str | None) -> str | None:
+        """Return what calls are signed for, and ask again if `boot` is all that is known.
+
+        Raises:
+            RemoteUnavailable: the service does not answer.
+        """
+        with self._lock:
+            if self.boot == boot and (boot is not None or not self._known):
+                self._known, self._asked_at = False, None
+                self.ask()
+            if not self._known:
+                raise RemoteUnavailable(
+                    f"{self._access} does not answer GET {self._access.beside('tasks')}, without "
+                    "which no call can be signed for it; nothing was sent"
+                )
+            return self.boot
 
     def ask(self) -> None:
         """Ask the service, unless it has answered, or has just been asked."""
@@ -64,6 +84,7 @@ class Names:
                 path = self._access.beside("tasks")
                 answer = transport.exchange("GET", path, headers={HEADER: "1"}, timeout=_PATIENCE)
                 self.own = HEADER in answer.headers
+                self.boot = answer.headers.get(BOOT_HEADER)
                 if answer.status == 200:
                     self._names = _names_in(Codec(max_bytes=len(answer.body)).decode(answer.body))
                 # Whoever has no such page has none tomorrow; a server in trouble may have.

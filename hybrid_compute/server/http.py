@@ -13,6 +13,7 @@ from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.messages import Failed
 from hybrid_compute.protocol.values import Refused
 from hybrid_compute.server.gate import Refusal, values_of
+from hybrid_compute.server.pickles import is_private
 from hybrid_compute.server.service import Call, Service
 from hybrid_compute.server.tokens import Token
 
@@ -36,9 +37,9 @@ async def send_response(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_json(send: Any, value: Any) -> None:
+async def send_json(send: Any, value: Any, *headers: tuple[bytes, bytes]) -> None:
     """Send a value that needs no check."""
-    await send_response(send, 200, json.dumps(value).encode())
+    await send_response(send, 200, json.dumps(value).encode(), *headers)
 
 
 async def refuse(send: Any, refusal: Refusal, codec: Codec | None = None) -> None:
@@ -92,6 +93,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
             lambda _: _set(done),
             own=codec.tagged,
             label="http",
+            private=is_private(scope),
         )
         if await _gone(receive, done):
             call.abandon()
@@ -159,7 +161,7 @@ async def _answer(service: Service, call: Call, codec: Codec, send: Any) -> None
     body, status = b"", 500
     if failure is None:
         try:
-            body, status = wire.result_body(codec, call.future.result()), 200
+            body, status = wire.result_body(codec, call.result()), 200
         except Refused as error:
             failure = Failed(0, f"the result cannot be sent: {error}", 500)
         except PayloadTooLarge as error:
