@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.server import App, Limits, Tokens, create_app
 from hybrid_compute.server.gate import LOOPBACK_HOSTS
+from hybrid_compute.server.pickles import FILE_VARIABLE, VARIABLE, keys_from_environ
 
 __all__ = ["Server", "head_guard", "serve"]
 
@@ -152,6 +153,7 @@ def _load(target: str) -> Any:
 @click.option("--tls-key", type=click.Path(exists=True), help="Its private key, PEM.")
 @click.option("--tls-client-ca", type=click.Path(exists=True), help="Ask for certificates of it.")
 @click.option("--debug", is_flag=True, help="Show callers tracebacks.")
+@click.option("--allow-pickle", is_flag=True, help="Run whatever a key's holder sends.")
 @click.option("--insecure", count=True, help="Given twice: listen publicly without TLS or token.")
 def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     target: str,
@@ -164,16 +166,23 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     tls_key: str | None,
     tls_client_ca: str | None,
     debug: bool,
+    allow_pickle: bool,
     insecure: int,
 ) -> None:
     """Serve the tasks of NAME in MODULE over HTTP and WebSocket.
 
     The token comes from HYBRID_COMPUTE_TOKEN, or from the file that HYBRID_COMPUTE_TOKEN_FILE
-    names; without either one is made and printed.
+    names; without either one is made and printed. --allow-pickle needs a signing key, another
+    secret than the token, from HYBRID_COMPUTE_SIGNING_KEY or the file that
+    HYBRID_COMPUTE_SIGNING_KEY_FILE names.
     """
     public = not _is_loopback(host)
     if tls_client_ca and not tls_cert:
         raise click.UsageError("--tls-client-ca needs --tls-cert")
+    if public and allow_pickle and not tls_cert:  # however often --insecure is given
+        raise click.UsageError(
+            f"--allow-pickle at --host {host}, which can be reached by others, needs --tls-cert"
+        )
     if public and (no_token or not tls_cert):
         if insecure < 2:
             raise click.UsageError(
@@ -190,6 +199,9 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     logging.getLogger("hybrid_compute").setLevel(logging.INFO)
     try:
         tokens = Tokens.from_environ()  # before the tasks' modules can see it
+        keys = keys_from_environ()
+        if allow_pickle and keys is None:
+            raise click.UsageError(f"--allow-pickle needs a key in {VARIABLE} or {FILE_VARIABLE}")
         app = create_app(
             _load(target),
             tokens=Tokens.anyone() if no_token else tokens,
@@ -197,6 +209,7 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
             origins=origins,
             limits=limits,
             debug=debug,
+            pickle_keys=keys if allow_pickle else None,
         )
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error

@@ -25,6 +25,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("errors", "tasks", "events", "futures", "items", "maps", "abc"),
         *("attempts", "routed", "_alarm"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
+        "_signed_work",
     ),
     1: ("policy.", "protocol."),
     2: ("transports.",),

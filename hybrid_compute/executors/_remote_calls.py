@@ -22,6 +22,7 @@ from hybrid_compute.errors import (
     TaskTimeout,
 )
 from hybrid_compute.executors import _delivery
+from hybrid_compute.executors._remote_signed import SignedCall
 from hybrid_compute.items import Keeper, WorkItem
 from hybrid_compute.tasks import Task
 
@@ -52,18 +53,22 @@ class Call(Keeper):
         busy: how often the server had no room for it.
         resent: how often it was given to another connection.
         running: whether the item was marked as running; None: that was not tried yet.
+        signed: its envelope's maker, if it goes as a signed pickle; else None.
         withdrawn: whether its future is cancelled, or about to be: it must not be sent.
     """
 
     __slots__ = (
         *("busy", "deadline", "id", "item", "line", "name"),
-        *("resent", "running", "timeout", "withdrawn"),
+        *("resent", "running", "signed", "timeout", "withdrawn"),
     )
 
-    def __init__(self, line: Line, item: WorkItem, timeout: float | None) -> None:
+    def __init__(
+        self, line: Line, item: WorkItem, timeout: float | None, signed: SignedCall | None = None
+    ) -> None:
         self.line = line
         self.item: WorkItem | None = item
-        self.name = name_on_the_wire(item)
+        self.signed = signed
+        self.name = name_on_the_wire(item) if signed is None else item.name
         self.id = self.resent = self.busy = 0
         self.running: bool | None = None
         self.withdrawn = False

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from hybrid_compute.errors import (
+    AuthError,
     HybridComputeError,
     RemoteBusy,
     RemoteConnectionLost,
@@ -20,6 +22,7 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.executors._remote_calls import deadline_of, name_on_the_wire, time_is_up
 from hybrid_compute.executors._remote_names import Names
+from hybrid_compute.executors._remote_signed import Message, SignedCall
 from hybrid_compute.executors.thread import ThreadExecutor
 from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol.codec import Codec
@@ -57,26 +60,51 @@ class Posts:
         self._plain = Codec(max_bytes=access.max_bytes)
         self._own = Codec(tagged=True, max_bytes=access.max_bytes)
 
-    def push(self, item: WorkItem) -> None:
+    def push(self, item: WorkItem, signed: SignedCall | None = None) -> None:
         """Queue an item."""
         deadline, timeout = deadline_of(item, self._timeout)
-        self._threads.execute(_Post(self, item, deadline, timeout))
+        self._threads.execute(_Post(self, item, deadline, timeout, signed))
 
-    def perform(self, item: WorkItem, deadline: float | None, timeout: float) -> None:
+    def perform(
+        self, item: WorkItem, deadline: float | None, timeout: float, signed: SignedCall | None
+    ) -> None:
         """Make the call and deliver its outcome. On a thread of the pool."""
         if not item.start():
             return
         try:
-            value = self._call(item, deadline, timeout)
+            if signed is None:
+                value = self._call(item, deadline, timeout)
+            else:
+                value = self._call_signed(item, deadline, timeout, signed)
         except BaseException as error:
             item.fail(error)
         else:
             item.succeed(value)
 
-    def _call(self, item: WorkItem, deadline: float | None, timeout: float) -> Any:
+    def _call_signed(
+        self, item: WorkItem, deadline: float | None, timeout: float, signed: SignedCall
+    ) -> Any:
+        boot = self._names.boot_after(None)
+        try:
+            answer = self._call(item, deadline, timeout, lambda: signed.message(boot))
+        except AuthError:  # perhaps it was signed for a run of the server that is over
+            now = self._names.boot_after(boot)
+            if now in (None, boot):
+                raise
+            answer = self._call(item, deadline, timeout, lambda: signed.message(now))
+        return signed.open(answer)
+
+    def _call(
+        self,
+        item: WorkItem,
+        deadline: float | None,
+        timeout: float,
+        message: Callable[[], Message] | None = None,
+    ) -> Any:
         self._names.ask()
         own = self._names.own
-        codec, task = self._own if own else self._plain, name_on_the_wire(item)
+        codec = self._own if own else self._plain
+        task = name_on_the_wire(item) if message is None else item.name
         path = self._access.path or "/"
         if self._access.query:
             path += f"?{self._access.query}"
@@ -86,7 +114,8 @@ class Posts:
             if left is not None and left <= 0:
                 raise time_is_up(task, timeout)
             try:
-                body = request_body(codec, task, item.args, item.kwargs or {}, timeout=left)
+                call = message() if message else (task, item.args, item.kwargs or {})
+                body = request_body(codec, *call, timeout=left)
             except Refused as refusal:
                 raise TaskEncodeError(f"{task}: {refusal}") from refusal
             try:
@@ -149,17 +178,22 @@ class Posts:
 class _Post(WorkItem):
     """An item of the pool that carries one of ours."""
 
-    __slots__ = ("_deadline", "_posts", "_theirs", "_timeout")
+    __slots__ = ("_deadline", "_posts", "_signed", "_theirs", "_timeout")
 
     def __init__(
-        self, posts: Posts, item: WorkItem, deadline: float | None, timeout: float
+        self,
+        posts: Posts,
+        item: WorkItem,
+        deadline: float | None,
+        timeout: float,
+        signed: SignedCall | None,
     ) -> None:
         super().__init__(item.fn or int)
         self._posts, self._theirs = posts, item
-        self._deadline, self._timeout = deadline, timeout
+        self._deadline, self._timeout, self._signed = deadline, timeout, signed
 
     def run(self) -> None:
-        self._posts.perform(self._theirs, self._deadline, self._timeout)
+        self._posts.perform(self._theirs, self._deadline, self._timeout, self._signed)
         del self._theirs
 
     def cancel(self) -> None:

@@ -87,10 +87,14 @@ class Ledger:
                 item = self.take(call)
                 if item is None or not running:
                     continue
-                if error is None:
-                    _delivery.settle(item.succeed, value)
+                result: Any = value
+                problem: BaseException | None = error
+                if problem is None and call.signed is not None:
+                    result, problem = call.signed.settle(result)
+                if problem is None:
+                    _delivery.settle(item.succeed, result)
                 else:
-                    _delivery.settle(item.fail, error)
+                    _delivery.settle(item.fail, problem)
         finally:
             if outer:
                 self._delivering.discard(me)

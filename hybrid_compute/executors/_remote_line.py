@@ -41,14 +41,17 @@ from hybrid_compute.executors._remote_ledger import Ledger, Outcome
 from hybrid_compute.executors._remote_lock import PumpLock
 from hybrid_compute.protocol import ClientSession
 from hybrid_compute.protocol.outcomes import Answered, ClientEvent, Errored
+from hybrid_compute.protocol.signing import BOOT_HEADER
 
 if TYPE_CHECKING:
+    from hybrid_compute.executors._remote_signed import SignedCall
     from hybrid_compute.items import WorkItem
     from hybrid_compute.transports.websocket import WebSocketTransport
 
 __all__ = ["Line"]
 
 _MOST_BUSY = 4
+_BOOT = BOOT_HEADER.lower()
 
 
 class Line(_exit.Member):
@@ -92,9 +95,9 @@ class Line(_exit.Member):
 
     # -- in ----------------------------------------------------------------------------------
 
-    def push(self, item: WorkItem) -> None:
+    def push(self, item: WorkItem, signed: SignedCall | None = None) -> None:
         """Queue an item, and send it if that can be done at once. Waits for nobody."""
-        call = Call(self, item, self._timeout)
+        call = Call(self, item, self._timeout, signed)
         self._ledger.add(call)
         if call.deadline is not None:
             try:
@@ -127,11 +130,8 @@ class Line(_exit.Member):
             item = call.item
             if item is None or not self._wanted(call):
                 continue
-            left = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
             try:
-                call.id = session.call(
-                    call.name, item.args, item.kwargs or {}, context=call, timeout=left
-                )
+                call.id = self._enter(session, call, item, transport)
             except Exception as error:
                 outcomes.append((call, None, error))
             else:
@@ -146,6 +146,16 @@ class Line(_exit.Member):
                 self._lock.mark()
         for frame in frames:
             transport.send(frame)
+
+    def _enter(
+        self, session: ClientSession, call: Call, item: WorkItem, transport: WebSocketTransport
+    ) -> int:
+        """Give a call to the session, and return its id there. With the lock held."""
+        left = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
+        name, args, kwargs = call.name, item.args, item.kwargs or {}
+        if call.signed is not None:
+            name, args, kwargs = call.signed.message(transport.answer.get(_BOOT))
+        return session.call(name, args, kwargs, context=call, timeout=left)
 
     def _wanted(self, call: Call) -> bool:
         """Say whether a call of the queue is to be sent; if it was cancelled, tell who waits."""

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from hybrid_compute import _exit
-from hybrid_compute.errors import ConfigurationError, HybridComputeError
+from hybrid_compute.errors import ConfigurationError, HybridComputeError, RemoteUnavailable
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.http import HEADER
+from hybrid_compute.protocol.signing import BOOT_HEADER
 from hybrid_compute.transports._access import Access
 from hybrid_compute.transports.http import HttpTransport
 
@@ -29,6 +30,7 @@ class Names(_exit.Member):
 
     Attributes:
         own: whether the service is one of ours; False until it was asked.
+        boot: what calls are signed for, if it takes signed ones; None: it does not.
     """
 
     def __init__(self, access: Access, tasks: Iterable[str] | None) -> None:
@@ -41,6 +43,7 @@ class Names(_exit.Member):
         self._known = False
         self._names: frozenset[str] | None = None
         self.own = False
+        self.boot: str | None = None
         _exit.register(self)
 
     def after_fork(self) -> None:
@@ -54,6 +57,23 @@ class Names(_exit.Member):
             self.ask()
             names = self._names
         return None if names is None else name in names
+
+    def boot_after(self, boot: str | None) -> str | None:
+        """Return what calls are signed for, and ask again if `boot` is all that is known.
+
+        Raises:
+            RemoteUnavailable: the service does not answer.
+        """
+        with self._lock:
+            if self.boot == boot and (boot is not None or not self._known):
+                self._known, self._asked_at = False, None
+                self.ask()
+            if not self._known:
+                raise RemoteUnavailable(
+                    f"{self._access} does not answer GET {self._access.beside('tasks')}, without "
+                    "which no call can be signed for it; nothing was sent"
+                )
+            return self.boot
 
     def ask(self) -> None:
         """Ask the service, unless it has answered, or has just been asked."""
@@ -70,6 +90,7 @@ class Names(_exit.Member):
                 path = self._access.beside("tasks")
                 answer = transport.exchange("GET", path, headers={HEADER: "1"}, timeout=_PATIENCE)
                 self.own = HEADER in answer.headers
+                self.boot = answer.headers.get(BOOT_HEADER)
                 if answer.status == 200:
                     self._names = _names_in(Codec(max_bytes=len(answer.body)).decode(answer.body))
                 # Whoever has no such page has none tomorrow; a server in trouble may have.

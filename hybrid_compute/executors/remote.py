@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hybrid_compute.abc import Capabilities, SubExecutor
-from hybrid_compute.errors import ConfigurationError, PlacementError
+from hybrid_compute.errors import ConfigurationError, PlacementError, TaskEncodeError
 from hybrid_compute.executors._remote_http import Posts
 from hybrid_compute.executors._remote_line import Line
 from hybrid_compute.executors._remote_names import Names
+from hybrid_compute.executors._remote_signed import Key, SignedCall, Signer
 from hybrid_compute.executors.thread import check_max_workers
 from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol.codec import MAX_BYTES
@@ -33,14 +34,18 @@ class RemoteExecutor(SubExecutor):
 
     `http(s)://` makes a request of each call, on a few connections that are kept; `ws(s)://` has
     one connection for any number of calls. It connects when the first item comes. What a function
-    does is never sent: a plain callable cannot go there, and neither can a task that is
-    `local_only`.
+    does is not sent: a plain callable cannot go there, unless both sides have a `signing_key`; what
+    is `local_only` never can.
 
     Args:
         url: of the service, such as "wss://host/ws" or "https://host/compute".
         tasks: names of its tasks. None: it is asked, once (`GET /tasks`).
         token: sent as `Authorization: Bearer`: the text, "env:NAME", a path of a file
             (`pathlib.Path`), or a callable that is asked for each connection or request.
+        signing_key: lets any callable go there, pickled and signed, if the service was started with
+            --allow-pickle and the same key (and tells so). Tasks that it knows still go by name.
+            Given in the ways of `token`, whose file must be closed to others, and never the same
+            secret.
         timeout: seconds for a call, from its submission to all of its answer; None: no bound but
             the item's own.
         headers: further headers of each request or handshake.
@@ -60,7 +65,8 @@ class RemoteExecutor(SubExecutor):
         allow_plaintext: let a token travel unencrypted to another machine.
 
     Raises:
-        ConfigurationError: an argument has a wrong value, or a token would travel in the clear.
+        ConfigurationError: an argument has a wrong value, or a token would travel in the clear; or
+            pickles would, whatever `allow_plaintext` says.
     """
 
     capabilities = Capabilities(isolates=True, remote=True)
@@ -71,6 +77,7 @@ class RemoteExecutor(SubExecutor):
         *,
         tasks: Iterable[str] | None = None,
         token: Token | None = None,
+        signing_key: Key | None = None,
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
         name: str = "remote",
@@ -102,6 +109,9 @@ class RemoteExecutor(SubExecutor):
             max_bytes=max_bytes,
             connect_timeout=connect_timeout,
         )
+        self._signer = (
+            None if signing_key is None else Signer(signing_key, self._access, token=token)
+        )
         self._names = Names(self._access, None if tasks is None else tuple(tasks))
         self._half: Posts | Line
         if self._access.scheme in ("http", "https"):
@@ -127,28 +137,52 @@ class RemoteExecutor(SubExecutor):
             )
 
     def can_run(self, item: WorkItem) -> bool:
-        """Say whether the item is a declared task that may go there, and that the service has.
+        """Say whether the item may go there, by the name of a task of the service, or signed.
 
         The first time, the service may have to be asked: that takes two seconds at most.
         """
         fn = item.fn
-        if not isinstance(fn, Task) or item.options.local_only or fn.options.local_only:
+        if _is_local(item):
             return False
+        if not isinstance(fn, Task):
+            return self._takes_signed(item)
         has = self._names.has(fn.name)
         # If that cannot be known, only what can run nowhere else is sent.
-        return not has_body(fn) if has is None else has
+        return (not has_body(fn) if has is None else has) or self._takes_signed(item)
 
     def execute(self, item: WorkItem) -> None:
         """Queue the item. Does not wait for the service."""
         fn = item.fn
+        if _is_local(item):
+            raise PlacementError(f"{item.name!r} is local_only: it is not sent to {self._access}")
+        if self._signer is not None and self._is_signed(item):
+            try:
+                signed = SignedCall(self._signer, item)
+            except TaskEncodeError as error:
+                item.reject(error)
+            else:
+                self._half.push(item, signed)
+            return
         if not isinstance(fn, Task):
             raise PlacementError(
                 f"{item.name!r} is no declared task, and only those are sent to "
-                f"{self._access}: declare it with @task on both sides, or use remote_task(name)"
+                f"{self._access}: declare it with @task on both sides, or use remote_task(name), "
+                "or let both sides have a signing_key"
             )
-        if item.options.local_only or fn.options.local_only:
-            raise PlacementError(f"{item.name!r} is local_only: it is not sent to {self._access}")
         self._half.push(item)
+
+    def _is_signed(self, item: WorkItem) -> bool:
+        """Say whether an item that may go there is to be pickled: no name stands for it there."""
+        fn = item.fn
+        if getattr(fn, "carries_function", False) or not has_body(fn):
+            return False  # a part of a map does not tell what may be done with its function
+        return not isinstance(fn, Task) or self._names.has(fn.name) is False
+
+    def _takes_signed(self, item: WorkItem) -> bool:
+        if self._signer is None or not self._is_signed(item):
+            return False
+        self._names.ask()
+        return bool(self._names.boot)
 
     def load(self) -> float:
         """Return the number of items queued and sent per worker."""
@@ -188,6 +222,11 @@ class RemoteExecutor(SubExecutor):
         half: Any = getattr(self, "_half", None)  # the constructor may have raised
         if isinstance(half, Line):
             half.close(RuntimeError(_CLOSED))
+
+
+def _is_local(item: WorkItem) -> bool:
+    fn = item.fn
+    return bool(item.options.local_only or (isinstance(fn, Task) and fn.options.local_only))
 
 
 def as_remotes(remote: object) -> dict[str, RemoteExecutor]:

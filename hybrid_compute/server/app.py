@@ -14,9 +14,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hybrid_compute.hybrid import HybridExecutor
+from hybrid_compute.protocol.signing import SigningKey
 from hybrid_compute.server.catalog import Catalog
 from hybrid_compute.server.gate import LOOPBACK_HOSTS, Gate, Refusal
 from hybrid_compute.server.http import compute, refuse, send_json, send_response
+from hybrid_compute.server.pickles import Pickles
 from hybrid_compute.server.service import Service
 from hybrid_compute.server.settings import Limits
 from hybrid_compute.server.tokens import VARIABLE, Token, Tokens
@@ -97,7 +99,8 @@ class App:
     async def _list(self, token: Token, scope: Any, send: Any) -> None:
         catalog = self.service.catalog
         found = [catalog.describe(each) for each in catalog if token.allows(each.name)]
-        await send_json(send, {"tasks": found}, headers=scope["headers"])
+        more = self.service.pickles.headers
+        await send_json(send, {"tasks": found}, *more, asked=scope["headers"])
 
     async def _live(self, receive: Any, send: Any) -> None:
         while True:
@@ -154,6 +157,7 @@ def create_app(
     origins: Iterable[str] = (),
     limits: Limits | None = None,
     debug: bool = False,
+    pickle_keys: Iterable[SigningKey | str] | None = None,
 ) -> App:
     """Return an ASGI application that serves tasks.
 
@@ -167,6 +171,9 @@ def create_app(
         origins: web origins whose pages may call.
         limits: see `Limits`.
         debug: show callers the tracebacks of what they called.
+        pickle_keys: callers who sign with one of them may run any callable, in worker processes:
+            all that the server's user can do, they can do. Only over TLS or from this machine, and
+            only if one process serves. None: nobody may.
 
     A task with `executor="inline"` runs on the event loop: it must be one of microseconds.
 
@@ -174,6 +181,7 @@ def create_app(
         ConfigurationError: a value cannot be taken, or a task cannot be served.
     """
     catalog = Catalog(registry)
+    hosts = tuple(hosts) if not isinstance(hosts, str) else hosts
     if tokens is None:
         tokens = Tokens.from_environ()  # and out of it, before any worker starts
     if tokens is None:
@@ -185,7 +193,15 @@ def create_app(
             flush=True,
         )
     gate = Gate(tokens, hosts=hosts, origins=origins)
+    pickles = Pickles(pickle_keys, tokens=tokens, hosts=hosts)
     mine = executor is None
     executor = executor or HybridExecutor()
-    service = Service(catalog, executor, limits or Limits(), debug=debug, open_=tokens.open)
+    service = Service(
+        catalog,
+        executor,
+        limits or Limits(),
+        debug=debug,
+        open_=tokens.open,
+        pickles=pickles,
+    )
     return App(service, gate, executor, owns=mine)

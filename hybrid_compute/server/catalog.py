@@ -20,6 +20,7 @@ import msgspec
 from hybrid_compute._failures import short
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.protocol.messages import Request
+from hybrid_compute.protocol.signing import SIGNED_TASK
 from hybrid_compute.server.gate import Refusal
 from hybrid_compute.tasks import Task
 
@@ -165,6 +166,8 @@ class Catalog:
         for name, task in _pairs(registry, what):
             if not isinstance(name, str) or not name or len(name) > 1000:
                 raise ConfigurationError(f"{what}: {name!r} is no name of a task")
+            if name == SIGNED_TASK:
+                raise ConfigurationError(f"{what}: the name {name!r} is taken by pickled calls")
             if name in entries:
                 raise ConfigurationError(f"{what}: two tasks are called {name!r}")
             entries[name] = Entry(name, task)

@@ -13,6 +13,7 @@ from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.messages import Failed
 from hybrid_compute.protocol.values import Refused
 from hybrid_compute.server.gate import Refusal, values_of
+from hybrid_compute.server.pickles import is_private
 from hybrid_compute.server.service import Call, Service
 from hybrid_compute.server.tokens import Token
 
@@ -36,9 +37,16 @@ async def send_response(
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_json(send: Any, value: Any, *, headers: Any) -> None:
-    """Send a value that needs no check; who asked as one of our own peers learns that we are."""
-    own = ((_OWN, b"1"),) if values_of(headers, _OWN) else ()
+async def send_json(send: Any, value: Any, *headers: tuple[bytes, bytes], asked: Any) -> None:
+    """Send a value that needs no check.
+
+    Args:
+        send: the application's.
+        value: plain JSON.
+        headers: for our own peers only.
+        asked: the headers of the request; who asked as one of our own peers learns that we are.
+    """
+    own = ((_OWN, b"1"), *headers) if values_of(asked, _OWN) else ()
     await send_response(send, 200, json.dumps(value).encode(), *own)
 
 
@@ -93,6 +101,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
             lambda _: _set(done),
             own=codec.tagged,
             label="http",
+            private=is_private(scope),
         )
         if await _gone(receive, done):
             call.abandon()
@@ -160,7 +169,7 @@ async def _answer(service: Service, call: Call, codec: Codec, send: Any) -> None
     body, status = b"", 500
     if failure is None:
         try:
-            body, status = wire.result_body(codec, call.future.result()), 200
+            body, status = wire.result_body(codec, call.result()), 200
         except Refused as error:
             failure = Failed(0, f"the result cannot be sent: {error}", 500)
         except PayloadTooLarge as error:

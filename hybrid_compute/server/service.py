@@ -22,8 +22,10 @@ from hybrid_compute._failures import RemoteTraceback, short, text_of, type_name_
 from hybrid_compute.errors import ExecutorUnavailable, PayloadTooLarge
 from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.messages import Failed, Request
+from hybrid_compute.protocol.signing import SIGNED_TASK
 from hybrid_compute.server.catalog import Catalog, Entry
 from hybrid_compute.server.gate import Refusal
+from hybrid_compute.server.pickles import Pickles, SignedEntry
 from hybrid_compute.server.settings import Limits
 from hybrid_compute.server.tokens import Token
 
@@ -46,9 +48,16 @@ class Call:
         self._begun = time.monotonic()
         self._label = ""
         self._deliver: Callable[[Call], None] | None = None
+        self._signed: SignedEntry | None = None
 
     def start(
-        self, request: Request, deliver: Callable[[Call], None], *, own: bool, label: object
+        self,
+        request: Request,
+        deliver: Callable[[Call], None],
+        *,
+        own: bool,
+        label: object,
+        private: bool = False,
     ) -> None:
         """Check a call and hand it to the executor.
 
@@ -57,14 +66,18 @@ class Call:
             deliver: called once on the loop when it has ended, unless it was abandoned.
             own: it came from a peer of ours.
             label: its id, for the log.
+            private: nobody between can read the connection.
 
         Raises:
             Refusal: it does not run; its place is free again.
         """
         self._label = f"task={short(request.task)} id={short(label)}"
         try:
-            entry = self._service.find(self.token, request.task)
+            entry = self._service.find(self.token, request.task, private=private)
             args, kwargs = entry.check(request, own=own)
+            if isinstance(entry, SignedEntry):
+                self._signed = entry
+                self._label += f" call={entry.call_id}"
             self._deliver = deliver
             self.future = self._service.submit(entry, args, kwargs, request.timeout)
         except Refusal as refusal:
@@ -81,6 +94,12 @@ class Call:
         self._service.ended.append(self)
         with suppress(RuntimeError):  # the loop is closed: nobody is there any more
             self._loop.call_soon_threadsafe(self._service.settle)
+
+    def result(self) -> Any:
+        """Return what to answer, when the future has a result."""
+        assert self.future is not None  # noqa: S101 - it has ended
+        value = self.future.result()
+        return value if self._signed is None else self._signed.seal(value)
 
     def settle(self) -> None:
         """Give the place back and tell who waits. On the loop, when the future has ended."""
@@ -123,10 +142,12 @@ class Service:
         *,
         debug: bool,
         open_: bool,
+        pickles: Pickles | None = None,
     ) -> None:
         self.catalog = catalog
         self.limits = limits
         self.debug = debug
+        self.pickles = pickles or Pickles(None)
         self.draining = False
         self.ended: deque[Call] = deque()
         self._open = open_  # one token stands for everybody: its calls are bounded by the queue
@@ -154,16 +175,20 @@ class Service:
         self._calls.add(call)
         return call
 
-    def find(self, token: Token, name: str) -> Entry:
-        """Look a task up for a caller; raise Refusal 403 or 404."""
+    def find(self, token: Token, name: str, *, private: bool = False) -> Entry | SignedEntry:
+        """Look a task up for a caller; raise Refusal 403, 404, or 415 for pickled calls."""
         if not token.allows(name):
             raise Refusal(403, f"this token may not call {short(name)}")
+        if name == SIGNED_TASK:
+            return self.pickles.entry(private=private)
         entry = self.catalog.find(name)
         if entry is None:
             raise Refusal(404, f"there is no task {short(name)}; GET /tasks lists them")
         return entry
 
-    def submit(self, entry: Entry, args: Any, kwargs: Any, timeout: float | None) -> Future[Any]:
+    def submit(
+        self, entry: Entry | SignedEntry, args: Any, kwargs: Any, timeout: float | None
+    ) -> Future[Any]:
         """Hand a call to the executor with the shortest of the three time limits."""
         said = (self.limits.task_seconds, entry.task.options.timeout, timeout)
         least = min(each for each in said if each is not None)

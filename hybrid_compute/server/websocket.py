@@ -16,6 +16,7 @@ from hybrid_compute.protocol.http import HEADER
 from hybrid_compute.protocol.messages import Id, Request
 from hybrid_compute.protocol.server import Cancelled
 from hybrid_compute.server.gate import Refusal
+from hybrid_compute.server.pickles import is_private
 from hybrid_compute.server.service import Call, Service
 from hybrid_compute.server.tokens import Token
 
@@ -38,6 +39,7 @@ class Connection:
         )
         self._session.draining = service.draining
         self._service, self._token = service, token
+        self._private = is_private(scope)
         self._receive, self._send = receive, send
         self._calls: dict[Id, Call] = {}
         self._wake = asyncio.Event()
@@ -59,7 +61,9 @@ class Connection:
 
     async def run(self) -> None:
         """Serve until one side closes."""
-        headers = [(HEADER.lower().encode(), b"1")] if self._chosen else []
+        headers = []
+        if self._chosen:
+            headers = [(HEADER.lower().encode(), b"1"), *self._service.pickles.headers]
         await self._send(
             {"type": "websocket.accept", "subprotocol": self._chosen, "headers": headers}
         )
@@ -130,6 +134,7 @@ class Connection:
                 lambda ended: self._finish(identity, ended),
                 own=self._session.own_peer,
                 label=identity,
+                private=self._private,
             )
         except Refusal as no:
             self._calls.pop(identity, None)
@@ -143,7 +148,7 @@ class Connection:
         failure = self._service.failure(call.future)
         if failure is None:
             with suppress(ResultEncodeError):  # the caller has been told
-                self._session.result(identity, call.future.result())
+                self._session.result(identity, call.result())
         else:
             self._session.fail(
                 identity,

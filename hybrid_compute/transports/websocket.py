@@ -26,6 +26,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.errors import (
@@ -59,6 +60,7 @@ class WebSocketTransport:
     Attributes:
         own: whether the server is known as ours.
         binary: whether it takes the binary sub-protocol.
+        answer: the headers of its handshake, by names in lower case.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class WebSocketTransport:
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self.own = self.binary = False
+        self.answer: Mapping[str, str] = {}
         self._lock = threading.RLock()  # see above; re-entrant: finalizers may send
         self._out: deque[memoryview] = deque()
         self._sock: Any = None
@@ -148,7 +151,7 @@ class WebSocketTransport:
                 ) from error
             raise ProtocolError(f"{access} does not speak WebSocket: {error}") from error
         client.sock = None  # it is ours from now on
-        answer = client.handshake_response.headers
+        self.answer = answer = client.handshake_response.headers
         chosen = (answer.get("sec-websocket-protocol") or "").strip()
         if chosen and chosen not in offers:
             raise ProtocolError(f"{access} chose a sub-protocol that was not offered: {chosen!r}")
