@@ -8,7 +8,7 @@ threads or locks of its own.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -17,6 +17,8 @@ from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit, shortest
 from hybrid_compute.routed import RoutedItem, alarm_of
+from hybrid_compute.streamed import StreamItem
+from hybrid_compute.streams import Stream
 from hybrid_compute.tasks import NO_OPTIONS, Task
 
 if TYPE_CHECKING:
@@ -47,9 +49,10 @@ class Capabilities(Value):
         blocks: `execute` returns only after the work is done.
         kills: work that runs can be ended: the executor sees to an item's deadline itself.
         chunks: a message costs much more than a tiny call, so `map` sends many calls as one.
+        streams: it runs generators as `streamed.StreamItem` says: others get none.
     """
 
-    __slots__ = ("blocks", "chunks", "isolates", "kills", "remote", "shares_memory")
+    __slots__ = ("blocks", "chunks", "isolates", "kills", "remote", "shares_memory", "streams")
 
     shares_memory: bool
     isolates: bool
@@ -57,6 +60,7 @@ class Capabilities(Value):
     blocks: bool
     chunks: bool
     kills: bool
+    streams: bool
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class Capabilities(Value):
         blocks: bool = False,
         chunks: bool = False,
         kills: bool = False,
+        streams: bool = False,
     ) -> None:
         self._set(
             shares_memory=shares_memory,
@@ -75,6 +80,7 @@ class Capabilities(Value):
             blocks=blocks,
             chunks=chunks,
             kills=kills,
+            streams=streams,
         )
 
 
@@ -153,6 +159,8 @@ class SubExecutor(Executor):
             RuntimeError: the executor is shut down.
         """
         options = fn.options if isinstance(fn, Task) else NO_OPTIONS
+        if isinstance(fn, Task) and fn.streams:
+            return self._submit_supervised(StreamItem(fn, args, kwargs, options))
         if options.supervised:
             return self._submit_supervised(RoutedItem(fn, args, kwargs, options))
         item = WorkItem(fn, args, kwargs, options)
@@ -160,12 +168,30 @@ class SubExecutor(Executor):
         return item.future
 
     def _submit_supervised(self, item: RoutedItem) -> HybridFuture[Any]:
+        future = item.future  # once a stream has begun, its item has another one
         try:
             item.launch((self.name,), {self.name: self}, alarm_of(self, item))
         except BaseException:
-            item.future.cancel()  # nobody has it
+            future.cancel()  # nobody has it
             raise
-        return item.future
+        return future
+
+    def stream(
+        self, fn: Callable[P, Iterable[T] | AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Stream[T]:
+        """Run a generator function here, and iterate over its items as it produces them.
+
+        Never blocks. The function may also be an asynchronous generator function, or return any
+        iterator. What goes wrong is raised by the stream.
+
+        Raises:
+            RuntimeError: the executor is shut down.
+        """
+        options = fn.options if isinstance(fn, Task) else NO_OPTIONS
+        item = StreamItem(fn, args, kwargs, options)
+        stream = item.hand_out()
+        self._submit_supervised(item)
+        return stream
 
     def map(
         self,
@@ -213,7 +239,7 @@ class SubExecutor(Executor):
             progress=progress,
             length=shortest(iterables),
         )
-        if isinstance(fn, Task) and fn.options.supervised:
+        if isinstance(fn, Task) and (fn.options.supervised or fn.streams):
             return map_by_submit(self.submit, fn, iterables, options)  # a retry is of one call
         return self._map(fn, iterables, options)
 

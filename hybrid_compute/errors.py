@@ -19,6 +19,7 @@ from the standard type that a user would catch, and survives pickling with its a
      |   |- ResultEncodeError     PicklingError      a result cannot be pickled by the worker
      |   `- ResultDecodeError     UnpicklingError    a result cannot be unpickled by the caller
      |- ProtocolError             ValueError         what a peer sent breaks the protocol
+     |- StreamError               RuntimeError       a stream was not read to its end
      |- TaskTimeout               TimeoutError       an item's time was up; it was ended
      |- WorkerError               BrokenExecutor
      |   |- WorkerCrashed                            the process died while it ran the item
@@ -58,6 +59,7 @@ __all__ = [
     "RemoteUnavailable",
     "ResultDecodeError",
     "ResultEncodeError",
+    "StreamError",
     "TLSError",
     "TaskDecodeError",
     "TaskEncodeError",
@@ -197,6 +199,10 @@ class ResultEncodeError(PayloadError, PicklingError):
 
 class ResultDecodeError(PayloadError, UnpicklingError):
     """The work was done, but its result cannot be unpickled by the caller."""
+
+
+class StreamError(HybridComputeError, RuntimeError):
+    """A stream has no value yet, or ended before it was read: its executor was shut down."""
 
 
 class TaskTimeout(HybridComputeError, TimeoutError):

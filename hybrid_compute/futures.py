@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import _thread
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import (
     _STATE_TO_DESCRIPTION_MAP,
@@ -27,6 +27,7 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class HybridFuture(Future[T]):
     Made by executors. Its work item is referenced only until the outcome is known, so that
     neither the function nor its arguments are kept alive by a future that is done.
     """
+
+    _pool: Any = None  # that of the thread which made a generator, if that is the result
 
     __slots__ = (
         "_callbacks",
@@ -210,6 +213,32 @@ class HybridFuture(Future[T]):
                 callback(self)
             except Exception:
                 LOGGER.exception("exception calling callback for %r", self)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the items of a stream as they are produced; waits for its start.
+
+        Short for `for item in future.result()`, and the stream is closed when the loop is left.
+        A generator, which is what a plain generator function gives, is run by the executor's
+        threads meanwhile, ahead of the consumer.
+
+        Raises:
+            TypeError: the result is neither a stream nor a generator.
+        """
+        result: Any = self.result()
+        if isinstance(result, GeneratorType):
+            pool, self._pool = self._pool, None
+            result = result if pool is None else pool.iterate(result)
+        elif not hasattr(result, "__next__"):
+            raise TypeError(
+                f"the result, of type {type(result).__name__}, is no stream: only the future of a "
+                "generator function can be iterated over"
+            )
+        try:
+            yield from result
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
 
     # For executors.
 

@@ -9,6 +9,8 @@ future, which has a lock, is in other hands meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import current_thread
+from types import GeneratorType
 from typing import Any
 
 from hybrid_compute.futures import HybridFuture
@@ -59,6 +61,7 @@ class WorkItem:
     __slots__ = ("args", "fn", "future", "keeper", "kwargs", "options")
 
     deadline: float | None = None  # an attribute of those items that may have one
+    streams = False  # whether it is a StreamItem
 
     def __init__(
         self,
@@ -77,8 +80,13 @@ class WorkItem:
     @property
     def name(self) -> str:
         """A short human name of what is called; a chunk of a map has its function's."""
+        return name_of(self.target)
+
+    @property
+    def target(self) -> Any:
+        """The user's function, which a chunk of a map, or what streams, has as its argument."""
         fn = self.fn
-        return name_of(self.args[0] if getattr(fn, "carries_function", False) else fn)
+        return self.args[0] if getattr(fn, "carries_function", False) else fn
 
     def start(self) -> bool:
         """Mark the item as running; False if it was cancelled: then leave it alone.
@@ -135,4 +143,6 @@ class WorkItem:
             # The traceback holds this frame: leave nothing in it, least of all the future.
             self = kwargs = None  # type: ignore[assignment]
         else:
+            if type(value) is GeneratorType:
+                self.future._pool = current_thread().__dict__.get("hybrid_pool")
             self.succeed(value)

@@ -15,9 +15,10 @@ from hybrid_compute.abc import Observer
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.events import Event, Kind
 from hybrid_compute.routed import RoutedItem
+from hybrid_compute.streamed import STREAM_SLOTS, Streams
 from hybrid_compute.tasks import TaskOptions
 
-__all__ = ["ObservedItem", "Observers"]
+__all__ = ["ObservedItem", "ObservedStreamItem", "Observers"]
 
 
 class Observers:
@@ -130,3 +131,9 @@ class ObservedItem(RoutedItem):
         """Tell that the item was cancelled: nothing else releases one."""
         super().release()
         self._tell("cancelled")
+
+
+class ObservedStreamItem(Streams, ObservedItem):
+    """The same for one that streams: it has succeeded when its generator has."""
+
+    __slots__ = STREAM_SLOTS

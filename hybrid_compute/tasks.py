@@ -38,6 +38,12 @@ def _count(name: str, value: Any) -> int | None:
     raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 0")
 
 
+def _size(name: str, value: Any) -> int | None:
+    if value == 0 or _count(name, value) == 0:
+        raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 1")
+    return value  # type: ignore[no-any-return]
+
+
 def _seconds(name: str, value: Any) -> float | None:
     if value is None:
         return None
@@ -77,9 +83,17 @@ class TaskOptions(Value):
             a declared task, False for a plain callable.
         local_only: True if it must never leave this machine; default False.
         tags: free words for `hybrid_compute.policy.tagged`; default none.
+        buffersize: of a stream: by how many items its generator may be ahead of its consumer;
+            default 1024.
+        buffer_bytes: of a stream: by how many bytes; default 16 MiB. Pickled items count with
+            their size, others as far as they tell it (text, bytes, arrays). One item may always
+            be ahead.
     """
 
-    __slots__ = ("executor", "idempotent", "local_only", "movable", "retries", "tags", "timeout")
+    __slots__ = (
+        *("buffer_bytes", "buffersize", "executor", "idempotent", "local_only", "movable"),
+        *("retries", "tags", "timeout"),
+    )
 
     executor: str | None
     retries: int | None
@@ -88,6 +102,8 @@ class TaskOptions(Value):
     local_only: bool | None
     tags: frozenset[str] | None
     timeout: float | None
+    buffersize: int | None
+    buffer_bytes: int | None
 
     def __init__(
         self,
@@ -99,6 +115,8 @@ class TaskOptions(Value):
         local_only: bool | None = None,
         tags: str | Iterable[str] | None = None,
         timeout: float | None = None,
+        buffersize: int | None = None,
+        buffer_bytes: int | None = None,
     ) -> None:
         self._set(
             executor=_name("executor", executor),
@@ -108,6 +126,8 @@ class TaskOptions(Value):
             local_only=_flag("local_only", local_only),
             tags=_tags(tags),
             timeout=_seconds("timeout", timeout),
+            buffersize=_size("buffersize", buffersize),
+            buffer_bytes=_size("buffer_bytes", buffer_bytes),
         )
 
     @property
@@ -136,6 +156,9 @@ class TaskOptions(Value):
 NO_OPTIONS = TaskOptions()
 
 
+_GENERATOR = 0x20 | 0x200  # inspect's CO_GENERATOR and CO_ASYNC_GENERATOR; it is slow to import
+
+
 class Task(Generic[P, T]):
     """A function declared with `@task`; calling it still calls the function, right here.
 
@@ -147,10 +170,12 @@ class Task(Generic[P, T]):
         name: its name in registries, events and on the wire; default: the function's
             `__name__`.
         options: see `TaskOptions`.
+        streams: whether it is a generator function: submitting it gives a `Stream`.
     """
 
     fn: Callable[P, T]
     name: str
+    streams: bool
     options: TaskOptions
 
     def __init__(
@@ -165,6 +190,7 @@ class Task(Generic[P, T]):
         self.name = str(getattr(fn, "__name__", type(fn).__name__)) if name is None else name
         _name("name", self.name)
         self.options = options
+        self.streams = _is_generator_function(fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function, right here on this thread."""
@@ -187,6 +213,13 @@ class Task(Generic[P, T]):
         if module != "__main__" and _is_global(self, module, qualname):
             return str(qualname)
         return _task_by_value, (self.fn, self.name, self.options)
+
+
+def _is_generator_function(fn: Any) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    code = getattr(getattr(fn, "__func__", fn), "__code__", None)
+    return code is not None and bool(code.co_flags & _GENERATOR)
 
 
 def _is_global(obj: object, module: str | None, qualname: str | None) -> bool:
@@ -217,6 +250,8 @@ def task(
     local_only: bool | None = None,
     tags: str | Iterable[str] | None = None,
     timeout: float | None = None,
+    buffersize: int | None = None,
+    buffer_bytes: int | None = None,
 ) -> Callable[[Callable[P, T]], Task[P, T]]: ...
 def task(fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
     """Declare a function as a task: it may run in any executor.
@@ -316,6 +351,8 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         local_only: bool | None = None,
         tags: str | Iterable[str] | None = None,
         timeout: float | None = None,
+        buffersize: int | None = None,
+        buffer_bytes: int | None = None,
     ) -> Callable[[Callable[P, T]], Task[P, T]]: ...
     def task(self, fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
         """Declare a function as a task, as `task` does, and add it."""

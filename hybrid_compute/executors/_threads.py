@@ -26,13 +26,16 @@ from __future__ import annotations
 import _thread
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures._base import LOGGER
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, Protocol
 
 from hybrid_compute import _exit
+from hybrid_compute.executors._pump import Pump
+from hybrid_compute.streamed import StreamItem, Streams
+from hybrid_compute.tasks import NO_OPTIONS
 
 __all__ = ["Job", "Pool"]
 
@@ -81,17 +84,30 @@ class Pool(_exit.Member):
         self.refusal: Exception | None = None  # why no new work is taken
         self.broken: str | None = None
         self.dropping: Callable[[], BaseException] | None = None  # why nothing queued is run
+        self.pumps: set[Pump] = set()  # those that are parked
+        self.ending = False  # none parks any more
+        self.left = 0  # how many of `threads` have found that there is nothing more to come
 
-    def push(self, job: Job, copies: int = 1) -> None:
-        """Queue a job, or so many copies of it, and see that threads come."""
+    def push(self, job: Job, copies: int = 1, *, late: bool = False) -> None:
+        """Queue a job, or so many copies of it, and see that threads come.
+
+        Args:
+            job: what is to be done.
+            copies: by how many threads.
+            late: it goes on with what was accepted before `close`.
+        """
         with self.lock:
             if self.refusal is not None:
-                raise type(self.refusal)(*self.refusal.args)
+                if not late:
+                    raise type(self.refusal)(*self.refusal.args)
+                gone = [each for each in self.threads if not each.is_alive()]
+                self.threads = [each for each in self.threads if each not in gone]
+                self.left -= len(gone)
             if copies == 1:
                 self.jobs.append(job)
             else:
                 self.jobs.extend([job] * copies)
-            if len(self.threads) < self.size:
+            if len(self.threads) - self.left < self.size:
                 self._grow()
             if self.parked and not self.waking:
                 self._wake_one()
@@ -106,7 +122,7 @@ class Pool(_exit.Member):
     def _grow(self) -> None:
         # As the stdlib: a new thread only when no thread is free for a queued job.
         while (
-            len(self.threads) < self.size
+            len(self.threads) - self.left < self.size
             and len(self.jobs) > len(self.parked) + self.waking + self.starting
         ):
             # A new thread is born with its job, or it would have to win the lock against the very
@@ -155,6 +171,7 @@ class Pool(_exit.Member):
                 job = self.jobs.popleft()
             except IndexError:
                 if self.refusal is not None:
+                    self.left += 1
                     return _OVER  # type: ignore[no-any-return]
                 self.parked.append(gate)
                 return None
@@ -208,9 +225,35 @@ class Pool(_exit.Member):
         self._drop(lambda: BrokenThreadPool(_BROKEN))
         self.close(BrokenThreadPool(_BROKEN))
 
+    def pump(self, item: Streams, iterator: Iterator[Any]) -> None:
+        """Run a generator, whose item has started, on this thread of ours and on others."""
+        pump = Pump(self, item, iterator)
+        item.begin(pump)
+        pump.run()
+
+    def iterate(self, generator: Generator[Any, Any, Any]) -> Iterator[Any]:
+        """Return the items of a generator, which runs here from now on, ahead of its consumer."""
+        item = StreamItem(_Given(generator), (), None, NO_OPTIONS)
+        stream = item.hand_out()
+        try:
+            self.push(item)
+        except RuntimeError:  # shut down: who iterates runs it by himself
+            item.future.cancel()
+            return generator
+        return stream
+
+    def end_streams(self) -> None:
+        """End the streams that wait for their consumers, now and from now on."""
+        with self.lock:
+            self.ending = True
+            pumps = list(self.pumps)
+        for pump in pumps:
+            pump.resume()
+
     def close_at_exit(self) -> None:
         """Refuse new work, in the words that the stdlib has for it."""
         self.close(RuntimeError(_EXITING))
+        self.end_streams()
 
     def join(self) -> None:
         """Block until the threads have ended. One that waits for itself gets a RuntimeError."""
@@ -232,7 +275,19 @@ class Pool(_exit.Member):
         self.parked = []
         self.shares = []
         self.threads = []
-        self.waking = self.starting = 0
+        self.pumps = set()
+        self.waking = self.starting = self.left = 0
+
+
+class _Given:
+    """Calling it gives a generator that is there already."""
+
+    def __init__(self, generator: Generator[Any, Any, Any]) -> None:
+        self.__qualname__ = generator.__qualname__
+        self._generator = generator
+
+    def __call__(self) -> Generator[Any, Any, Any]:
+        return self._generator
 
 
 _OVER: Any = object()  # what `look` answers when there is nothing more to come
@@ -240,6 +295,7 @@ _OVER: Any = object()  # what `look` answers when there is nothing more to come
 
 def _work(pool: Pool, first: deque[Job]) -> None:
     """The life of a thread: take a job, run it, park when there is none."""
+    threading.current_thread().__dict__["hybrid_pool"] = pool  # see StreamItem.run
     if pool.initializer is not None and not _initialize(pool):
         return
     jobs = pool.jobs

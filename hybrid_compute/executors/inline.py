@@ -10,6 +10,7 @@ from threading import current_thread, main_thread
 
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.items import WorkItem
+from hybrid_compute.streamed import Streams
 
 __all__ = ["InlineExecutor"]
 
@@ -22,7 +23,7 @@ class InlineExecutor(SubExecutor):
     `submit` as well, so that Ctrl-C ends the program.
     """
 
-    capabilities = Capabilities(shares_memory=True, blocks=True)
+    capabilities = Capabilities(shares_memory=True, blocks=True, streams=True)
     workers = 1
 
     def __init__(self, *, name: str = "inline") -> None:
@@ -34,6 +35,9 @@ class InlineExecutor(SubExecutor):
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future = item.future
+        if isinstance(item, Streams):
+            item.run_here()
+            return
         item.run()
         # Ctrl-C is the program's as much as the item's, when it lands on the main thread.
         if isinstance(future._exception, KeyboardInterrupt) and current_thread() is main_thread():

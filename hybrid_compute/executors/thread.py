@@ -49,7 +49,7 @@ class ThreadExecutor(SubExecutor):
         TypeError: `max_workers` is no number, or `initializer` cannot be called.
     """
 
-    capabilities = Capabilities(shares_memory=True)
+    capabilities = Capabilities(shares_memory=True, streams=True)
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class ThreadExecutor(SubExecutor):
             RuntimeError: with `wait`, one of the threads waits for itself.
         """
         self._pool.close(RuntimeError(_CLOSED))
+        self._pool.end_streams()
         if cancel_futures:
             self._pool.cancel_all()
         if wait:

@@ -1,0 +1,168 @@
+"""Pump: runs a generator on the threads of a pool, as far as its consumer lets it.
+
+A job of `_threads.Pool`, again and again. It produces until the channel is full. Then it does not
+wait, which would take a thread from others, perhaps from those whom the consumer waits for: it
+*parks*, the thread goes on to other jobs, and the consumer queues the pump anew when it has taken
+half of what was there. So a thousand streams that nobody reads keep no thread.
+
+    queued -> running -> ended
+       ^         | full
+       `--- parked ---- closed by the consumer, or the pool is shut down: queued, to end
+
+Locks: the pool's guards `parked` and the pool's set of those that are. Why none is forgotten: the
+pump parks first and then looks once more whether there is room; the consumer, before it waits,
+looks under the lock whether the pump is parked. One of the two sees the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures._base import LOGGER
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from hybrid_compute.errors import StreamError
+from hybrid_compute.streamed import Streams
+from hybrid_compute.streams import SMALL, Large, Source, large_size_of
+
+if TYPE_CHECKING:
+    from hybrid_compute.executors._threads import Pool
+
+__all__ = ["Pump"]
+
+
+class Pump(Source):
+    """One generator."""
+
+    def __init__(self, pool: Pool, item: Streams, iterator: Iterator[Any]) -> None:
+        self._pool = pool
+        self._item = item
+        self._iterator = iterator
+        self._channel = item.channel
+        self._put = self._taken = 0  # bytes of large items, since the start; each has one writer
+        self.parked = False
+
+    # The producer's side: a job of the pool.
+
+    def run(self) -> None:
+        """Produce, until the generator ends, the consumer has closed, or the channel is full."""
+        channel = self._channel
+        ready = channel.ready
+        append = ready.append
+        produce = self._iterator.__next__
+        try:
+            while True:
+                if channel.closed or channel.ended:
+                    self._close()
+                    return
+                room = self._room()
+                if not room:
+                    if self._park():
+                        return
+                    continue
+                for _ in repeat(None, room):
+                    value = produce()
+                    if type(value) in SMALL or not (size := large_size_of(value)):
+                        append(value)
+                    else:
+                        append(Large(value, size))
+                        self._put += size
+                        if self._put - self._taken >= channel.most_bytes:
+                            channel.wake()
+                            break
+                    if channel.attention:
+                        channel.wake()
+                        if channel.closed or channel.ended:
+                            break
+        except StopIteration as end:
+            self._item.succeed(end.value)
+        except BaseException as error:
+            self._item.fail(error)
+            del error
+
+    def _room(self) -> int:
+        """Return how many items may be added, if they are small."""
+        channel = self._channel
+        if self._put - self._taken >= channel.most_bytes:
+            return 0
+        return max(0, channel.most - len(channel.ready))
+
+    def _park(self) -> bool:
+        """Wait for room without a thread; False if there is some already."""
+        pool, channel = self._pool, self._channel
+        with pool.lock:
+            if not pool.ending:
+                self.parked = True
+                pool.pumps.add(self)
+        if not self.parked:
+            self._close()
+            self._item.fail(_shut_down(self._item))
+            return True
+        if self._room() or channel.closed or channel.ended or pool.ending:
+            return not self._unpark()
+        return True
+
+    def _unpark(self) -> bool:
+        """Take it out of the parked; False if somebody has."""
+        with self._pool.lock:
+            if not self.parked:
+                return False
+            self.parked = False
+            self._pool.pumps.discard(self)
+            return True
+
+    def cancel(self) -> None:
+        """End, since all that is queued in the pool is cancelled."""
+        self.reject(_shut_down(self._item))
+
+    def reject(self, error: BaseException) -> None:
+        """End with an error, since the pool runs nothing more."""
+        self._close()
+        self._item.fail(error)
+
+    def _close(self) -> None:
+        """Run what the generator has to do at its end."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            try:
+                close()
+            except BaseException:
+                LOGGER.exception("exception closing the generator of %r", self._item.name)
+        if self._channel.closed:
+            self._item.end()
+
+    # The consumer's side.
+
+    def moved(self, items: int, size: int) -> None:
+        """Go on when half of the channel is empty."""
+        self._taken += size
+        if self.parked and 2 * self._room() >= self._channel.most:
+            self.resume()
+
+    def pull(self) -> bool:
+        """Go on: the consumer is about to wait."""
+        with self._pool.lock:
+            parked = self.parked
+        if parked:
+            self.resume()
+        return False
+
+    def close(self) -> None:
+        """End at the next `yield`."""
+        self.resume()
+
+    def resume(self) -> None:
+        """Queue a parked pump. Any thread."""
+        if not self._unpark():
+            return
+        try:
+            self._pool.push(self, late=True)
+        except RuntimeError as error:  # no thread can be started
+            self.reject(error)
+
+
+def _shut_down(item: Streams) -> StreamError:
+    return StreamError(
+        f"the executor of {item.name!r} was shut down while the stream waited to be read; read it "
+        "before that"
+    )

@@ -1,0 +1,184 @@
+"""StreamItem: a work item whose outcome is a stream.
+
+Owns the two halves of such an item's life. Until its generator has started it is an item like any
+other: queued, cancelled, retried, sent elsewhere. Then `begin` settles the caller's future with
+the `Stream`, and what its executor goes on to say of the item, `succeed` or `fail`, ends the
+stream: behind the items before it. To its executor nothing changes: the item has a future that
+runs, though it is another one, which nobody else has.
+
+Locks: none of its own; like any item it is in one pair of hands at a time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, InvalidStateError
+from threading import current_thread
+from typing import Any
+
+from hybrid_compute._producer import as_iterator, run_stream
+from hybrid_compute.futures import HybridFuture
+from hybrid_compute.items import WorkItem
+from hybrid_compute.routed import RoutedItem
+from hybrid_compute.streams import BUFFER_BYTES, BUFFER_ITEMS, Channel, Source, Stream
+from hybrid_compute.tasks import TaskOptions
+
+__all__ = ["STREAM_SLOTS", "PullSource", "StreamItem", "Streams"]
+
+
+class PullSource(Source):
+    """A generator that runs in its consumer, step by step."""
+
+    def __init__(self, item: WorkItem, iterator: Iterator[Any], channel: Channel) -> None:
+        self._item = item
+        self._iterator = iterator
+        self._channel = channel
+
+    def pull(self) -> bool:
+        """Run it as far as its next item."""
+        try:
+            value = next(self._iterator)
+        except StopIteration as end:
+            self._item.succeed(end.value)
+        except BaseException as error:
+            self._item.fail(error)
+        else:
+            self._channel.ready.append(value)
+        return True
+
+    def close(self) -> None:
+        """Run what it has to do at its end."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            try:
+                close()
+            except ValueError:  # it runs at the moment: somebody closes from within, or besides
+                return
+        self._item.end()
+
+
+class Streams(RoutedItem):
+    """What a routed item does differently if its work is a generator.
+
+    Attributes:
+        channel: where its items go.
+        begun: whether the generator has started.
+    """
+
+    streams = True
+
+    __slots__ = ()
+
+    channel: Channel
+    begun: bool
+    _stream: weakref.ref[Stream[Any]]
+    _kept: Stream[Any] | None
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        options: TaskOptions,
+        **rest: Any,
+    ) -> None:
+        most = options.buffersize or BUFFER_ITEMS
+        most_bytes = options.buffer_bytes or BUFFER_BYTES
+        super().__init__(run_stream, (fn, most, most_bytes, *args), kwargs, options, **rest)
+        self.begun = False
+        self.channel = Channel(most, most_bytes)
+        self._kept = Stream(self.channel, self.name, self.future)
+        self._stream = weakref.ref(self._kept)
+        self.future.add_done_callback(self.channel.on_done)
+
+    def hand_out(self) -> Stream[Any]:
+        """Return the stream to a caller who gets it instead of the future."""
+        stream, self._kept = self._kept, None
+        assert stream is not None  # noqa: S101 - nobody has it yet
+        return stream
+
+    def run(self) -> None:
+        """Run the generator on the threads of the pool that this one belongs to; else here."""
+        pool = current_thread().__dict__.get("hybrid_pool")
+        if pool is None:
+            self.run_here()
+        elif self.start():
+            iterator = self._open()
+            if iterator is not None:
+                pool.pump(self, iterator)
+
+    def run_here(self) -> None:
+        """Run the generator in its consumer, step by step."""
+        if self.start():
+            iterator = self._open()
+            if iterator is not None:
+                self.begin(PullSource(self, iterator, self.channel))
+
+    def _open(self) -> Iterator[Any] | None:
+        try:
+            fn, _, _, *args = self.args
+            return as_iterator(fn(*args, **(self.kwargs or {})))
+        except BaseException as error:
+            self.fail(error)
+            return None
+
+    def begin(self, source: Source) -> None:
+        """Give the caller the stream: its generator has started. Callbacks run: hold no lock."""
+        channel = self.channel
+        future = self.future
+        stand_in: HybridFuture[Any] = HybridFuture(self)
+        stand_in.set_running_or_notify_cancel()
+        with channel.lock:
+            wanted = not channel.closed
+            channel.source = source if wanted else None
+        stream = self._stream()
+        self.future = stand_in
+        self.begun = True
+        self._kept = None
+        if self.deadline is not None and self._alarm is not None:
+            self._alarm.set(self)
+        try:
+            future.set_result(stream)
+        except InvalidStateError:  # its time was up at this very moment
+            wanted = False
+        finally:
+            future = None  # type: ignore[assignment]  # it is the caller's
+        if stream is None or not wanted:
+            source.close()
+
+    def _goes_on(self, error: BaseException) -> bool:
+        return not self.begun and super()._goes_on(error)
+
+    def _deliver(self, value: Any) -> None:
+        super()._deliver(value)
+        if self.begun:
+            self.channel.finish(value)
+
+    def _deliver_failure(self, error: BaseException) -> None:
+        super()._deliver_failure(error)
+        if self.begun:
+            self._break_off(error)
+
+    def end(self) -> None:
+        """Deliver that the work was ended because that was asked for."""
+        if self.begun:
+            self._break_off(CancelledError())
+        if not self.future.done():
+            super().end()
+
+    def _break_off(self, error: BaseException) -> None:
+        with self.channel.lock:
+            source = self.channel.source
+        self.channel.fail(error)
+        if source is not None:
+            source.close()
+
+
+STREAM_SLOTS = ("_kept", "_stream", "begun", "channel")
+
+
+class StreamItem(Streams):
+    """A routed item whose work is a generator."""
+
+    __slots__ = STREAM_SLOTS
