@@ -23,7 +23,7 @@ import io
 
 TYPE_CHECKING = False  # as typing's
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None]
@@ -41,6 +41,7 @@ __all__ = [
     "known_function",
     "load_function",
     "loads",
+    "produce",
     "received",
 ]
 
@@ -209,6 +210,9 @@ def check_size(value: object, size: int) -> None:
             limit=max_payload,
         )
 
+
+# How to run a generator and send its items: `executors._production`. In a worker only.
+produce: Callable[[Iterator[Any], int, int], Any] | None = None
 
 # Functions that the caller has sent, by its number for them; it says when to forget one. In a
 # worker only, which has one caller.

@@ -24,7 +24,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
@@ -87,14 +87,17 @@ class Source:
     def close(self) -> None:
         """Stop producing: nobody wants the rest. Does not wait; any thread."""
 
+    def over(self) -> None:
+        """Note that nothing more will come. Called by whoever ends the channel."""
+
 
 class Channel:
     """What the two ends share.
 
     Attributes:
         ready: items that can be taken as they are, or in a `Large`.
-        chunks: what comes behind them: a function that returns a list of items, how many they
-            are, and their bytes.
+        chunks: what comes behind them: a function that gives the items, how many they are, and
+            their bytes.
         attention: the producer should look at `waiting` and `closed`.
         closed: the consumer wants no more.
         ended: nothing more will be added.
@@ -115,7 +118,7 @@ class Channel:
         self.most = most
         self.most_bytes = most_bytes
         self.ready: deque[Any] = deque()
-        self.chunks: deque[tuple[Callable[[], list[Any]], int, int]] = deque()
+        self.chunks: deque[tuple[Callable[[], Iterable[Any]], int, int]] = deque()
         self.lock = threading.RLock()
         self.attention = self.closed = self.ended = self.done = self.waiting = False
         self.error: BaseException | None = None
@@ -145,7 +148,7 @@ class Channel:
         if waker is not None:
             waker()
 
-    def put_chunk(self, decode: Callable[[], list[Any]], items: int, size: int) -> None:
+    def put_chunk(self, decode: Callable[[], Iterable[Any]], items: int, size: int) -> None:
         """Add items that the consumer will decode, and wake it."""
         self.chunks.append((decode, items, size))
         if self.attention:
@@ -164,8 +167,10 @@ class Channel:
             if self.ended:
                 return
             self.value, self.error = value, error
-            self.source = None
+            source, self.source = self.source, None
             self.ended = True
+        if source is not None:
+            source.over()
         self.wake()
 
     def on_done(self, future: Future[Any]) -> None:

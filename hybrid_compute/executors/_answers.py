@@ -17,6 +17,7 @@ from hybrid_compute.executors._dispatch import Pool
 from hybrid_compute.executors._estimates import key_of
 from hybrid_compute.executors._frames import (
     END,
+    BEGUN,
     ERROR,
     LIMIT,
     NO_LIMIT,
@@ -31,7 +32,9 @@ from hybrid_compute.executors._frames import (
 )
 from hybrid_compute.executors._memory import OomCounter
 from hybrid_compute.executors._upkeep import Upkeep
+from hybrid_compute.executors._worker_source import receive
 from hybrid_compute.items import WorkItem
+from hybrid_compute.streamed import Streams
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._stops import Stops
@@ -96,6 +99,13 @@ class Answers:
             self._on_returned(worker)
         elif kind == SEGMENT:
             worker.receiver.accept(number, worker.inbox.fds.pop(0))
+        else:
+            item = worker.items[0]
+            assert isinstance(item, Streams)  # noqa: S101 - nothing else sends such frames
+            settle(lambda _: receive(worker, item, kind, number, body), None)
+            if kind == BEGUN and item.deadline is not None:
+                with self._pool.lock:  # that of the future, which is done, does not count
+                    self._pool.deadlines.add(item)
 
     def _on_value_apart(self, worker: Worker, item: WorkItem, body: memoryview) -> None:
         try:

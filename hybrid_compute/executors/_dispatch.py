@@ -56,10 +56,12 @@ from typing import TYPE_CHECKING, Any
 from hybrid_compute import _exit
 from hybrid_compute._alarm import Deadlines
 from hybrid_compute._functions import CallEncoder
+from hybrid_compute._producer import run_stream
 from hybrid_compute.errors import WorkerStartError
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._delivery import cancel, settle, start
 from hybrid_compute.executors._estimates import Estimates
+from hybrid_compute.executors._frames import ENDING
 from hybrid_compute.executors._messages import Messages
 from hybrid_compute.executors._settings import Settings
 from hybrid_compute.items import Keeper, WorkItem
@@ -97,7 +99,7 @@ class Pool(_exit.Member, Keeper):
         self.name = name
         self.initializer = initializer
         self.initargs = initargs
-        self.encoder = CallEncoder(carriers=(run_batch,))
+        self.encoder = CallEncoder(carriers=(run_batch, run_stream))
         self.messages = Messages(self)
         self.lock = threading.RLock()  # guards what follows: see the module's docstring
         self.fresh: deque[WorkItem] = deque()  # not started: they can be cancelled
@@ -109,6 +111,7 @@ class Pool(_exit.Member, Keeper):
         self.deadlines = Deadlines()
         self.estimates = Estimates()
         self.workers: list[Worker] = []
+        self.ending = False  # streams wait for no consumer
         self.leaving = 0  # how many of them were dismissed
         self.idle: list[Worker] = []  # the last to be idle is the first to be busy: it is warm
         self.refusal: Exception | None = None  # why no new work is taken
@@ -388,6 +391,14 @@ class Pool(_exit.Member, Keeper):
     def close_at_exit(self) -> None:
         """Refuse new work, in the words that the stdlib has for it."""
         self.close(RuntimeError(_EXITING))
+        self.end_streams()
+
+    def end_streams(self) -> None:
+        """End the streams that wait for their consumers, now and from now on."""
+        with self.lock:
+            self.ending = True
+            for worker in self.workers:
+                worker.words[ENDING] = 1
 
     def join(self) -> None:
         """Block until all is done and the children have ended; the reader does not wait."""

@@ -18,6 +18,8 @@ order in which they were sent, and answered in that order.
              body: a pickle of one call,
              or of a list of calls
 
+                                            BEGUN, ITEMS, PICKLES, ITEM_APART  see `_production`
+
     both: SEGMENT  a file descriptor comes along, for slot `number`
           CALLS_APART, VALUE_APART  the same as CALLS and VALUE, with a payload in a slot;
                    see `_segments`
@@ -44,18 +46,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AREA_BYTES",
+    "ATTENTION",
     "BASE",
+    "BEGUN",
     "CALLS",
     "CALLS_APART",
+    "CLOSING",
+    "CONSUMED",
+    "CONSUMED_BYTES",
     "DECODING",
     "END",
+    "ENDING",
     "ERROR",
     "FUNCTION",
     "HEADER",
+    "ITEMS",
+    "ITEM_APART",
     "JOURNAL_BYTES",
+    "LENGTH",
     "LIMIT",
     "NO_LIMIT",
     "NO_STATUS",
+    "PICKLES",
     "READY",
     "REPORT",
     "REQUEST",
@@ -77,7 +89,9 @@ HEADER = Struct("<QQB")  # length of the body, number, kind
 
 SETUP, CALLS, CALLS_APART, FUNCTION = 1, 2, 3, 4
 READY, UNFIT, VALUE, VALUE_APART, ERROR, UNDECODABLE, RETURNED, END = range(11, 19)
-SEGMENT = 21
+SEGMENT, BEGUN, ITEMS, PICKLES, ITEM_APART = range(21, 26)
+
+LENGTH = Struct("<Q")  # of one of several pickles in a frame
 
 # What the caller and the spawner say to each other.
 REQUEST = Struct("<Q")  # serial of the worker; its socket and journal come along
@@ -91,8 +105,10 @@ BASE = 2  # bytes of answers that have left the area
 WRITTEN = 3  # bytes of answers in the area, complete ones
 LIMIT = 4  # calls from this number on must not start
 NO_LIMIT = (1 << 64) - 1
+# Of a stream; the caller writes them, and the worker some as well: see `_production`.
+CONSUMED, CONSUMED_BYTES, ATTENTION, CLOSING, ENDING = range(5, 10)
 
-_WORDS_BYTES = 64
+_WORDS_BYTES = 128
 _FLAGS_BYTES = 64  # those of the slots of both directions, and some to spare
 AREA_BYTES = 1 << 16  # answers are sent at the latest when they fill it
 _TRACE_BYTES = 1 << 13  # what faulthandler writes when the worker crashes

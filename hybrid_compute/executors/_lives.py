@@ -21,7 +21,7 @@ from hybrid_compute.executors._answers import Answers, crash, why
 from hybrid_compute.executors._crew import Worker
 from hybrid_compute.executors._delivery import settle
 from hybrid_compute.executors._dispatch import Pool
-from hybrid_compute.executors._frames import DECODING, NO_STATUS, STARTED
+from hybrid_compute.executors._frames import DECODING, ENDING, NO_STATUS, STARTED
 from hybrid_compute.executors._spawning import Spawner, setup_body
 from hybrid_compute.executors._stops import Stops
 from hybrid_compute.items import WorkItem
@@ -123,6 +123,7 @@ class Lives:
         with pool.lock:
             hand: list[WorkItem] = []
             worker.hand = hand
+            worker.words[ENDING] = pool.ending
             pool.workers.append(worker)
         pool.feed(worker, hand, 1)
         if worker.outbox:

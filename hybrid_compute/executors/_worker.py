@@ -62,7 +62,7 @@ from hybrid_compute.executors._segments import ONCE, USED, Receiver, Sender
 
 TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, NoReturn
 
 __all__ = ["main"]
@@ -98,7 +98,7 @@ class _Worker:
 
     def __init__(self, sock: _socket.socket, journal: Journal) -> None:
         self._sock = sock
-        self._words = journal.words
+        self.words = self._words = journal.words
         self._area = journal.area
         self._place = 0  # where the next answer goes in the area
         self._running = False
@@ -109,6 +109,8 @@ class _Worker:
         self._sender = Sender(journal.value_flags, mapped=True)
         self._receiver = Receiver(journal.call_flags)
         self._apart = _pickling.Buffers()
+        self._producer: Any = None
+        _pickling.produce = self._produce
         os.register_at_fork(before=self._receiver.retire, after_in_parent=self._receiver.retire)
 
     def on_interrupt(self, signum: int, frame: object) -> None:
@@ -189,11 +191,11 @@ class _Worker:
             )
         self._running = False
         if error is None:
-            self._answer(READY, os.getpid(), b"")
-            self._flush()
+            self.answer(READY, os.getpid(), b"")
+            self.flush()
         else:
-            self._answer(UNFIT, 0, error)
-            self._flush()
+            self.answer(UNFIT, 0, error)
+            self.flush()
             _leave(1)
 
     def _run_apart(self, number: int, body: memoryview) -> None:
@@ -215,12 +217,12 @@ class _Worker:
         self._run_all(number, [calls] if type(calls) is tuple else calls)
 
     def _refuse(self, number: int, failure: BaseException) -> None:
-        self._answer(UNDECODABLE, number, _failures.encode_error(failure))
-        self._answer(END, 0, b"")
-        self._flush()
+        self.answer(UNDECODABLE, number, _failures.encode_error(failure))
+        self.answer(END, 0, b"")
+        self.flush()
 
     def _run_all(self, number: int, calls: Any) -> None:
-        words, clock, answer = self._words, time.perf_counter_ns, self._answer
+        words, clock, answer = self._words, time.perf_counter_ns, self.answer
         dumps, apart = _pickling.dumps, self._apart
         large = min(BIG, _pickling.max_payload or BIG)
         calls.reverse()
@@ -249,7 +251,7 @@ class _Worker:
                     else:
                         answer(VALUE, number, data)
                 except BaseException as failure:
-                    answer(ERROR, number, _failures.encode_error(_refused(value, failure)))
+                    answer(ERROR, number, _failures.encode_error(refused(value, failure)))
                     apart.clear()
                 value = None
                 data = b""
@@ -257,11 +259,11 @@ class _Worker:
             if calls:
                 now = clock()
                 if now - flushed > _PATIENCE_NS:
-                    self._flush()
+                    self.flush()
                     flushed = now
         answer(END, clock() - begun, b"")
         calls.clear()
-        self._flush()
+        self.flush()
 
     def _answer_large(self, number: int, value: object, data: bytes) -> None:
         """Answer with a result through shared memory, unless it is too large."""
@@ -269,31 +271,45 @@ class _Worker:
         if type(value).__name__ != "Outcome":  # of a batch: it has seen to each of its results
             _pickling.check_size(value, size)
         if size < BIG:
-            self._answer(VALUE, number, data)
+            self.answer(VALUE, number, data)
             return
-        parcel = self._sender.store(data, self._apart)
-        if parcel is None:  # there is none to be had: all of it must go through the socket
-            self._answer(VALUE, number, _pickling.dumps(value) if self._apart else data)
-            self._apart.clear()
-            return
+        if not self.answer_apart(VALUE_APART, number, data, self._apart):
+            self.answer(VALUE, number, _pickling.dumps(value) if self._apart else data)
         self._apart.clear()
+
+    def answer_apart(
+        self, kind: int, number: int, data: bytes, apart: _pickling.Buffers
+    ) -> bool:
+        """Answer through shared memory; False if there is none to be had."""
+        parcel = self._sender.store(data, apart)
+        if parcel is None:
+            return False
         slot = parcel.slot
         if not slot.announced:
             # Past the journal, which cannot hold a descriptor; what is before it goes before it.
-            self._flush()
+            self.flush()
             rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FD.pack(slot.fd))
             self._sock.sendmsg((HEADER.pack(0, slot.index, SEGMENT),), (rights,))
             self._words[BASE] += _HEADER_BYTES
             slot.announced = True
         if slot.index != ONCE:
             self._sender.flags[slot.index] = USED
-        self._answer(VALUE_APART, number, parcel.body)
+        self.answer(kind, number, parcel.body)
+        return True
 
-    def _answer(self, kind: int, number: int, body: bytes) -> None:
+    def _produce(self, iterator: Iterator[Any], most: int, most_bytes: int) -> Any:
+        if self._producer is None:
+            from hybrid_compute.executors._production import Producer  # noqa: PLC0415 - on need
+
+            self._producer = Producer(self)
+        return self._producer.run(iterator, most, most_bytes)
+
+    def answer(self, kind: int, number: int, body: bytes) -> None:
+        """Put a frame into the journal."""
         size = _HEADER_BYTES + len(body)
         place = self._place
         if place + size > AREA_BYTES:
-            self._flush()
+            self.flush()
             place = 0
             if size > AREA_BYTES:
                 self._sock.sendall(HEADER.pack(len(body), number, kind))
@@ -306,7 +322,8 @@ class _Worker:
         # Only now does it count: who dies before has not answered.
         self._place = self._words[WRITTEN] = place + size
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what is in the journal."""
         place = self._place
         if place:
             self._sock.sendall(self._area[:place])
@@ -315,7 +332,7 @@ class _Worker:
             self._words[BASE] += place
 
 
-def _refused(value: object, failure: BaseException) -> BaseException:
+def refused(value: object, failure: BaseException) -> BaseException:
     from hybrid_compute.errors import (  # noqa: PLC0415 - only when it fails
         PayloadTooLarge,
         ResultEncodeError,

@@ -75,7 +75,7 @@ class ProcessExecutor(SubExecutor):
         OSError: this is not a POSIX system.
     """
 
-    capabilities = Capabilities(isolates=True, chunks=True, kills=True)
+    capabilities = Capabilities(isolates=True, chunks=True, kills=True, streams=True)
 
     def __init__(  # noqa: PLR0913 - all but two are keywords that few need
         self,
@@ -174,6 +174,7 @@ class ProcessExecutor(SubExecutor):
         else:
             self._feeders.flush()
         self._pool.close(RuntimeError(CLOSED))
+        self._pool.end_streams()
         if cancel_futures:
             self._pool.cancel_all()
         if wait:

@@ -1,0 +1,236 @@
+"""Production: a worker process runs a generator, and sends its items.
+
+Loaded by a worker with its first stream. Owns the pace: an item leaves at once if the caller waits
+for it, else with others, at most `_BATCH` of them or what came within a millisecond; and when there
+is no room at the caller's, the generator waits.
+
+    words of the caller                     answers of the worker
+    CONSUMED, CONSUMED_BYTES  in all        BEGUN       before the first item
+    ATTENTION  1: look here; the worker     ITEMS       `number` of them: a pickled list
+               writes 0 when it looks       PICKLES     `number` of them, each a LENGTH, a pickle
+    CLOSING    number of the call of which  ITEM_APART  one through shared memory, of `number` bytes
+               nobody wants the rest        VALUE, ERROR  the end, as of any call
+    ENDING     1: wait for no consumer
+
+What is simple and cannot change goes into a batch as it is, and is pickled with it. Anything else
+is pickled at its `yield`: its generator may change it afterwards.
+
+Threads. One besides the worker's own, which sends what has waited for a millisecond, since the
+generator may be busy for long with its next item. It starts with the first stream that is ahead of
+its consumer, and sleeps while there is none. `_lock` guards the sending, of batches and of all
+else while a generator runs. Both threads take items from one end of a deque, under it.
+
+Why nothing can hang: the generator waits only for CONSUMED, CLOSING and ENDING, which it looks at
+again and again; if the caller dies, so does this process.
+"""
+
+from __future__ import annotations
+
+import _thread
+import time
+from collections import deque
+from itertools import repeat
+
+from hybrid_compute import _pickling
+from hybrid_compute.executors._frames import (
+    ATTENTION,
+    BEGUN,
+    CLOSING,
+    CONSUMED,
+    CONSUMED_BYTES,
+    ENDING,
+    ITEM_APART,
+    ITEMS,
+    LENGTH,
+    PICKLES,
+    STARTED,
+)
+
+TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from hybrid_compute.executors._worker import _Worker
+
+__all__ = ["Producer"]
+
+_BATCH = 512
+_TICK = 0.001  # seconds; see above
+_LONGEST_TICK = 0.005
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.02  # seconds between two looks for room
+_AS_IT_IS = frozenset({int, float, bool, type(None)})
+_TEXT = frozenset({str, bytes})
+_SHORT = 1024  # characters or bytes
+
+
+class _Ended(Exception):
+    """The caller wants no more."""
+
+
+def _join(pickles: list[bytes]) -> bytes:
+    return b"".join([part for each in pickles for part in (LENGTH.pack(len(each)), each)])
+
+
+class _Pickled(bytes):
+    """A pickled item among others that are not."""
+
+    __slots__ = ()
+
+
+class Producer:
+    """The streams of one worker, one after the other."""
+
+    def __init__(self, worker: _Worker) -> None:
+        self._worker = worker
+        self._words = worker.words
+        self._lock = _thread.allocate_lock()
+        self._pending: deque[Any] = deque()
+        self._bytes = 0  # sent of this stream
+        self._ahead = False  # the other thread is not to sleep
+        self._ticking = False  # it is there
+        self._armed = _thread.allocate_lock()  # held while it may sleep
+        self._armed.acquire()
+
+    def run(self, iterator: Iterator[Any], most: int, most_bytes: int) -> Any:
+        """Send the items of an iterator; return what a generator returned.
+
+        Args:
+            iterator: where they come from.
+            most: how many items may be on their way.
+            most_bytes: how many bytes, but for one item.
+        """
+        words, pending = self._words, self._pending
+        number = words[STARTED]
+        words[CONSUMED] = words[CONSUMED_BYTES] = self._bytes = 0
+        with self._lock:
+            self._worker.answer(BEGUN, number, b"")
+            self._worker.flush()
+        produce, append = iterator.__next__, pending.append
+        batch = min(_BATCH, max(1, most // 2))
+        produced = 0
+        words[ATTENTION] = 1  # the first item goes at once
+        try:
+            while words[CLOSING] != number:
+                room = most - (produced - words[CONSUMED])
+                if room <= 0 or self._bytes - words[CONSUMED_BYTES] >= most_bytes:
+                    self._send()
+                    self._wait(number, produced - most, most_bytes)
+                    continue
+                for _ in repeat(None, min(room, batch)):
+                    value = produce()
+                    produced += 1
+                    kind = type(value)
+                    if kind in _AS_IT_IS or (kind in _TEXT and len(value) < _SHORT):
+                        append(value)
+                    elif self._add(value):
+                        break  # it was large: look for room
+                    if words[ATTENTION]:
+                        self._send()
+                        if words[CLOSING] == number:
+                            break
+                    elif not self._ahead:
+                        self._arm()
+                if len(pending) >= batch:
+                    self._send()
+        except StopIteration as end:
+            return end.value
+        except _Ended:
+            pass
+        finally:
+            self._ahead = False
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+            self._send()
+        return None
+
+    def _add(self, value: Any) -> bool:
+        """Pickle an item now; True if it was large, and is on its way."""
+        worker, apart = self._worker, _pickling.Buffers()
+        try:
+            data = _pickling.dumps(_pickling.flat(value) if type(value) is bytes else value, apart)
+            size = len(data) + apart.size()
+            _pickling.check_size(value, size)
+        except BaseException as failure:
+            from hybrid_compute.executors._worker import refused  # noqa: PLC0415 - it imports us
+
+            raise refused(value, failure) from failure
+        if not apart and size < _pickling.BIG:
+            self._pending.append(_Pickled(data))
+            return False
+        self._send()
+        with self._lock:
+            self._bytes += size
+            if not worker.answer_apart(ITEM_APART, size, data, apart):
+                worker.answer(PICKLES, 1, _pickling.dumps(value) if apart else data)
+            worker.flush()
+        return True
+
+    def _send(self) -> None:
+        """Send all that waits."""
+        answer, dumps = self._worker.answer, _pickling.dumps
+        with self._lock:
+            self._words[ATTENTION] = 0
+            pending = self._pending
+            while pending:
+                items = [pending.popleft() for _ in range(min(len(pending), _BATCH))]
+                while items:
+                    single = type(items[0]) is _Pickled
+                    end = len(items)
+                    for place, item in enumerate(items):
+                        if (type(item) is _Pickled) is not single:
+                            end = place
+                            break
+                    body = _join(items[:end]) if single else dumps(items[:end])
+                    self._bytes += len(body)
+                    answer(PICKLES if single else ITEMS, end, body)
+                    del items[:end]
+            self._worker.flush()
+
+    def _wait(self, number: int, least: int, most_bytes: int) -> None:
+        """Wait until the consumer has taken more than `least` items, and enough bytes."""
+        self._ahead = False
+        words, pause = self._words, _FIRST_PAUSE
+        while words[CONSUMED] <= least or self._bytes - words[CONSUMED_BYTES] >= most_bytes:
+            if words[CLOSING] == number:
+                raise _Ended
+            if words[ENDING]:
+                from hybrid_compute.errors import StreamError  # noqa: PLC0415 - only when it fails
+
+                raise StreamError(
+                    "the executor was shut down while the stream waited to be read; read it "
+                    "before that"
+                )
+            # By a quarter: it is never asleep for longer than that of what it has waited.
+            time.sleep(pause)
+            pause = min(1.25 * pause, _LONGEST_PAUSE)
+
+    def _arm(self) -> None:
+        """See to it that what waits is sent within a tick."""
+        self._ahead = True
+        if not self._ticking:
+            try:
+                _thread.start_new_thread(self._tick, ())
+            except RuntimeError:  # then there is no waiting
+                self._ahead = False
+                self._send()
+                return
+            self._ticking = True
+        if self._armed.locked():
+            self._armed.release()
+
+    def _tick(self) -> None:
+        while True:
+            self._armed.acquire()
+            pause = _TICK
+            while self._ahead:
+                time.sleep(pause)
+                if self._pending:
+                    self._send()
+                    pause = _TICK
+                else:
+                    pause = min(2 * pause, _LONGEST_TICK)
+                words = self._words
+                if words[CLOSING] == words[STARTED]:
+                    words[ATTENTION] = 1  # we may have been the one who was to look
