@@ -57,7 +57,7 @@ __all__ = ["Producer"]
 
 _BATCH = 512
 _TICK = 0.001  # seconds; see above
-_LONGEST_TICK = 0.005
+_QUIET = 5  # ticks without an item
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.02  # seconds between two looks for room
 _AS_IT_IS = frozenset({int, float, bool, type(None)})
 _TEXT = frozenset({str, bytes})
@@ -221,16 +221,20 @@ class Producer:
             self._armed.release()
 
     def _tick(self) -> None:
+        words = self._words
         while True:
             self._armed.acquire()
-            pause = _TICK
+            quiet = 0
             while self._ahead:
-                time.sleep(pause)
+                time.sleep(_TICK)
                 if self._pending:
                     self._send()
-                    pause = _TICK
+                    quiet = 0
+                elif quiet < _QUIET:
+                    quiet += 1
                 else:
-                    pause = min(2 * pause, _LONGEST_TICK)
-                words = self._words
+                    self._ahead = False
+                    time.sleep(_TICK)  # by then it has seen that, or we see what it has added
+                    self._ahead = self._ahead or bool(self._pending)
                 if words[CLOSING] == words[STARTED]:
                     words[ATTENTION] = 1  # we may have been the one who was to look
