@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from threading import get_ident
@@ -31,17 +31,19 @@ from hybrid_compute.errors import (
     PlacementError,
     PolicyError,
 )
-from hybrid_compute.executors._batch import run_batch
-from hybrid_compute.executors._chunks import Feeders, map_in_chunks
+from hybrid_compute.executors._chunks import Feeders
 from hybrid_compute.executors.foreign import as_members
 from hybrid_compute.executors.inline import InlineExecutor
 from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.executors.thread import ThreadExecutor, check_max_workers
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
-from hybrid_compute.maps import MapOptions, map_by_submit, shortest
+from hybrid_compute.mapped import map_on
+from hybrid_compute.maps import MapOptions, shortest
 from hybrid_compute.routed import Outstanding, RoutedItem, alarm_of
 from hybrid_compute.router import Router, as_policy
+from hybrid_compute.streamed import StreamItem
+from hybrid_compute.streams import Stream
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 from hybrid_compute.views import ExecutorView, ThreadPoolShape
 
@@ -165,9 +167,13 @@ class HybridExecutor(Executor):
         options = said
         if isinstance(fn, Task):
             options = fn.options if said is NO_OPTIONS else said.over(fn.options)
+            if fn.streams:
+                return self._route(self._item(fn, args, kwargs, options, streams=True))
         # Most items have one place to go, and go there once: they need not be routed ones.
         plain = not self._observed and not options.supervised
-        item = (WorkItem if plain else self._item)(fn, args, kwargs, options)
+        return self._route((WorkItem if plain else self._item)(fn, args, kwargs, options))
+
+    def _route(self, item: WorkItem) -> HybridFuture[Any]:
         try:
             route, fleet = self._router.route(item)
             if isinstance(item, RoutedItem):
@@ -191,16 +197,20 @@ class HybridExecutor(Executor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
         options: TaskOptions,
+        *,
+        streams: bool = False,
     ) -> RoutedItem:
         if self._observed:
-            from hybrid_compute.observed import ObservedItem  # noqa: PLC0415 - see __init__
+            from hybrid_compute import observed  # noqa: PLC0415 - see __init__
 
-            return ObservedItem(
+            kind = observed.ObservedStreamItem if streams else observed.ObservedItem
+            return kind(
                 fn, args, kwargs, options, observers=self._observers, item_id=next(self._ids)
             )
-        return RoutedItem(fn, args, kwargs, options)
+        return (StreamItem if streams else RoutedItem)(fn, args, kwargs, options)
 
     def _launch(self, item: RoutedItem, route: tuple[str, ...], fleet: Fleet) -> HybridFuture[Any]:
+        future = item.future  # once a stream has begun, its item has another one
         if item.options.retries or len(route) > 1:
             self._outstanding.add()
             item.future.add_done_callback(self._outstanding.remove)
@@ -209,11 +219,41 @@ class HybridExecutor(Executor):
         try:
             item.launch(route, fleet, alarm_of(self, item))  # runs it, where executors block
         except BaseException:
-            item.future.cancel()  # nobody has it; this takes it off the count
+            future.cancel()  # nobody has it; this takes it off the count
             raise
         finally:
             self._launching.remove(me)
-        return item.future
+        return future
+
+    def stream(
+        self, fn: Callable[P, Iterable[T] | AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Stream[T]:
+        """Run a generator function, and iterate over its items as it produces them.
+
+        Never blocks. The function may also be an asynchronous generator function, or return any
+        iterator; a declared one goes where the policy says. What goes wrong is raised by the
+        stream.
+
+        Raises:
+            RuntimeError: the executor is shut down.
+        """
+        return self._stream(NO_OPTIONS, fn, args, kwargs)
+
+    def _stream(
+        self,
+        said: TaskOptions,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Stream[Any]:
+        if self._closed:
+            raise RuntimeError(_CLOSED)
+        options = said.over(fn.options) if isinstance(fn, Task) else said
+        item = self._item(fn, args, kwargs, options, streams=True)
+        assert isinstance(item, StreamItem)  # noqa: S101 - as was asked for
+        stream = item.hand_out()
+        self._route(item)
+        return stream
 
     def map(
         self,
@@ -249,43 +289,7 @@ class HybridExecutor(Executor):
         iterables: tuple[Iterable[Any], ...],
         mapping: MapOptions,
     ) -> Iterator[T]:
-        if said is NO_OPTIONS and (self._closed or not self._submits_itself()):
-            # Who overrides submit sees each call; who is closed refuses the first, if any.
-            return map_by_submit(self.submit, fn, iterables, mapping)
-        if said is NO_OPTIONS and self._short_way and not isinstance(fn, Task):
-            return self._thread._map(fn, iterables, mapping)
-        options = said.over(fn.options) if isinstance(fn, Task) else said
-        # One decision for the whole map, on an item that stands for all of its calls.
-        probe = WorkItem(fn, options=options)
-        try:
-            route, fleet = self._router.route(probe)
-        finally:
-            probe.future.cancel()  # it and its future refer to each other, and to `fn`
-        first = fleet[route[0]]
-        # A retry, or a deadline, is of a call and not of a chunk.
-        if first.capabilities.chunks and not options.supervised:
-            return map_in_chunks(
-                lambda _, *args: self._launch(
-                    self._item(run_batch, args, None, options), route, fleet
-                ),
-                fn,
-                iterables,
-                mapping,
-                resubmit=lambda *args: self._relaunch(
-                    WorkItem(args[0], args[1:], None, options), first
-                ),
-                workers=first.workers,
-                feeders=self._feeders,
-                split_crashed=bool(options.idempotent),
-            )
-        if len(route) == 1 and not options.supervised and not self._observed:
-            return first._map(fn, iterables, mapping)
-        return map_by_submit(
-            lambda fn, *args: self._launch(self._item(fn, args, None, options), route, fleet),
-            fn,
-            iterables,
-            mapping,
-        )
+        return map_on(self, said, fn, iterables, mapping)
 
     def _relaunch(self, piece: WorkItem, executor: SubExecutor) -> HybridFuture[Any]:
         executor.execute_late(piece)
@@ -294,7 +298,7 @@ class HybridExecutor(Executor):
     def _submits_itself(self) -> bool:
         return getattr(self.submit, "__func__", None) is HybridExecutor.submit
 
-    def options(
+    def options(  # noqa: PLR0913 - all are keywords
         self,
         *,
         executor: str | None = None,
@@ -304,6 +308,8 @@ class HybridExecutor(Executor):
         local_only: bool | None = None,
         tags: str | Iterable[str] | None = None,
         timeout: float | None = None,
+        buffersize: int | None = None,
+        buffer_bytes: int | None = None,
     ) -> ExecutorView:
         """Return a view of this executor whose `submit` and `map` use these options.
 
@@ -322,6 +328,8 @@ class HybridExecutor(Executor):
             local_only=local_only,
             tags=tags,
             timeout=timeout,
+            buffersize=buffersize,
+            buffer_bytes=buffer_bytes,
         )
         return ExecutorView(self, said)
 
@@ -329,17 +337,9 @@ class HybridExecutor(Executor):
 
     def stats(self) -> Stats:
         """Return what the executors do at this moment. Does not block."""
-        from hybrid_compute.stats import ExecutorStats, Stats  # noqa: PLC0415 - most never ask
+        from hybrid_compute.stats import stats_of  # noqa: PLC0415 - most never ask
 
-        return Stats(
-            executors=MappingProxyType(
-                {
-                    name: ExecutorStats(workers=each.workers, queued=queued, running=running)
-                    for name, each in self._fleet.items()
-                    for queued, running in [each.counts()]
-                }
-            )
-        )
+        return stats_of(self._fleet)
 
     def as_thread_pool(self) -> ThreadPoolExecutor:
         """Return this executor in the shape of a ThreadPoolExecutor.

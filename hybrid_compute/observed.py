@@ -15,7 +15,7 @@ from hybrid_compute.abc import Observer
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.events import Event, Kind
 from hybrid_compute.routed import RoutedItem
-from hybrid_compute.streamed import STREAM_SLOTS, Streams
+from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["ObservedItem", "ObservedStreamItem", "Observers"]
@@ -133,7 +133,5 @@ class ObservedItem(RoutedItem):
         self._tell("cancelled")
 
 
-class ObservedStreamItem(Streams, ObservedItem):
+class ObservedStreamItem(StreamItem, ObservedItem):
     """The same for one that streams: it has succeeded when its generator has."""
-
-    __slots__ = STREAM_SLOTS

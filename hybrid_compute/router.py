@@ -54,13 +54,14 @@ class Router:
             UnknownExecutorError: the options name an executor that is not in the fleet.
         """
         options = item.options
-        every = self._all_eligible and has_body(item.fn)
+        fn = item.target if item.streams else item.fn
+        every = self._all_eligible and has_body(fn) and not item.streams
         fleet = self._fleet if every else self._eligible(item)
         if options.executor is not None:
             route: tuple[str, ...] = (self.known(options.executor),)
         elif not (
             options.movable
-            or (options.movable is None and (self.moves_plain or isinstance(item.fn, Task)))
+            or (options.movable is None and (self.moves_plain or isinstance(fn, Task)))
         ):
             route = _ON_THREADS
         else:
@@ -92,12 +93,13 @@ class Router:
         return name
 
     def _eligible(self, item: WorkItem) -> Fleet:
-        local, here = item.options.local_only, has_body(item.fn)
+        local, here = item.options.local_only, has_body(item.target)
         return {
             name: each
             for name, each in self._fleet.items()
             if not (local and each.capabilities.remote)
             and (each.capabilities.remote or here)
+            and (each.capabilities.streams or not item.streams)
             and each.can_run(item)
         }
 

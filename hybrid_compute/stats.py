@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import attrs
 
-__all__ = ["ExecutorStats", "Stats"]
+if TYPE_CHECKING:
+    from hybrid_compute.abc import Fleet
+
+__all__ = ["ExecutorStats", "Stats", "stats_of"]
 
 
 @attrs.frozen(kw_only=True)
@@ -33,3 +38,16 @@ class Stats:
     """
 
     executors: Mapping[str, ExecutorStats]
+
+
+def stats_of(fleet: Fleet) -> Stats:
+    """Return what the executors of a fleet do at this moment. Does not block."""
+    return Stats(
+        executors=MappingProxyType(
+            {
+                name: ExecutorStats(workers=each.workers, queued=queued, running=running)
+                for name, each in fleet.items()
+                for queued, running in [each.counts()]
+            }
+        )
+    )

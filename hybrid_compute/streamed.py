@@ -18,13 +18,14 @@ from threading import current_thread
 from typing import Any
 
 from hybrid_compute._producer import as_iterator, run_stream
+from hybrid_compute.channels import BUFFER_BYTES, BUFFER_ITEMS, Channel, Source
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.routed import RoutedItem
-from hybrid_compute.streams import BUFFER_BYTES, BUFFER_ITEMS, Channel, Source, Stream
+from hybrid_compute.streams import Stream
 from hybrid_compute.tasks import TaskOptions
 
-__all__ = ["STREAM_SLOTS", "PullSource", "StreamItem", "Streams"]
+__all__ = ["PullSource", "StreamItem"]
 
 
 class PullSource(Source):
@@ -58,8 +59,8 @@ class PullSource(Source):
         self._item.end()
 
 
-class Streams(RoutedItem):
-    """What a routed item does differently if its work is a generator.
+class StreamItem(RoutedItem):
+    """A routed item whose work is a generator. Has a dict: there are few, and others derive.
 
     Attributes:
         channel: where its items go.
@@ -67,13 +68,6 @@ class Streams(RoutedItem):
     """
 
     streams = True
-
-    __slots__ = ()
-
-    channel: Channel
-    begun: bool
-    _stream: weakref.ref[Stream[Any]]
-    _kept: Stream[Any] | None
 
     def __init__(
         self,
@@ -88,7 +82,7 @@ class Streams(RoutedItem):
         super().__init__(run_stream, (fn, most, most_bytes, *args), kwargs, options, **rest)
         self.begun = False
         self.channel = Channel(most, most_bytes)
-        self._kept = Stream(self.channel, self.name, self.future)
+        self._kept: Stream[Any] | None = Stream(self.channel, self.name, self.future)
         self._stream = weakref.ref(self._kept)
         self.future.add_done_callback(self.channel.on_done)
 
@@ -173,12 +167,3 @@ class Streams(RoutedItem):
         self.channel.fail(error)
         if source is not None:
             source.close()
-
-
-STREAM_SLOTS = ("_kept", "_stream", "begun", "channel")
-
-
-class StreamItem(Streams):
-    """A routed item whose work is a generator."""
-
-    __slots__ = STREAM_SLOTS

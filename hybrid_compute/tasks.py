@@ -105,7 +105,7 @@ class TaskOptions(Value):
     buffersize: int | None
     buffer_bytes: int | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all are keywords
         self,
         *,
         executor: str | None = None,

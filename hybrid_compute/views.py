@@ -5,13 +5,14 @@ They own nothing but a reference to the executor, which does all the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.maps import MapOptions, shortest
+from hybrid_compute.streams import Stream
 from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class ExecutorView(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> HybridFuture[T]:
         """Schedule `fn(*args, **kwargs)`, as `HybridExecutor.submit` does."""
         return self._hybrid._submit(self._options, fn, args, kwargs)
+
+    def stream(
+        self, fn: Callable[P, Iterable[T] | AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Stream[T]:
+        """Stream, as `HybridExecutor.stream` does."""
+        return self._hybrid._stream(self._options, fn, args, kwargs)
 
     def map(
         self,

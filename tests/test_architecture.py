@@ -25,19 +25,19 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("errors", "tasks", "events", "futures", "items", "maps", "abc"),
         *("attempts", "routed", "_alarm"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
-        "_signed_work",
+        *("_signed_work", "channels", "streams", "streamed", "_producer"),
     ),
     1: ("policy.", "protocol."),
     2: ("transports.",),
     3: ("executors.",),
-    4: ("observed", "router", "stats", "views", "hybrid"),
+    4: ("observed", "mapped", "router", "stats", "views", "hybrid"),
     5: ("cli", "_commands", "_serve", "server.", "demo", "_demo_work"),
 }
 
 # What runs in child processes, whose start-up time counts: these import floor 0 and each other.
 CHILDREN = frozenset(
     f"executors.{name}"
-    for name in ("_boot", "_spawner", "_worker", "_frames", "_segments", "_batch")
+    for name in ("_boot", "_spawner", "_worker", "_frames", "_segments", "_batch", "_production")
 )
 
 # Together longer than all else that a worker loads before its first call.

@@ -16,8 +16,8 @@ from hybrid_compute.executors._delivery import settle
 from hybrid_compute.executors._dispatch import Pool
 from hybrid_compute.executors._estimates import key_of
 from hybrid_compute.executors._frames import (
-    END,
     BEGUN,
+    END,
     ERROR,
     LIMIT,
     NO_LIMIT,
@@ -34,7 +34,7 @@ from hybrid_compute.executors._memory import OomCounter
 from hybrid_compute.executors._upkeep import Upkeep
 from hybrid_compute.executors._worker_source import receive
 from hybrid_compute.items import WorkItem
-from hybrid_compute.streamed import Streams
+from hybrid_compute.streamed import StreamItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._stops import Stops
@@ -101,7 +101,7 @@ class Answers:
             worker.receiver.accept(number, worker.inbox.fds.pop(0))
         else:
             item = worker.items[0]
-            assert isinstance(item, Streams)  # noqa: S101 - nothing else sends such frames
+            assert isinstance(item, StreamItem)  # noqa: S101 - nothing else sends such frames
             settle(lambda _: receive(worker, item, kind, number, body), None)
             if kind == BEGUN and item.deadline is not None:
                 with self._pool.lock:  # that of the future, which is done, does not count

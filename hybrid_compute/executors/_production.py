@@ -29,7 +29,6 @@ from __future__ import annotations
 import _thread
 import time
 from collections import deque
-from itertools import repeat
 
 from hybrid_compute import _pickling
 from hybrid_compute.executors._frames import (
@@ -48,7 +47,7 @@ from hybrid_compute.executors._frames import (
 
 TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from hybrid_compute.executors._worker import _Worker
@@ -100,13 +99,13 @@ class Producer:
             most: how many items may be on their way.
             most_bytes: how many bytes, but for one item.
         """
-        words, pending = self._words, self._pending
+        words = self._words
         number = words[STARTED]
         words[CONSUMED] = words[CONSUMED_BYTES] = self._bytes = 0
         with self._lock:
             self._worker.answer(BEGUN, number, b"")
             self._worker.flush()
-        produce, append = iterator.__next__, pending.append
+        produce = iterator.__next__
         batch = min(_BATCH, max(1, most // 2))
         produced = 0
         words[ATTENTION] = 1  # the first item goes at once
@@ -117,21 +116,8 @@ class Producer:
                     self._send()
                     self._wait(number, produced - most, most_bytes)
                     continue
-                for _ in repeat(None, min(room, batch)):
-                    value = produce()
-                    produced += 1
-                    kind = type(value)
-                    if kind in _AS_IT_IS or (kind in _TEXT and len(value) < _SHORT):
-                        append(value)
-                    elif self._add(value):
-                        break  # it was large: look for room
-                    if words[ATTENTION]:
-                        self._send()
-                        if words[CLOSING] == number:
-                            break
-                    elif not self._ahead:
-                        self._arm()
-                if len(pending) >= batch:
+                produced += self._take(produce, min(room, batch), number)
+                if len(self._pending) >= batch:
                     self._send()
         except StopIteration as end:
             return end.value
@@ -144,6 +130,24 @@ class Producer:
                 close()
             self._send()
         return None
+
+    def _take(self, produce: Callable[[], Any], most: int, number: int) -> int:
+        """Produce at most so many items; fewer if there is something to look at."""
+        words, append = self._words, self._pending.append
+        for count in range(1, most + 1):
+            value = produce()
+            kind = type(value)
+            if kind in _AS_IT_IS or (kind in _TEXT and len(value) < _SHORT):
+                append(value)
+            elif self._add(value):
+                return count  # it was large: look for room
+            if words[ATTENTION]:
+                self._send()
+                if words[CLOSING] == number:
+                    return count
+            elif not self._ahead:
+                self._arm()
+        return most
 
     def _add(self, value: Any) -> bool:
         """Pickle an item now; True if it was large, and is on its way."""

@@ -21,9 +21,9 @@ from concurrent.futures._base import LOGGER
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from hybrid_compute.channels import SMALL, Large, Source, large_size_of
 from hybrid_compute.errors import StreamError
-from hybrid_compute.streamed import Streams
-from hybrid_compute.streams import SMALL, Large, Source, large_size_of
+from hybrid_compute.streamed import StreamItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._threads import Pool
@@ -34,7 +34,7 @@ __all__ = ["Pump"]
 class Pump(Source):
     """One generator."""
 
-    def __init__(self, pool: Pool, item: Streams, iterator: Iterator[Any]) -> None:
+    def __init__(self, pool: Pool, item: StreamItem, iterator: Iterator[Any]) -> None:
         self._pool = pool
         self._item = item
         self._iterator = iterator
@@ -91,14 +91,15 @@ class Pump(Source):
         """Wait for room without a thread; False if there is some already."""
         pool, channel = self._pool, self._channel
         with pool.lock:
-            if not pool.ending:
+            ending = pool.ending
+            if not ending:
                 self.parked = True
                 pool.pumps.add(self)
-        if not self.parked:
+        if ending:
             self._close()
             self._item.fail(_shut_down(self._item))
             return True
-        if self._room() or channel.closed or channel.ended or pool.ending:
+        if self._room() or channel.closed or channel.ended:
             return not self._unpark()
         return True
 
@@ -161,7 +162,7 @@ class Pump(Source):
             self.reject(error)
 
 
-def _shut_down(item: Streams) -> StreamError:
+def _shut_down(item: StreamItem) -> StreamError:
     return StreamError(
         f"the executor of {item.name!r} was shut down while the stream waited to be read; read it "
         "before that"

@@ -26,15 +26,16 @@ from __future__ import annotations
 import _thread
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures._base import LOGGER
 from concurrent.futures.thread import BrokenThreadPool
+from types import GeneratorType
 from typing import Any, Protocol
 
 from hybrid_compute import _exit
 from hybrid_compute.executors._pump import Pump
-from hybrid_compute.streamed import StreamItem, Streams
+from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import NO_OPTIONS
 
 __all__ = ["Job", "Pool"]
@@ -225,13 +226,13 @@ class Pool(_exit.Member):
         self._drop(lambda: BrokenThreadPool(_BROKEN))
         self.close(BrokenThreadPool(_BROKEN))
 
-    def pump(self, item: Streams, iterator: Iterator[Any]) -> None:
+    def pump(self, item: StreamItem, iterator: Iterator[Any]) -> None:
         """Run a generator, whose item has started, on this thread of ours and on others."""
         pump = Pump(self, item, iterator)
         item.begin(pump)
         pump.run()
 
-    def iterate(self, generator: Generator[Any, Any, Any]) -> Iterator[Any]:
+    def iterate(self, generator: GeneratorType[Any, Any, Any]) -> Iterator[Any]:
         """Return the items of a generator, which runs here from now on, ahead of its consumer."""
         item = StreamItem(_Given(generator), (), None, NO_OPTIONS)
         stream = item.hand_out()
@@ -282,11 +283,11 @@ class Pool(_exit.Member):
 class _Given:
     """Calling it gives a generator that is there already."""
 
-    def __init__(self, generator: Generator[Any, Any, Any]) -> None:
-        self.__qualname__ = generator.__qualname__
+    def __init__(self, generator: GeneratorType[Any, Any, Any]) -> None:
+        self.__qualname__ = generator.gi_code.co_qualname
         self._generator = generator
 
-    def __call__(self) -> Generator[Any, Any, Any]:
+    def __call__(self) -> GeneratorType[Any, Any, Any]:
         return self._generator
 
 

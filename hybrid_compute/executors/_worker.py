@@ -277,9 +277,7 @@ class _Worker:
             self.answer(VALUE, number, _pickling.dumps(value) if self._apart else data)
         self._apart.clear()
 
-    def answer_apart(
-        self, kind: int, number: int, data: bytes, apart: _pickling.Buffers
-    ) -> bool:
+    def answer_apart(self, kind: int, number: int, data: bytes, apart: _pickling.Buffers) -> bool:
         """Answer through shared memory; False if there is none to be had."""
         parcel = self._sender.store(data, apart)
         if parcel is None:

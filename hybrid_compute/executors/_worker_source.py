@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybrid_compute import _failures, _pickling
+from hybrid_compute.channels import Source
 from hybrid_compute.errors import ResultDecodeError
 from hybrid_compute.executors._frames import (
     ATTENTION,
@@ -25,11 +26,10 @@ from hybrid_compute.executors._frames import (
     ITEMS,
     LENGTH,
 )
-from hybrid_compute.streams import Source
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._crew import Worker
-    from hybrid_compute.streamed import Streams
+    from hybrid_compute.streamed import StreamItem
 
 __all__ = ["WorkerSource", "receive"]
 
@@ -74,7 +74,7 @@ class WorkerSource(Source):
             self._words = None
 
 
-def receive(worker: Worker, item: Streams, kind: int, number: int, body: memoryview) -> None:
+def receive(worker: Worker, item: StreamItem, kind: int, number: int, body: memoryview) -> None:
     """Take a frame of a stream: it begins, or brings items. On the reader thread."""
     if kind == BEGUN:
         item.begin(WorkerSource(worker.words, worker.number))

@@ -10,7 +10,7 @@ from threading import current_thread, main_thread
 
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.items import WorkItem
-from hybrid_compute.streamed import Streams
+from hybrid_compute.streamed import StreamItem
 
 __all__ = ["InlineExecutor"]
 
@@ -35,7 +35,7 @@ class InlineExecutor(SubExecutor):
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future = item.future
-        if isinstance(item, Streams):
+        if isinstance(item, StreamItem):
             item.run_here()
             return
         item.run()

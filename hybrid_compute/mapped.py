@@ -1,0 +1,71 @@
+"""The map of a HybridExecutor: one decision for all of its calls, and how they travel.
+
+Owns no state. Calls go one by one, or in chunks where a message is dear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from hybrid_compute.executors._batch import run_batch
+from hybrid_compute.executors._chunks import map_in_chunks
+from hybrid_compute.items import WorkItem
+from hybrid_compute.maps import MapOptions, map_by_submit
+from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
+
+if TYPE_CHECKING:
+    from hybrid_compute.hybrid import HybridExecutor
+
+__all__ = ["map_on"]
+
+
+def map_on(
+    executor: HybridExecutor,
+    said: TaskOptions,
+    fn: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    mapping: MapOptions,
+) -> Iterator[Any]:
+    """Map a function over iterables, where the executor's policy says."""
+    if said is NO_OPTIONS and (executor._closed or not executor._submits_itself()):
+        # Who overrides submit sees each call; who is closed refuses the first, if any.
+        return map_by_submit(executor.submit, fn, iterables, mapping)
+    if said is NO_OPTIONS and executor._short_way and not isinstance(fn, Task):
+        return executor._thread._map(fn, iterables, mapping)
+    options = said.over(fn.options) if isinstance(fn, Task) else said
+    if isinstance(fn, Task) and fn.streams:  # each call is a stream, and goes by itself
+        return map_by_submit(
+            lambda fn, *args: executor._submit(said, fn, args, None), fn, iterables, mapping
+        )
+    # One decision for the whole map, on an item that stands for all of its calls.
+    probe = WorkItem(fn, options=options)
+    try:
+        route, fleet = executor._router.route(probe)
+    finally:
+        probe.future.cancel()  # it and its future refer to each other, and to `fn`
+    first = fleet[route[0]]
+    # A retry, or a deadline, is of a call and not of a chunk.
+    if first.capabilities.chunks and not options.supervised:
+        return map_in_chunks(
+            lambda _, *args: executor._launch(
+                executor._item(run_batch, args, None, options), route, fleet
+            ),
+            fn,
+            iterables,
+            mapping,
+            resubmit=lambda *args: executor._relaunch(
+                WorkItem(args[0], args[1:], None, options), first
+            ),
+            workers=first.workers,
+            feeders=executor._feeders,
+            split_crashed=bool(options.idempotent),
+        )
+    if len(route) == 1 and not options.supervised and not executor._observed:
+        return first._map(fn, iterables, mapping)
+    return map_by_submit(
+        lambda fn, *args: executor._launch(executor._item(fn, args, None, options), route, fleet),
+        fn,
+        iterables,
+        mapping,
+    )
