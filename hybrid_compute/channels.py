@@ -129,6 +129,10 @@ class Channel:
 
     # For the producer.
 
+    def is_wanted(self) -> bool:
+        """Say whether anybody wants more items."""
+        return not (self.closed or self.ended)
+
     def wake(self) -> None:
         """Wake the consumer, if it waits."""
         with self.lock:

@@ -52,7 +52,7 @@ class Pump(Source):
         produce = self._iterator.__next__
         try:
             while True:
-                if channel.closed or channel.ended:
+                if not channel.is_wanted():
                     self._close()
                     return
                 room = self._room()
@@ -72,7 +72,7 @@ class Pump(Source):
                             break
                     if channel.attention:
                         channel.wake()
-                        if channel.closed or channel.ended:
+                        if not channel.is_wanted():
                             break
         except StopIteration as end:
             self._item.succeed(end.value)
@@ -99,7 +99,7 @@ class Pump(Source):
             self._close()
             self._item.fail(_shut_down(self._item))
             return True
-        if self._room() or channel.closed or channel.ended:
+        if self._room() or not channel.is_wanted():
             return not self._unpark()
         return True
 
