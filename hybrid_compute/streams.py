@@ -25,6 +25,8 @@ __all__ = ["Stream"]
 
 T = TypeVar("T")
 
+_NOTHING: Iterator[Any] = iter(())
+
 
 class Stream(Iterator[T], Generic[T]):
     """The items of a generator that runs in an executor, as they are produced.
@@ -46,7 +48,7 @@ class Stream(Iterator[T], Generic[T]):
         self._future = None if future is None else weakref.ref(future)  # to cancel; not to keep
         self._loop: Any = None  # a weak reference to the iterator of the last `for`
         self._thread = 0  # who runs that
-        self._reader: Iterator[T] | None = None  # that of next()
+        self._reader: Any = None  # that of next()
 
     def __iter__(self) -> Iterator[T]:  # noqa: PYI034 - so we see when a loop was left
         """Return an iterator; a second one only when the first is gone.
@@ -72,7 +74,8 @@ class Stream(Iterator[T], Generic[T]):
         if self._reader is None:
             # Not `self`: what refers to itself is not freed when it is dropped.
             self._reader = items_of(self._channel)
-        return next(self._reader)
+        item: T = next(self._reader)
+        return item
 
     def get(self, timeout: float | None = None) -> T:
         """Return the next item, as `next` does, but wait for at most so many seconds.
@@ -106,6 +109,12 @@ class Stream(Iterator[T], Generic[T]):
         if future is not None:
             future.cancel()
         self._channel.close()
+        # An item may have come in meanwhile: nobody shall get it.
+        for reading in (self._reader, None if self._loop is None else self._loop()):
+            if reading not in (None, _NOTHING):
+                with suppress(ValueError):  # another thread is in it, and sees by itself
+                    reading.close()
+        self._reader = _NOTHING
 
     def __enter__(self) -> Stream[T]:
         return self

@@ -1,0 +1,1 @@
+"""Streams, everywhere the same."""
