@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hybrid_compute.executors.thread import ThreadExecutor
     from hybrid_compute.futures import HybridFuture
     from hybrid_compute.hybrid import HybridExecutor
+    from hybrid_compute.streams import Stream
     from hybrid_compute.tasks import Task, TaskOptions, TaskRegistry, remote_task, task
 
 __all__ = [

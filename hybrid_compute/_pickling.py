@@ -23,7 +23,7 @@ import io
 
 TYPE_CHECKING = False  # as typing's
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None]
@@ -212,7 +212,7 @@ def check_size(value: object, size: int) -> None:
 
 
 # How to run a generator and send its items: `executors._production`. In a worker only.
-produce: Callable[[Iterator[Any], int, int], Any] | None = None
+produce: Callable[..., Any] | None = None
 
 # Functions that the caller has sent, by its number for them; it says when to forget one. In a
 # worker only, which has one caller.

@@ -17,7 +17,13 @@ __all__ = ["as_iterator", "run_stream"]
 
 
 def run_stream(
-    fn: Callable[..., Any], most: int, most_bytes: int, /, *args: Any, **kwargs: Any
+    fn: Callable[..., Any],
+    most: int,
+    most_bytes: int,
+    announced: bool,
+    /,
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
     """Run a generator function in a worker process, and send its items.
 
@@ -25,6 +31,7 @@ def run_stream(
         fn: what returns the generator.
         most: how many items may be on their way.
         most_bytes: how many bytes of them.
+        announced: somebody waits to hear that it has begun.
         *args: the function's arguments.
         **kwargs: its keywords.
 
@@ -32,7 +39,9 @@ def run_stream(
         What the generator returned.
     """
     assert _pickling.produce is not None  # noqa: S101 - only a worker calls this
-    return _pickling.produce(as_iterator(fn(*args, **kwargs)), most, most_bytes)
+    return _pickling.produce(
+        as_iterator(fn(*args, **kwargs)), most, most_bytes, announced=announced
+    )
 
 
 run_stream.carries_function = True  # type: ignore[attr-defined]  # see WorkItem.name

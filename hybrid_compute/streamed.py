@@ -79,7 +79,7 @@ class StreamItem(RoutedItem):
     ) -> None:
         most = options.buffersize or BUFFER_ITEMS
         most_bytes = options.buffer_bytes or BUFFER_BYTES
-        super().__init__(run_stream, (fn, most, most_bytes, *args), kwargs, options, **rest)
+        super().__init__(run_stream, (fn, most, most_bytes, True, *args), kwargs, options, **rest)
         self.begun = False
         self.channel = Channel(most, most_bytes)
         self._kept: Stream[Any] | None = Stream(self.channel, self.name, self.future)
@@ -89,6 +89,8 @@ class StreamItem(RoutedItem):
     def hand_out(self) -> Stream[Any]:
         """Return the stream to a caller who gets it instead of the future."""
         stream, self._kept = self._kept, None
+        fn, most, most_bytes, _, *args = self.args
+        self.args = (fn, most, most_bytes, False, *args)
         assert stream is not None  # noqa: S101 - nobody has it yet
         return stream
 
@@ -111,7 +113,7 @@ class StreamItem(RoutedItem):
 
     def _open(self) -> Iterator[Any] | None:
         try:
-            fn, _, _, *args = self.args
+            fn, _, _, _, *args = self.args
             return as_iterator(fn(*args, **(self.kwargs or {})))
         except BaseException as error:
             self.fail(error)

@@ -27,7 +27,6 @@ again and again; if the caller dies, so does this process.
 from __future__ import annotations
 
 import _thread
-import time
 from collections import deque
 
 from hybrid_compute import _pickling
@@ -90,12 +89,15 @@ class Producer:
         self._ticking = False  # it is there
         self._armed = _thread.allocate_lock()  # held while it may sleep
         self._armed.acquire()
+        self._pause = _thread.allocate_lock()  # never released: waiting for it is a pause
+        self._pause.acquire()
 
-    def run(self, iterator: Iterator[Any], most: int, most_bytes: int) -> Any:
+    def run(self, iterator: Iterator[Any], most: int, most_bytes: int, *, announced: bool) -> Any:
         """Send the items of an iterator; return what a generator returned.
 
         Args:
             iterator: where they come from.
+            announced: somebody waits to hear that it has begun; else that goes with the first item.
             most: how many items may be on their way.
             most_bytes: how many bytes, but for one item.
         """
@@ -104,7 +106,8 @@ class Producer:
         words[CONSUMED] = words[CONSUMED_BYTES] = self._bytes = 0
         with self._lock:
             self._worker.answer(BEGUN, number, b"")
-            self._worker.flush()
+            if announced:
+                self._worker.flush()
         produce = iterator.__next__
         batch = min(_BATCH, max(1, most // 2))
         produced = 0
@@ -206,8 +209,8 @@ class Producer:
                     "the executor was shut down while the stream waited to be read; read it "
                     "before that"
                 )
-            # By a quarter: it is never asleep for longer than that of what it has waited.
-            time.sleep(pause)
+            # By a quarter: it is never pausing for longer than that of what it has waited.
+            self._pause.acquire(True, pause)
             pause = min(1.25 * pause, _LONGEST_PAUSE)
 
     def _arm(self) -> None:
@@ -230,7 +233,7 @@ class Producer:
             self._armed.acquire()
             quiet = 0
             while self._ahead:
-                time.sleep(_TICK)
+                self._pause.acquire(True, _TICK)
                 if self._pending:
                     self._send()
                     quiet = 0
@@ -238,7 +241,9 @@ class Producer:
                     quiet += 1
                 else:
                     self._ahead = False
-                    time.sleep(_TICK)  # by then it has seen that, or we see what it has added
+                    self._pause.acquire(
+                        True, _TICK
+                    )  # by then it has seen that, or we see what it has added
                     self._ahead = self._ahead or bool(self._pending)
                 if words[CLOSING] == words[STARTED]:
                     words[ATTENTION] = 1  # we may have been the one who was to look

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, NoReturn
 
-__all__ = ["main"]
+__all__ = ["main", "refused"]
 
 _PATIENCE_NS = 2_000_000  # how long an answer may wait before the next call starts
 _HEADER_BYTES = HEADER.size
@@ -295,12 +295,14 @@ class _Worker:
         self.answer(kind, number, parcel.body)
         return True
 
-    def _produce(self, iterator: Iterator[Any], most: int, most_bytes: int) -> Any:
+    def _produce(
+        self, iterator: Iterator[Any], most: int, most_bytes: int, *, announced: bool
+    ) -> Any:
         if self._producer is None:
             from hybrid_compute.executors._production import Producer  # noqa: PLC0415 - on need
 
             self._producer = Producer(self)
-        return self._producer.run(iterator, most, most_bytes)
+        return self._producer.run(iterator, most, most_bytes, announced=announced)
 
     def answer(self, kind: int, number: int, body: bytes) -> None:
         """Put a frame into the journal."""
@@ -331,6 +333,7 @@ class _Worker:
 
 
 def refused(value: object, failure: BaseException) -> BaseException:
+    """Return the error of a result that cannot be pickled."""
     from hybrid_compute.errors import (  # noqa: PLC0415 - only when it fails
         PayloadTooLarge,
         ResultEncodeError,

@@ -243,7 +243,15 @@ LOCAL = {
     *("_pickling.py", "_failures.py", "_functions.py"),
     *(
         f"executors/{name}.py"
-        for name in ("_worker", "_answers", "_messages", "_boot", "_spawner", "_batch")
+        for name in (
+            "_worker",
+            "_answers",
+            "_messages",
+            "_boot",
+            "_spawner",
+            "_batch",
+            "_worker_source",
+        )
     ),
 }
 

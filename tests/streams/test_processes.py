@@ -43,7 +43,7 @@ def test_a_worker_that_is_killed_has_sent_its_items(ex, n):  # row 29
 def test_killed_from_outside_while_it_waits_for_its_consumer(ex, tmp_path):
     stream = ex.stream(work.endless, str(tmp_path / "n"))
     assert next(stream) == 0
-    eventually(lambda: int((tmp_path / "n").read_text()) > 1000)
+    eventually(lambda: int((tmp_path / "n").read_text()) == 1024)
     (pid,) = ex._pids()
     os.kill(pid, signal.SIGKILL)
     last = 0
@@ -51,7 +51,7 @@ def test_killed_from_outside_while_it_waits_for_its_consumer(ex, tmp_path):
         for item in stream:
             assert item == last + 1
             last = item
-    assert last >= 1000
+    assert last >= 511  # what was in a message; the rest may have been on its way into one
 
 
 class DoesNotLoad:
