@@ -32,6 +32,7 @@ from hybrid_compute.server.tokens import Token
 __all__ = ["Call", "Service"]
 
 AUDIT = logging.getLogger("hybrid_compute.audit")
+_STOPPING = 5.0  # seconds; ending a process takes one, unless its executor says otherwise
 _CLOSING = "the server is closing; call again later, or elsewhere"
 
 
@@ -113,6 +114,10 @@ class Call:
         if not self.abandoned and self._deliver is not None:
             self._deliver(self)
 
+    def describe(self, now: float) -> str:
+        """Return what a log line says of it, at some monotonic time."""
+        return f"token={self.token.name} {self._label} ms={(now - self._begun) * 1000:.1f}"
+
     def abandon(self) -> None:
         """End the call, if that can be; nobody wants its answer. Its place is taken till then."""
         self.abandoned = True
@@ -156,6 +161,7 @@ class Service:
         self._of_token: dict[str, int] = {}
         self._stopper: ThreadPoolExecutor | None = None
         self._idle = asyncio.Event()
+        self._drained = False
 
     def admit(self, token: Token) -> Call:
         """Take a place for a call, before its body is read.
@@ -238,17 +244,31 @@ class Service:
         return Failed(0, text_of(error).strip() or name, status, name, trace)
 
     async def drain(self) -> None:
-        """Admit nothing more; wait for what runs, for the grace; then end it."""
+        """Admit nothing more; wait for what runs, for the grace; then end it, if that can be."""
         self.draining = True
-        for end in (False, True):
-            if end:
-                for call in tuple(self._calls):
-                    if call.future is not None:
-                        self.stop(call.future)
-            if self._calls:
-                self._idle.clear()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._idle.wait(), self.limits.grace)
+        if self._drained:
+            return  # what is left then cannot be ended
+        await self._until_idle(self.limits.grace)
+        for call in tuple(self._calls):
+            if call.future is not None:
+                self.stop(call.future)
+        await self._until_idle(_STOPPING)
+        self._drained = True
+
+    async def _until_idle(self, seconds: float) -> None:
+        if self._calls:
+            self._idle.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
+
+    def left(self) -> list[str]:
+        """Describe the calls that run or wait. From any thread."""
+        now = time.monotonic()
+        while True:
+            try:
+                return [each.describe(now) for each in tuple(self._calls)]
+            except RuntimeError:  # the event loop has added one meanwhile
+                continue
 
     def close(self) -> None:
         """Let go of the threads that end work."""
