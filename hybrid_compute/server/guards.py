@@ -15,6 +15,8 @@ Threads: all on the event loop. Why no connection can stay for ever: each of its
 from __future__ import annotations
 
 from asyncio import TimerHandle
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,6 +30,7 @@ __all__ = ["http_guard", "ws_guard"]
 _HEADERS = 200  # browsers send 20; with more than that, someone tries something
 _PIPELINED = 16  # requests that a connection may have sent before the first is answered
 _FRAGMENTS = 2**17  # of one message; Autobahn's cases have half as many
+_AT_ONCE = pack("ii", 1, 0)
 _LINGER = 2.0  # seconds in which a caller who still sends can read why he is cut off
 
 
@@ -50,6 +53,8 @@ class _Watch:
         if self.paused or transport.is_closing():
             size = transport.get_write_buffer_size()
             if 0 < self._unsent <= size:
+                # With a reset, or the kernel would keep what it has for him.
+                transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _AT_ONCE)
                 transport.abort()
                 return
         self._unsent = size

@@ -147,7 +147,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
         if call is not None:
             if call.future is None:
                 call.release("not read")
-            elif not call.future.done():
+            elif not call.future.done() and not call.left:
                 call.abandon()  # this very task was cancelled
 
 
@@ -193,8 +193,7 @@ async def _gone(receive: Any, done: asyncio.Future[None]) -> bool:
 
 
 async def _answer(service: Service, call: Call, codec: Codec, send: Any) -> None:
-    assert call.future is not None  # noqa: S101 - it has ended
-    failure = service.failure(call.future)
+    failure = service.failure(call)
     own = ((_OWN, b"1"),) if codec.tagged else ()
     body, status = b"", 500
     if failure is None:
