@@ -56,7 +56,6 @@ class Server(uvicorn.Server):
         self._told = 0  # signals
         self._asked = threading.Lock()  # held until the first signal
         self._asked.acquire()
-        threading.Thread(target=self._see_to_it, name="hybrid-compute-end", daemon=True).start()
 
     async def startup(self, sockets: Any = None) -> None:
         """Listen, and say where. As uvicorn's, with a deadline for the handshake of TLS."""
@@ -101,6 +100,7 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take SIGINT and SIGTERM as the wish to end well, with exit code 0."""
+        threading.Thread(target=self._see_to_it, name="hybrid-compute-end", daemon=True).start()
         before = {
             each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)
         }
@@ -271,6 +271,8 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
         http=http_guard(limits),
         ws=ws_guard(limits),
         ws_max_size=limits.body_bytes,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
         ws_per_message_deflate=False,
         log_config=None,
         log_level="warning",  # its lines have query strings
