@@ -76,20 +76,5 @@ def big(size: int) -> str:
     return "x" * size
 
 
-@task
-def secrets() -> list[str]:
-    """Tell what of the server's a worker can see: in its environment, and in that of its start."""
-    with open("/proc/self/environ", "rb") as file:
-        names = [each.partition(b"=")[0].decode() for each in file.read().split(b"\0")]
-    return [each for each in (*os.environ, *names) if each.startswith("HYBRID_COMPUTE_")]
-
-
-@task
-def core_limit() -> tuple[int, int]:
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_CORE)
-
-
 TASKS = [echo, double, fail, environ, wait]
-ODD = [*TASKS, stubborn, forever, stuck, ping, big, secrets, core_limit]
+ODD = [*TASKS, stubborn, forever, stuck, ping, big]
