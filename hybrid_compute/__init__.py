@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybrid_compute import abc, errors, events, policy, transports
+    from hybrid_compute import abc, errors, events, policy, server, transports
     from hybrid_compute.executors.inline import InlineExecutor
     from hybrid_compute.executors.process import ProcessExecutor
     from hybrid_compute.executors.remote import RemoteExecutor
@@ -36,6 +36,7 @@ __all__ = [
     "events",
     "policy",
     "remote_task",
+    "server",
     "task",
     "transports",
 ]

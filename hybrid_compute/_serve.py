@@ -1,119 +1,106 @@
 """The command `hybrid-compute serve`, and the uvicorn server that it runs.
 
 Owns what may be served where: without TLS and a token, on loopback only. `Server` drains before
-uvicorn closes its connections; `head_guard` bounds the head of a request, in bytes and in time,
-which uvicorn leaves to whoever stands before it. Threads: the event loop is the main thread's.
+uvicorn closes its connections, and ends in bounded time:
+
+    first signal --> drain: grace --> calls are ended: 5 s --> close: grace --> 0, or LEFT
+         `---------> 2 x grace + 15 s, whatever the event loop does -----------> LEFT
+    second signal ------------------------------------------------------------> 128 + its number
+
+Threads: the event loop is the main thread's; one writes the log (`server.logs`); one waits for the
+first signal, and ends the process if the event loop does not.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import ipaddress
 import logging
+import os
 import signal
 import ssl
 import sys
-from collections.abc import Iterator
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
+import attrs
 import click
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hybrid_compute.errors import ConfigurationError
-from hybrid_compute.server import App, Limits, Tokens, create_app
+from hybrid_compute.server import App, BoundedHandler, Limits, Tokens, create_app
 from hybrid_compute.server.gate import LOOPBACK_HOSTS
+from hybrid_compute.server.guards import http_guard, ws_guard
+from hybrid_compute.server.logs import Seldom, Stderr
 from hybrid_compute.server.pickles import FILE_VARIABLE, VARIABLE, keys_from_environ
+from hybrid_compute.server.workers import harden
 
-__all__ = ["Server", "head_guard", "serve"]
+__all__ = ["LEFT", "Server", "serve"]
 
-
-def head_guard(limits: Limits) -> type[HttpToolsProtocol]:  # noqa: C901 - one small class
-    """Return uvicorn's protocol with bounds on the head of a request."""
-
-    class Guarded(HttpToolsProtocol):
-        _head_bytes = 0
-        _body = False  # the head is complete
-        _timer: Any = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._start()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            if not self._body:
-                if self._timer is None:  # the next request of a connection that was kept
-                    self._start()
-                self._head_bytes += len(data)
-            super().data_received(data)
-            if not self._body and self._head_bytes > limits.header_bytes:
-                self._refuse()
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            super().on_header(name, value)
-            if sum(len(n) + len(v) + 4 for n, v in self.headers[-1:]) > limits.header_bytes:
-                raise ValueError("a header is too large")
-
-        def on_headers_complete(self) -> None:
-            self._stop()
-            self._body, self._head_bytes = True, 0
-            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-            if size > limits.header_bytes:
-                raise ValueError("the headers are too large")  # uvicorn answers 400 and closes
-            super().on_headers_complete()
-
-        def on_message_complete(self) -> None:
-            super().on_message_complete()
-            self._body = False
-
-        def _start(self) -> None:
-            self._timer = self.loop.call_later(limits.header_seconds, self.transport.close)
-
-        def _stop(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _refuse(self) -> None:
-            if not self.transport.is_closing():
-                self.transport.write(
-                    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                    b"content-length: 0\r\nconnection: close\r\n\r\n"
-                )
-                self.transport.close()
-
-    return Guarded
+LEFT = 4  # exit code: there was work that could not be ended (3 is uvicorn's: it did not start)
+_MARGIN = 15.0  # seconds, for all that takes time at the end beside the grace
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, but what runs may end before connections are closed."""
+    """Uvicorn, but what runs may end before connections are closed, and the end is bounded."""
 
-    def __init__(self, config: uvicorn.Config, app: App, *, scheme: str) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, log: BoundedHandler, **given: Any) -> None:
         super().__init__(config)
         self._app = app
-        self._scheme = scheme
+        self._log = log
+        self._limits: Limits = given["limits"]
+        self._scheme: str = given["scheme"]
+        self._told = 0  # signals
+        self._asked = threading.Lock()  # held until the first signal
+        self._asked.acquire()
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, and say where."""
-        await super().startup(sockets)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            name = f"[{host}]" if ":" in host else host
-            click.echo(f"hybrid-compute: serving at {self._scheme}://{name}:{port}", err=True)
+        """Listen, and say where. As uvicorn's, with a deadline for the handshake of TLS."""
+        config = self.config
+        await self.lifespan.startup()
+
+        protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        made = {
+            "config": config,
+            "server_state": self.server_state,
+            "app_state": self.lifespan.state,
+        }
+
+        try:
+            server = await asyncio.get_running_loop().create_server(
+                lambda: protocol(**made),
+                config.host,
+                config.port,
+                ssl=config.ssl,
+                ssl_handshake_timeout=self._limits.header_seconds if config.ssl else None,
+                backlog=config.backlog,
+            )
+        except OSError as error:
+            raise click.ClickException(f"cannot listen: {error}") from error
+        self.servers = [server]
+        self.started = True
+        host, port = server.sockets[0].getsockname()[:2]
+        name = f"[{host}]" if ":" in host else host
+        click.echo(f"hybrid-compute: serving at {self._scheme}://{name}:{port}", err=True)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Drain, still listening so that new callers learn why; then close."""
+        """Drain, still listening so that new callers learn why; then close.
+
+        Ends the process if there is work which cannot be ended.
+        """
         await self._app.drain()
         await super().shutdown(sockets)
+        if not await asyncio.to_thread(self._app.close, self._limits.grace):
+            self._app.report_left()
+            self._leave(LEFT)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take SIGINT and SIGTERM as the wish to end well, with exit code 0."""
+        threading.Thread(target=self._see_to_it, name="hybrid-compute-end", daemon=True).start()
         before = {
             each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)
         }
@@ -122,6 +109,29 @@ class Server(uvicorn.Server):
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to end; at the second signal, end. A signal handler: it interrupts anything."""
+        self._told += 1
+        if self._told == 1:
+            self.should_exit = True
+            self._asked.release()
+        else:
+            self._leave(128 + sig)
+
+    def _see_to_it(self) -> None:
+        """End the process even if the event loop is stuck in a task. On a thread of its own."""
+        self._asked.acquire()
+        # Twice the grace, for callers and for the executor, and what `drain` takes beyond it.
+        threading.Event().wait(2 * self._limits.grace + _MARGIN)
+        self._app.report_left()
+        self._leave(LEFT)
+
+    def _leave(self, code: int) -> NoReturn:
+        # Worker processes end with us: the kernel sees to it. Threads that run tasks would keep
+        # the interpreter from exiting.
+        self._log.flush()
+        os._exit(code)
 
 
 def _is_loopback(host: str) -> bool:
@@ -142,6 +152,41 @@ def _load(target: str) -> Any:
         raise click.UsageError(f"{target} cannot be loaded: {error}") from error
 
 
+# Option, field of Limits, help.
+_LIMITS = (
+    ("--max-body", "body_bytes", "Bytes of a body, of a WebSocket message, of an answer."),
+    ("--max-header", "header_bytes", "Bytes of a request's line and headers."),
+    ("--header-seconds", "header_seconds", "Time in which these must have come."),
+    ("--body-seconds", "body_seconds", "Time in which a body, or a message, must have come."),
+    ("--in-flight", "in_flight", "Calls that run or wait, of one token."),
+    ("--queue", "queue", "Calls that run or wait in all; beyond, callers get 429."),
+    ("--connections", "connections", "Connections that are open at once; beyond, 503."),
+    ("--task-seconds", "task_seconds", "Time that a call may wait and run."),
+    ("--grace", "grace", "Time that running calls have when the server is told to end."),
+)
+
+
+def _limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    fields = attrs.fields_dict(Limits)
+    for option, name, text in reversed(_LIMITS):
+        default = fields[name].default
+        kind = click.INT if isinstance(default, int) else click.FLOAT
+        add = click.option(option, name, type=kind, default=default, show_default=True, help=text)
+        command = add(command)
+    return command
+
+
+def _log_to_stderr() -> BoundedHandler:
+    """Have all log lines written by a thread: stderr may be a pipe that nobody reads."""
+    stderr = Stderr()
+    stderr.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+    handler = BoundedHandler(stderr)
+    handler.addFilter(Seldom("uvicorn"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("hybrid_compute").setLevel(logging.INFO)
+    return handler
+
+
 @click.command()
 @click.argument("target", metavar="MODULE:NAME")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -155,6 +200,7 @@ def _load(target: str) -> Any:
 @click.option("--debug", is_flag=True, help="Show callers tracebacks.")
 @click.option("--allow-pickle", is_flag=True, help="Run whatever a key's holder sends.")
 @click.option("--insecure", count=True, help="Given twice: listen publicly without TLS or token.")
+@_limit_options
 def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     target: str,
     host: str,
@@ -168,6 +214,7 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     debug: bool,
     allow_pickle: bool,
     insecure: int,
+    **limits_: float,
 ) -> None:
     """Serve the tasks of NAME in MODULE over HTTP and WebSocket.
 
@@ -175,6 +222,10 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     names; without either one is made and printed. --allow-pickle needs a signing key, another
     secret than the token, from HYBRID_COMPUTE_SIGNING_KEY or the file that
     HYBRID_COMPUTE_SIGNING_KEY_FILE names.
+
+    SIGTERM and SIGINT end it: what runs has --grace seconds. Exit code 0: all calls have ended; 4:
+    some could not be ended (those on threads), the log names them; 2: an option is wrong; 128 + n
+    at once: a second signal, n, came.
     """
     public = not _is_loopback(host)
     if tls_client_ca and not tls_cert:
@@ -194,14 +245,14 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     if wild and not hosts:
         raise click.UsageError(f"--host {host} needs --allow-host, with the names callers use")
     own_name = () if wild else (f"[{host}]" if ":" in host else host,)
-    limits = Limits()
-    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
-    logging.getLogger("hybrid_compute").setLevel(logging.INFO)
+    log = _log_to_stderr()
     try:
-        tokens = Tokens.from_environ()  # before the tasks' modules can see it
+        limits = Limits(**limits_)  # type: ignore[arg-type]  # click has seen to whole numbers
+        tokens = Tokens.from_environ()
         keys = keys_from_environ()
         if allow_pickle and keys is None:
             raise click.UsageError(f"--allow-pickle needs a key in {VARIABLE} or {FILE_VARIABLE}")
+        harden()  # workers inherit it; and before the tasks' modules can see a secret
         app = create_app(
             _load(target),
             tokens=Tokens.anyone() if no_token else tokens,
@@ -217,9 +268,11 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
         app,
         host=host,
         port=port,
-        http=head_guard(limits),
-        ws="websockets-sansio",
+        http=http_guard(limits),
+        ws=ws_guard(limits),
         ws_max_size=limits.body_bytes,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
         ws_per_message_deflate=False,
         log_config=None,
         log_level="warning",  # its lines have query strings
@@ -233,4 +286,4 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
         ssl_ca_certs=tls_client_ca,
         ssl_cert_reqs=ssl.CERT_REQUIRED if tls_client_ca else ssl.CERT_NONE,
     )
-    Server(config, app, scheme="https" if tls_cert else "http").run()
+    Server(config, app, log, limits=limits, scheme="https" if tls_cert else "http").run()

@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.signing import SigningKey
 from hybrid_compute.server.catalog import Catalog
@@ -23,6 +25,7 @@ from hybrid_compute.server.service import Service
 from hybrid_compute.server.settings import Limits
 from hybrid_compute.server.tokens import VARIABLE, Token, Tokens
 from hybrid_compute.server.websocket import Connection
+from hybrid_compute.server.workers import harden
 
 __all__ = ["App", "create_app"]
 
@@ -42,7 +45,8 @@ class App:
         self._executor = executor
         self._owns = owns
         self._connections: set[Connection] = set()
-        self._refused, self._told = 0, 0.0
+        self._closer: threading.Thread | None = None
+        self._refused, self._told, self._last = 0, 0.0, ""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection, as ASGI says."""
@@ -57,7 +61,7 @@ class App:
             await send_response(send, 200, b"{}")
             return
         try:
-            token = self._admit(scope["headers"])
+            token = self._admit(scope)
             if socket:
                 await self._connect(path, token, scope, receive, send)
                 return
@@ -66,23 +70,31 @@ class App:
             if scope["method"] != _METHODS[path]:
                 raise Refusal(405, f"{path} takes {_METHODS[path]} only")
         except Refusal as refusal:
-            await refuse(_denial(scope, send) if socket else send, refusal)
+            if socket:
+                await refuse(_denial(scope, send), refusal)
+            else:
+                await refuse(send, refusal, receive=receive)
             return
         if path == "/compute":
             await compute(self.service, token, scope, receive, send)
         else:
             await self._list(token, scope, send)
 
-    def _admit(self, headers: Any) -> Token:
+    def _admit(self, scope: Any) -> Token:
         try:
-            self._gate.check_host(headers)
-            return self._gate.authenticate(headers)
+            self._gate.check_host(scope["headers"])
+            return self._gate.authenticate(scope["headers"])
         except Refusal as refusal:
             self._refused += 1
+            self._last = f"{refusal.status}, of {(scope.get('client') or ('nobody known',))[0]}"
             if time.monotonic() - self._told >= 1:  # a flood of them must not fill the disk
-                _LOG.warning("%d refused, the last with %d", self._refused, refusal.status)
-                self._refused, self._told = 0, time.monotonic()
+                self._tell_refused()
             raise
+
+    def _tell_refused(self) -> None:
+        if self._refused:
+            _LOG.warning("%d refused, the last with %s", self._refused, self._last)
+            self._refused, self._told = 0, time.monotonic()
 
     async def _connect(self, path: str, token: Token, scope: Any, receive: Any, send: Any) -> None:
         if path != "/ws":
@@ -109,7 +121,7 @@ class App:
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.drain()
-                await asyncio.to_thread(self.close)
+                await asyncio.to_thread(self.close, self.service.limits.grace)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -125,11 +137,37 @@ class App:
                 for each in tuple(self._connections):
                     await each.ended.wait()
 
-    def close(self) -> None:
-        """End the executor, if this application made it. Blocks until its work has ended."""
+    def close(self, timeout: float | None = None) -> bool:
+        """End the executor, if this application made it. Blocks until its work has ended.
+
+        Args:
+            timeout: seconds; None: as long as that takes. Work on threads cannot be ended.
+
+        Returns:
+            Whether it has.
+        """
+        self._tell_refused()
+        if self._closer is None:
+            self._closer = threading.Thread(
+                target=self._end, name="hybrid-compute-close", daemon=True
+            )
+            self._closer.start()
+        # A call that `drain` could not end will not end now.
+        self._closer.join(0 if timeout is not None and self.service.left() else timeout)
+        return not self._closer.is_alive()
+
+    def _end(self) -> None:
         self.service.close()
         if self._owns:
             self._executor.shutdown(cancel_futures=True)
+
+    def report_left(self) -> None:
+        """Log which calls, or what else, could not be ended. From any thread."""
+        calls = self.service.left()
+        for each in calls[:100]:
+            _LOG.warning("left behind: %s", each)
+        if len(calls) != 1:
+            _LOG.warning("%d calls are left behind, and work that was given up before", len(calls))
 
 
 def _denial(scope: Any, send: Any) -> Any:
@@ -164,7 +202,8 @@ def create_app(
     Args:
         registry: a TaskRegistry, a mapping of names to functions, or a list of tasks. Functions
             that are no tasks become some: they run in worker processes.
-        executor: runs them, and stays the caller's. None: one of its own.
+        executor: runs them, and stays the caller's. None: one of its own, whose worker processes
+            see no token or key in their environment, and dump no core.
         tokens: who may call. None: as the environment says; if it says nothing, a token is made
             and printed to stderr. `Tokens.anyone()` lets everybody in.
         hosts: names by which the server may be called.
@@ -175,7 +214,8 @@ def create_app(
             all that the server's user can do, they can do. Only over TLS or from this machine, and
             only if one process serves. None: nobody may.
 
-    A task with `executor="inline"` runs on the event loop: it must be one of microseconds.
+    A task with `executor="inline"` runs on the event loop: it must be one of microseconds. Log
+    lines are made there too: a handler that may block (stderr may) belongs into a `BoundedHandler`.
 
     Raises:
         ConfigurationError: a value cannot be taken, or a task cannot be served.
@@ -195,7 +235,8 @@ def create_app(
     gate = Gate(tokens, hosts=hosts, origins=origins)
     pickles = Pickles(pickle_keys, tokens=tokens, hosts=hosts)
     mine = executor is None
-    executor = executor or HybridExecutor()
+    if executor is None:
+        executor = HybridExecutor(executors={"process": ProcessExecutor(initializer=harden)})
     service = Service(
         catalog,
         executor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from contextlib import suppress
 from typing import Any
 
 from hybrid_compute.errors import PayloadTooLarge, ProtocolError
@@ -21,6 +22,7 @@ __all__ = ["codec_for", "compute", "refuse", "send_json", "send_response"]
 
 _FIXED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _OWN = wire.HEADER.lower().encode()
+_LINGER = 2.0  # seconds in which a caller who still sends can read why he was refused
 
 
 async def send_response(
@@ -50,8 +52,18 @@ async def send_json(send: Any, value: Any, *headers: tuple[bytes, bytes], asked:
     await send_response(send, 200, json.dumps(value).encode(), *own)
 
 
-async def refuse(send: Any, refusal: Refusal, codec: Codec | None = None) -> None:
-    """Send a no, and close the connection: the rest of the request is not read."""
+async def refuse(
+    send: Any, refusal: Refusal, codec: Codec | None = None, *, receive: Any = None
+) -> None:
+    """Send a no, and close the connection: the rest of the request is not looked at.
+
+    Args:
+        send: the application's.
+        refusal: the no.
+        codec: how to say it.
+        receive: the application's, for who may still be sending: closing at once would be a reset,
+            which takes the answer with it. None: there is no such.
+    """
     codec = codec or Codec()
     failure = Failed(
         0, refusal.text, refusal.status, path=refusal.path, retry_after=refusal.retry_after
@@ -64,7 +76,24 @@ async def refuse(send: Any, refusal: Refusal, codec: Codec | None = None) -> Non
     if codec.tagged:
         headers.append((_OWN, b"1"))
     body = wire.error_body(codec, failure)
-    await send_response(send, refusal.status, body, *headers, kind=wire.content_type(codec))
+    if receive is None:
+        await send_response(send, refusal.status, body, *headers, kind=wire.content_type(codec))
+        return
+
+    async def send_and_wait(message: Any) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        await send({**message, "more_body": True})  # the length says that this is all of it
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                while (await receive()).get("more_body"):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
+
+    await send_response(
+        send_and_wait, refusal.status, body, *headers, kind=wire.content_type(codec)
+    )
 
 
 def codec_for(headers: Any, limit: int) -> Codec:
@@ -87,13 +116,14 @@ def codec_for(headers: Any, limit: int) -> Codec:
 
 async def compute(service: Service, token: Token, scope: Any, receive: Any, send: Any) -> None:
     """Answer one POST /compute."""
-    codec, call = None, None
+    codec, call, unread = None, None, receive
     try:
         codec = codec_for(scope["headers"], service.limits.body_bytes)
         call = service.admit(token)
         body = await _body(scope["headers"], receive, service)
         if body is None:
             return
+        unread = None
         request = wire.read_request(codec, body)
         done = asyncio.get_running_loop().create_future()
         call.start(
@@ -108,7 +138,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
             return
         await _answer(service, call, codec, send)
     except Refusal as refusal:
-        await refuse(send, refusal, codec)
+        await refuse(send, refusal, codec, receive=unread)
     except ProtocolError as error:
         await refuse(send, Refusal(400, str(error)), codec)
     except PayloadTooLarge as error:
@@ -117,7 +147,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
         if call is not None:
             if call.future is None:
                 call.release("not read")
-            elif not call.future.done():
+            elif not call.future.done() and not call.left:
                 call.abandon()  # this very task was cancelled
 
 
@@ -163,8 +193,7 @@ async def _gone(receive: Any, done: asyncio.Future[None]) -> bool:
 
 
 async def _answer(service: Service, call: Call, codec: Codec, send: Any) -> None:
-    assert call.future is not None  # noqa: S101 - it has ended
-    failure = service.failure(call.future)
+    failure = service.failure(call)
     own = ((_OWN, b"1"),) if codec.tagged else ()
     body, status = b"", 500
     if failure is None:

@@ -32,6 +32,7 @@ from hybrid_compute.server.tokens import Token
 __all__ = ["Call", "Service"]
 
 AUDIT = logging.getLogger("hybrid_compute.audit")
+_STOPPING = 5.0  # seconds; ending a process takes one, unless its executor says otherwise
 _CLOSING = "the server is closing; call again later, or elsewhere"
 
 
@@ -42,6 +43,8 @@ class Call:
         self.token = token
         self.future: Future[Any] | None = None
         self.abandoned = False  # nobody waits for its answer
+        self.stopped = False  # it may have begun, and was told to end
+        self.left = False  # it could not be ended
         self._service = service
         self._loop = asyncio.get_running_loop()
         self._held = True
@@ -113,11 +116,27 @@ class Call:
         if not self.abandoned and self._deliver is not None:
             self._deliver(self)
 
+    def describe(self, now: float) -> str:
+        """Return what a log line says of it, at some monotonic time."""
+        return f"token={self.token.name} {self._label} ms={(now - self._begun) * 1000:.1f}"
+
     def abandon(self) -> None:
         """End the call, if that can be; nobody wants its answer. Its place is taken till then."""
         self.abandoned = True
-        if self.future is not None and not self.future.done():
+        self.stop()
+
+    def stop(self) -> None:
+        """End the call, if that can be; it has an answer then."""
+        if self.future is not None and not self.future.done() and not self.future.cancel():
+            self.stopped = True
             self._service.stop(self.future)
+
+    def leave(self) -> None:
+        """Tell who waits that nobody will see the end of it."""
+        self.left = True
+        if self.future is not None and not self.abandoned and self._deliver is not None:
+            self.abandoned = True
+            self._deliver(self)
 
     def release(self, outcome: str) -> None:
         """Give the place back; more than once does no harm."""
@@ -156,6 +175,7 @@ class Service:
         self._of_token: dict[str, int] = {}
         self._stopper: ThreadPoolExecutor | None = None
         self._idle = asyncio.Event()
+        self._drained = False
 
     def admit(self, token: Token) -> Call:
         """Take a place for a call, before its body is read.
@@ -210,20 +230,24 @@ class Service:
 
     def stop(self, future: Future[Any]) -> None:
         """End work that runs, without waiting for that here."""
-        if future.cancel():
-            return
         cancel = getattr(future, "cancel_running", None)
         if cancel is not None:
             if self._stopper is None:
                 self._stopper = ThreadPoolExecutor(2, "hybrid-compute-stop")
             self._stopper.submit(cancel)
 
-    def failure(self, future: Future[Any]) -> Failed | None:
-        """Return what to tell of a future that has ended; None if it has a result."""
+    def failure(self, call: Call) -> Failed | None:
+        """Return what to tell of a call that has ended, or was left; None if it has a result."""
+        assert call.future is not None  # noqa: S101 - it was started
+        if call.left and not call.future.done():
+            return Failed(
+                0, "the server is closing; the call goes on, and nobody sees its end", 504
+            )
         try:
-            error = future.exception()
+            error = call.future.exception()
         except CancelledError:
-            return Failed(0, "the server ended the call", 503, retry_after=1)
+            # 503 says that it never began, so that it may run elsewhere.
+            return Failed(0, "the server ended the call", 504 if call.stopped else 503)
         if error is None:
             return None
         status = 500
@@ -238,17 +262,32 @@ class Service:
         return Failed(0, text_of(error).strip() or name, status, name, trace)
 
     async def drain(self) -> None:
-        """Admit nothing more; wait for what runs, for the grace; then end it."""
+        """Admit nothing more; wait for what runs, for the grace; then end it, if that can be."""
         self.draining = True
-        for end in (False, True):
-            if end:
-                for call in tuple(self._calls):
-                    if call.future is not None:
-                        self.stop(call.future)
-            if self._calls:
-                self._idle.clear()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._idle.wait(), self.limits.grace)
+        if self._drained:
+            return  # what is left then cannot be ended
+        await self._until_idle(self.limits.grace)
+        for call in tuple(self._calls):
+            call.stop()
+        await self._until_idle(_STOPPING)
+        for call in tuple(self._calls):
+            call.leave()
+        self._drained = True
+
+    async def _until_idle(self, seconds: float) -> None:
+        if self._calls:
+            self._idle.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
+
+    def left(self) -> list[str]:
+        """Describe the calls that run or wait. From any thread."""
+        now = time.monotonic()
+        while True:
+            try:
+                return [each.describe(now) for each in tuple(self._calls)]
+            except RuntimeError:  # the event loop has added one meanwhile
+                continue
 
     def close(self) -> None:
         """Let go of the threads that end work."""

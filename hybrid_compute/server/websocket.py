@@ -143,9 +143,8 @@ class Connection:
             )
 
     def _finish(self, identity: Id, call: Call) -> None:
-        assert call.future is not None  # noqa: S101 - it has ended
         self._calls.pop(identity, None)
-        failure = self._service.failure(call.future)
+        failure = self._service.failure(call)
         if failure is None:
             with suppress(ResultEncodeError):  # the caller has been told
                 self._session.result(identity, call.result())

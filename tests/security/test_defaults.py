@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 from hybrid_compute import task
@@ -23,6 +24,11 @@ pytestmark = pytest.mark.timeout(60)
 @task(executor="inline")
 def add(x: int, y: int = 1) -> int:
     return x + y
+
+
+@task(executor="inline")
+def any_value(value):
+    return value
 
 
 def app(*, limits=None, **token):
@@ -157,3 +163,68 @@ def test_the_queue_is_bounded():
 
     service = Service(None, None, Limits(in_flight=1), debug=False, open_=False)
     assert asyncio.run(fill(service)) == (429, 1)
+
+
+def test_a_public_server_that_was_asked_for_twice_warns_at_each_start():
+    # It cannot listen at that address, so it ends after the warning.
+    done = serve("--host", "192.0.2.1", "--insecure", "--insecure")
+    assert "WARNING: 192.0.2.1 is served without TLS or token" in done.stderr
+    assert "cannot listen" in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--insecure", "--allow-pickle"), ("--insecure", "--insecure", "--allow-pickle")],
+)
+def test_pickles_are_never_taken_in_the_clear_from_elsewhere(options):
+    assert serve("--host", "192.0.2.1", *options).returncode == 2
+
+
+def test_the_limits_are_those_that_are_promised():
+    limits = Limits()
+    assert limits.body_bytes == 16 * 2**20
+    assert limits.header_bytes == 64 * 2**10
+    assert (limits.header_seconds, limits.body_seconds) == (10, 60)
+    assert (limits.in_flight, limits.grace) == (64, 10)
+    assert limits.task_seconds == 3600
+
+
+@pytest.mark.parametrize("name", [each.name for each in attrs.fields(Limits)])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "1", None, True])
+def test_no_limit_can_be_switched_off(name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        Limits(**{name: value})
+
+
+def test_uvicorn_is_told_to_ping_and_to_trust_nobody(monkeypatch):
+    from click.testing import CliRunner
+
+    from hybrid_compute import _serve
+
+    configs = []
+    monkeypatch.setattr(_serve.Server, "run", lambda self: configs.append(self.config))
+    monkeypatch.setattr(_serve, "harden", lambda: None)  # not this process
+    monkeypatch.setattr(_serve, "_log_to_stderr", lambda: None)
+    done = CliRunner().invoke(
+        _serve.serve, ["examples.tasks:TASKS"], env={"HYBRID_COMPUTE_TOKEN": SECRET}
+    )
+    assert done.exit_code == 0, done.output
+    (config,) = configs
+    assert (config.host, config.ws_ping_interval, config.ws_ping_timeout) == ("127.0.0.1", 20, 20)
+    assert config.ws_per_message_deflate is False
+    assert config.proxy_headers is False
+    assert config.server_header is False
+    assert config.access_log is False
+
+
+@pytest.mark.parametrize(("depth", "want"), [(64, 200), (65, 400), (200, 400)])
+def test_json_may_be_64_deep(depth, want):
+    value = None
+    for _ in range(depth):
+        value = [value]
+    served = create_app([any_value], tokens=Tokens([Token.of(SECRET)]))
+    try:
+        assert asyncio.run(ask(served, {"task": "any_value", "input": value}))[0] == want
+    finally:
+        served.close()

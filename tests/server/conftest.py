@@ -16,8 +16,8 @@ SECRET = "secret-of-the-tests-0123456789"
 
 
 class Served:
-    def __init__(self, *options: str, token: str | None = SECRET):
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    def __init__(self, *options: str, token: str | None = SECRET, **more: str):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **more}
         if token:
             env["HYBRID_COMPUTE_TOKEN"] = token
         self.process = subprocess.Popen(
@@ -34,10 +34,13 @@ class Served:
                 self.port = int(found[2])
                 break
         else:
+            self.process.communicate()
             pytest.fail(self.said)
         self.url = f"http://127.0.0.1:{self.port}"
 
     def end(self) -> int:
+        if self.process.stderr.closed:
+            return self.process.returncode
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:

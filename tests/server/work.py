@@ -40,4 +40,41 @@ def wait() -> None:
     threading.Event().wait(60)
 
 
+@task
+def stubborn(path: str) -> None:
+    import signal
+    import threading
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open(path, "w").close()
+    threading.Event().wait()
+
+
+@task(executor="thread")
+def forever(path: str) -> None:
+    import threading
+
+    open(path, "w").close()
+    threading.Event().wait()
+
+
+@task(executor="inline")
+def stuck(path: str) -> None:
+    import threading
+
+    open(path, "w").close()
+    threading.Event().wait()
+
+
+@task(executor="inline")
+def ping(value: Any = None) -> Any:
+    return value
+
+
+@task
+def big(size: int) -> str:
+    return "x" * size
+
+
 TASKS = [echo, double, fail, environ, wait]
+ODD = [*TASKS, stubborn, forever, stuck, ping, big]

@@ -1,0 +1,301 @@
+"""Bytes and seconds: slow, endless and oversized callers are cut off, and others are served."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+
+import pytest
+import trustme
+
+from .conftest import SECRET, Served
+from .raw import HEAD, POST, Raw, RawSocket, ask, frame, post, rss, shake
+
+pytestmark = pytest.mark.timeout(120)
+
+QUICK = ("--header-seconds", "1", "--body-seconds", "1")
+MB = 2**20
+LIMIT = 100_000  # of a body
+CALL = {"task": "ping", "input": 5}
+
+
+@contextlib.contextmanager
+def serving(*options: str, **env: str):
+    served = Served("tests.server.work:ODD", *options, **env)
+    try:
+        yield served
+    finally:
+        served.end()
+
+
+@pytest.fixture(scope="module")
+def quick():
+    with serving(*QUICK, "--max-body", str(LIMIT)) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def usual():
+    """With a body limit, and deadlines that nobody waits for."""
+    with serving("--max-body", str(LIMIT)) as served:
+        yield served
+        assert ask(served.port, CALL)[0] == 200
+
+
+CHUNKED = f"{POST}Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ([], 0),
+        (["POST /comp"], 0),
+        ([POST], 0),
+        ([POST, "X: "], 0),
+        ([shake()[:-2]], 0),
+        ([f"{POST}Content-Length: 99\r\n\r\n"], 408),
+        ([f"{POST}Content-Length: 99\r\n\r\n", '{"task":'], 408),
+        ([CHUNKED, "5\r\n{"], 408),
+        ([CHUNKED, "1\r\n{\r\n0\r\nX: "], 408),
+    ],
+)
+def test_who_stops_in_the_middle_is_cut_off(quick, parts, status):
+    with Raw(quick.port, *parts) as raw:
+        assert raw.status() == status
+
+
+@pytest.mark.parametrize(
+    ("begin", "drop", "status"),
+    [
+        ("POST /compute HTTP/1.1\r\n", b"X-A: b\r\n", 0),
+        (CHUNKED, b"1\r\n \r\n", 408),
+        (f"{POST}Content-Length: 99999\r\n\r\n", b" ", 408),
+    ],
+)
+def test_a_deadline_is_for_the_whole_and_not_for_each_read(quick, begin, drop, status):
+    with Raw(quick.port, begin) as raw:
+        raw.drip(drop)
+        assert raw.status() == status
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [frame(b"{", fin=False)],
+        [frame(b"{", fin=False), frame(b" ", 0, fin=False)],
+        [frame(b"{", says=99)],
+        [frame(b'{"id":1,"task":"ping"}'), frame(b"{", says=9)],
+    ],
+)
+def test_a_message_that_is_not_completed_closes_the_websocket(quick, parts):
+    with RawSocket(quick.port) as raw:
+        for each in parts:
+            raw.send(each)
+        assert raw.closed() == 1008
+
+
+@pytest.mark.parametrize("drop", [frame(b" ", 0, fin=False), frame(b"ping", 9)])
+def test_neither_fragments_nor_pings_prolong_the_time_of_a_message(quick, drop):
+    with RawSocket(quick.port) as raw:
+        raw.send(frame(b"{", fin=False))
+        if drop[0] == 0x89:  # its pong is read at once, so these come until the close does
+            while raw.send(drop) and raw.sock.recv(99)[0] == 0x8A:
+                pass
+        else:
+            raw.drip(drop)
+            assert raw.closed() == 1008
+
+
+def test_a_websocket_between_messages_has_no_deadline(quick):
+    with RawSocket(quick.port) as idle, Raw(quick.port) as other:
+        other.rest()  # the deadline has passed
+        idle.send(frame(b'{"id":1,"task":"ping"}'))
+        assert idle.until(b"result")
+
+
+def test_200_slow_callers_are_cut_off_and_keep_nobody_from_being_served(tmp_path):
+    path = tmp_path / "tokens.toml"
+    good = "another-secret-of-the-tests-0123"
+    path.write_text(f'[slow]\nsecret = "{SECRET}"\n[good]\nsecret = "{good}"\n')
+    path.chmod(0o600)
+    begun = [[], ["POST /co"], [f"{POST}Content-Length: 9\r\n\r\n{{"], [f"{POST}X: "]]
+    with contextlib.ExitStack() as stack:
+        served = stack.enter_context(
+            serving(*QUICK, token=None, HYBRID_COMPUTE_TOKEN_FILE=str(path))
+        )
+        slow = [stack.enter_context(Raw(served.port, *begun[n % 4])) for n in range(200)]
+        request = post('{"task":"ping","input":5}').replace(SECRET.encode(), good.encode())
+        for _ in range(20):
+            with Raw(served.port, request) as raw:
+                assert raw.status() == 200
+        assert {each.status() for each in slow} <= {0, 408, 429}
+        with Raw(served.port, request) as raw:
+            assert raw.status() == 200
+
+
+def test_who_does_not_finish_the_handshake_of_tls_is_cut_off(tmp_path):
+    authority = trustme.CA()
+    own = authority.issue_cert("localhost")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_bytes(b"".join(each.bytes() for each in own.cert_chain_pems))
+    own.private_key_pem.write_to_path(str(key))
+    with serving(*QUICK, "--tls-cert", str(cert), "--tls-key", str(key)) as served:
+        with Raw(served.port) as silent, Raw(served.port, b"\x16\x03\x01") as stopped:
+            assert silent.rest() == b""
+            assert stopped.rest() == b""
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        with Raw(served.port) as raw:
+            raw.sock = context.wrap_socket(raw.sock, server_hostname="localhost")
+            raw.send(post('{"task":"ping"}'))
+            assert raw.status() == 200
+
+
+def test_who_does_not_read_his_answer_is_cut_off():
+    with serving(*QUICK) as served:
+        call = f'{{"task":"big","input":{12 * MB}}}'
+        with Raw(served.port, post(call)) as raw:
+            raw.wait_until_cut()
+        with RawSocket(served.port) as raw:
+            raw.send(frame(b'{"id":1,' + call[1:].encode()))
+            raw.wait_until_cut()
+
+
+# -- sizes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        POST + "X: y\r\n" * 10_000 + "\r\n",
+        POST + "X: y\r\n" * 250 + "\r\n",
+        POST + "X: " + "y" * 70_000 + "\r\n\r\n",
+        POST + "X: " + "y" * 70_000,
+        "POST /" + "y" * 70_000,
+        f"{POST}{'y' * 70_000}: x\r\n\r\n",
+        f"{CHUNKED}1\r\n \r\n0\r\n" + "X: y\r\n" * 10_000,
+        f"{CHUNKED}1\r\n \r\n0\r\nX: " + "y" * 300_000,
+        f"{CHUNKED}1\r\n \r\n1;" + "y" * 300_000,
+        shake("X: y\r\n" * 10_000),
+    ],
+    ids="many more large endless url name trailers trailer extension upgrade".split(),
+)
+def test_the_head_of_a_request_is_bounded(usual, head):
+    with Raw(usual.port, head) as raw:
+        assert raw.status() == 431
+
+
+@pytest.mark.parametrize("more", ["X: y\r\n" * 150, f"X: {'y' * 20_000}\r\n"])
+def test_a_handshake_that_only_websockets_finds_too_large_is_refused(usual, more):
+    with Raw(usual.port, shake(more)) as raw:
+        assert raw.status() == 400
+
+
+def chunked(size):
+    piece = b"%x\r\n%b\r\n" % (10_000, b"x" * 10_000)
+    return CHUNKED.encode() + piece * (size // 10_000) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post(b"x" * (LIMIT + 1)),
+        post(b"x" * 4 * MB),
+        chunked(LIMIT + 10_000),
+        chunked(4 * MB),
+        f"{POST}Content-Length: {2**63}\r\n\r\n".encode(),
+    ],
+    ids=["one more", "many more", "chunked", "many chunks", "said"],
+)
+def test_an_oversized_body_is_413_which_its_sender_can_read(usual, request_):
+    for _ in range(5):
+        with Raw(usual.port) as raw:
+            assert raw.send(request_)
+            raw.sock.shutdown(1)
+            assert raw.status() == 413
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [frame(b"x" * (LIMIT + 1))],
+        [frame(b"x" * 4 * MB)],
+        [frame(says=2**62)],
+        [frame(b"x" * LIMIT, fin=False), frame(b"xx", 0)],
+        [frame(b"x", fin=False), *[frame(b"x" * 100, 0, fin=False)] * 2000],
+    ],
+    ids=["one more", "many more", "said", "fragments", "many fragments"],
+)
+def test_an_oversized_message_is_1009_which_its_sender_can_read(usual, frames):
+    for _ in range(5):
+        with RawSocket(usual.port) as raw:
+            assert raw.send(b"".join(frames))
+            assert raw.closed() == 1009
+
+
+def test_a_message_of_many_fragments_is_read(usual):
+    text = b'{"id":1,"task":"ping","input":"' + b"x" * 90_000 + b'"}'
+    parts = [frame(bytes((each,)), 0, fin=False) for each in text[1:]]
+    with RawSocket(usual.port) as raw:
+        raw.send(b"".join([frame(text[:1], fin=False), *parts, frame(b"", 0)]))
+        assert raw.until(b"xxx")
+
+
+def test_fragments_without_end_close_the_websocket_and_take_no_memory(usual):
+    with RawSocket(usual.port) as raw:
+        raw.send(frame(b"{", fin=False))
+        before = rss(usual.process.pid)
+        raw.send(frame(b"", 0, fin=False) * 140_000)
+        assert raw.closed() == 1008
+    assert rss(usual.process.pid) - before < 50 * MB
+
+
+def test_pings_whose_pongs_nobody_reads_take_no_memory(usual):
+    ping = frame(b"x" * 125, 9)
+    with RawSocket(usual.port) as raw:
+        before = rss(usual.process.pid)
+        for _ in range(100):
+            raw.send(ping * 8000)  # 100 MB in all
+        # The server reads on: it has taken nearly all of that by now.
+        assert rss(usual.process.pid) - before < 50 * MB
+
+
+def test_nonsense_whose_answers_nobody_reads_takes_no_memory(usual):
+    with RawSocket(usual.port) as raw:
+        before = rss(usual.process.pid)
+        raw.sock.settimeout(2)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(100):
+                raw.send(frame(b"nonsense") * 10_000)
+        assert rss(usual.process.pid) - before < 100 * MB
+
+
+def test_pipelined_requests_are_bounded(usual):
+    many = f"POST /compute HTTP/1.1\r\n{HEAD}Content-Length: 0\r\n\r\n" * 1000
+    with Raw(usual.port, many) as raw:
+        assert b"HTTP/1.1 400" in raw.rest()
+
+
+def test_open_connections_are_bounded():
+    with serving("--connections", "5") as served, contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(RawSocket(served.port))
+        with Raw(served.port, shake()) as raw:
+            assert raw.status() == 503
+        assert ask(served.port, CALL)[0] == 503
+
+
+def test_limits_can_be_given_on_the_command_line():
+    for option in ("--queue", "--in-flight", "--max-body", "--grace", "--task-seconds"):
+        with pytest.raises(pytest.fail.Exception, match="greater than 0"):
+            Served("tests.server.work:ODD", option, "0")
+    with serving("--in-flight", "1", "--task-seconds", "0.2") as served:
+        with RawSocket(served.port) as raw:
+            raw.send(frame(b'{"id":1,"task":"wait"}') + frame(b'{"id":2,"task":"wait"}'))
+            assert raw.until(b"1 calls run already")
+            assert raw.until(b"timeout of 0.2 s")
+    with serving("--queue", "1") as served:
+        with RawSocket(served.port) as raw:
+            raw.send(frame(b'{"id":1,"task":"wait"}') + frame(b'{"id":2,"task":"wait"}'))
+            assert raw.until(b"1 calls run or wait already")
+            raw.send(frame(b'{"id":1,"cancel":true}'))
