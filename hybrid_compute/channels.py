@@ -262,6 +262,26 @@ class Channel:
         if deadline is not None and time.monotonic() >= deadline and not self.has_news():
             raise TimeoutError("no item of the stream came in time; it goes on")
 
+    def poll(self, waker: Callable[[], object]) -> bool:
+        """Say whether there is an item in `ready`, or else have `waker` called at the next news.
+
+        For those who must not wait.
+
+        Raises:
+            StopIteration: it has ended, and all was taken.
+            BaseException: what ended it.
+        """
+        self.report()
+        while not self.ready:
+            if self.fill():
+                continue
+            if self.closed or self._over():
+                raise StopIteration(self.value)
+            source = self.source
+            if (source is None or not source.pull()) and not self.listen(waker):
+                return False
+        return True
+
     def listen(self, waker: Callable[[], object] | None) -> bool:
         """Have `waker` called, or the gate opened, at the next news; True if there are some."""
         with self.lock:

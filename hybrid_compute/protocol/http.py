@@ -32,8 +32,10 @@ from hybrid_compute.protocol.writer import Writer
 
 __all__ = [
     "BINARY_TYPE",
+    "EVENTS_TYPE",
     "HEADER",
     "JSON_TYPE",
+    "NDJSON_TYPE",
     "content_type",
     "error_body",
     "error_of",
@@ -46,6 +48,8 @@ __all__ = [
 
 HEADER = "Hybrid-Compute"  # its value: the version of the protocol
 JSON_TYPE = "application/json"
+NDJSON_TYPE = "application/x-ndjson"
+EVENTS_TYPE = "text/event-stream"
 BINARY_TYPE = "application/vnd.hybrid-compute.msgpack"
 
 # Statuses that say enough without a body of the protocol; proxies send them with HTML.

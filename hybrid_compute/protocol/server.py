@@ -210,6 +210,12 @@ class ServerSession:
         """Tell whether the caller takes items: if not, it gets all of them as one result."""
         return identity in self._streams
 
+    def begin(self, identity: Id) -> None:
+        """Tell the caller that the generator of a stream has started."""
+        stream = self._streams.get(identity)
+        if stream is not None and not stream.items:
+            self._put(self._outbox.writer.chunks(identity, *stream.take()))
+
     def room(self, identity: Id) -> int | None:
         """Return how many items of a stream may be sent now; None: nobody takes them any more."""
         stream = self._streams.get(identity)

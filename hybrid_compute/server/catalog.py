@@ -51,8 +51,6 @@ class Entry:
         self.name = name
         self.task = task
         fn = task.fn
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-            raise ConfigurationError(f"task {name!r} is a generator, which is not served yet")
         if inspect.iscoroutinefunction(fn):
             raise ConfigurationError(f"task {name!r} is a coroutine; declare a plain function")
         try:
@@ -139,6 +137,7 @@ class Entry:
             others = False
         return {
             "name": self.name,
+            **({"streams": True} if self.task.streams else {}),
             "doc": inspect.getdoc(self.task.fn) or "",
             "parameters": {
                 "type": "object",

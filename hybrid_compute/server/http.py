@@ -14,6 +14,7 @@ from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.messages import Failed
 from hybrid_compute.protocol.values import Refused
 from hybrid_compute.server.gate import Refusal, values_of
+from hybrid_compute.server.http_streams import HttpStream, form_of
 from hybrid_compute.server.pickles import is_private
 from hybrid_compute.server.service import Call, Service
 from hybrid_compute.server.tokens import Token
@@ -126,17 +127,27 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
         unread = None
         request = wire.read_request(codec, body)
         done = asyncio.get_running_loop().create_future()
+        form = form_of(scope["headers"])
+        stream = None if form is None else HttpStream(form, codec, done, skip=request.seq)
         call.start(
             request,
             lambda _: _set(done),
             own=codec.tagged,
             label="http",
             private=is_private(scope),
+            sink=None if stream is None else stream.begin,
         )
-        if await _gone(receive, done):
-            call.abandon()
-            return
-        await _answer(service, call, codec, send)
+        leaving = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait({done, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if stream is not None and stream.begun and not leaving.done():
+                await stream.run(service, call, leaving, send)
+            elif leaving.done() and not call.over:
+                call.abandon()
+            else:
+                await _answer(service, call, codec, send)
+        finally:
+            leaving.cancel()
     except Refusal as refusal:
         await refuse(send, refusal, codec, receive=unread)
     except ProtocolError as error:
@@ -147,7 +158,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
         if call is not None:
             if call.future is None:
                 call.release("not read")
-            elif not call.future.done() and not call.left:
+            elif not call.over and not call.left:
                 call.abandon()  # this very task was cancelled
 
 
@@ -178,18 +189,6 @@ async def _body(headers: Any, receive: Any, service: Service) -> bytes | None:
 def _set(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
-
-
-async def _gone(receive: Any, done: asyncio.Future[None]) -> bool:
-    """Wait for the end of a call, or for the caller to leave; tell whether that came first."""
-    if done.done():
-        return False
-    leaving = asyncio.ensure_future(receive())
-    try:
-        await asyncio.wait({done, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return not done.done()
-    finally:
-        leaving.cancel()
 
 
 async def _answer(service: Service, call: Call, codec: Codec, send: Any) -> None:

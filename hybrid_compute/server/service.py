@@ -24,10 +24,12 @@ from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.messages import Failed, Request
 from hybrid_compute.protocol.signing import SIGNED_TASK
 from hybrid_compute.server.catalog import Catalog, Entry
+from hybrid_compute.server.feeds import Collector, Feed, Sink
 from hybrid_compute.server.gate import Refusal
 from hybrid_compute.server.pickles import Pickles, SignedEntry
 from hybrid_compute.server.settings import Limits
 from hybrid_compute.server.tokens import Token
+from hybrid_compute.streams import Stream
 
 __all__ = ["Call", "Service"]
 
@@ -51,6 +53,11 @@ class Call:
         self._begun = time.monotonic()
         self._label = ""
         self._deliver: Callable[[Call], None] | None = None
+        self.feed: Feed | None = None  # if it streams, and has begun
+        self._make_sink: Callable[[], Sink | None] = lambda: None
+        self._collector: Collector | None = None
+        self._value: Any = None
+        self.error: BaseException | None = None
         self._signed: SignedEntry | None = None
 
     def start(
@@ -61,6 +68,7 @@ class Call:
         own: bool,
         label: object,
         private: bool = False,
+        sink: Callable[[], Sink | None] | None = None,
     ) -> None:
         """Check a call and hand it to the executor.
 
@@ -70,6 +78,8 @@ class Call:
             own: it came from a peer of ours.
             label: its id, for the log.
             private: nobody between can read the connection.
+            sink: makes what takes the items when a stream has begun; None, or if that is what it
+                returns: they become one result.
 
         Raises:
             Refusal: it does not run; its place is free again.
@@ -82,6 +92,8 @@ class Call:
                 self._signed = entry
                 self._label += f" call={entry.call_id}"
             self._deliver = deliver
+            if sink is not None:
+                self._make_sink = sink
             self.future = self._service.submit(entry, args, kwargs, request.timeout)
         except Refusal as refusal:
             self.release(f"refused {refusal.status}")
@@ -101,6 +113,8 @@ class Call:
     def result(self) -> Any:
         """Return what to answer, when the future has a result."""
         assert self.future is not None  # noqa: S101 - it has ended
+        if self.feed is not None:
+            return self._value
         value = self.future.result()
         return value if self._signed is None else self._signed.seal(value)
 
@@ -108,13 +122,42 @@ class Call:
         """Give the place back and tell who waits. On the loop, when the future has ended."""
         assert self.future is not None  # noqa: S101 - it has ended
         if self.future.cancelled():
-            outcome = "cancelled"
+            self._settle("cancelled")
+            return
+        self.error = self.future.exception()
+        if self.error is None and isinstance(self.future.result(), Stream):
+            self._follow(self.future.result())
         else:
-            error = self.future.exception()
-            outcome = "ok" if error is None else type_name_of(type(error))
+            self._settle("ok" if self.error is None else type_name_of(type(self.error)))
+
+    def _follow(self, stream: Stream[Any]) -> None:
+        """Send the items of a stream as they come."""
+        if self.abandoned or self.stopped:
+            stream.close()
+            self.error = CancelledError()
+            self._settle("stopped")
+            return
+        sink = self._make_sink()
+        if sink is None:
+            sink = self._collector = Collector(self._service.limits.body_bytes)
+        self.feed = Feed(stream, sink, self._on_end)
+        self.feed.pump()
+
+    def _on_end(self, value: Any, error: BaseException | None) -> None:
+        self._value, self.error = value, error
+        if self._collector is not None:
+            self._value = self._collector.items
+        self._settle("ok" if error is None else type_name_of(type(error)))
+
+    def _settle(self, outcome: str) -> None:
         self.release(outcome)
         if not self.abandoned and self._deliver is not None:
             self._deliver(self)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has its outcome, or never got as far."""
+        return not self._held
 
     def describe(self, now: float) -> str:
         """Return what a log line says of it, at some monotonic time."""
@@ -127,9 +170,14 @@ class Call:
 
     def stop(self) -> None:
         """End the call, if that can be; it has an answer then."""
-        if self.future is not None and not self.future.done() and not self.future.cancel():
+        if self.feed is not None:
+            self.feed.close()
+            self.stopped, self.error = True, CancelledError()
+            self._settle("stopped")
+        elif self.future is not None and not self.future.cancel():
             self.stopped = True
-            self._service.stop(self.future)
+            if not self.future.done():  # else a stream is about to begin, and sees it
+                self._service.stop(self.future)
 
     def leave(self) -> None:
         """Tell who waits that nobody will see the end of it."""
@@ -239,13 +287,12 @@ class Service:
     def failure(self, call: Call) -> Failed | None:
         """Return what to tell of a call that has ended, or was left; None if it has a result."""
         assert call.future is not None  # noqa: S101 - it was started
+        error = call.error
         if call.left and not call.future.done():
             return Failed(
                 0, "the server is closing; the call goes on, and nobody sees its end", 504
             )
-        try:
-            error = call.future.exception()
-        except CancelledError:
+        if call.future.cancelled() or isinstance(error, CancelledError):
             # 503 says that it never began, so that it may run elsewhere.
             return Failed(0, "the server ended the call", 504 if call.stopped else 503)
         if error is None:

@@ -14,7 +14,8 @@ from hybrid_compute.errors import PayloadTooLarge, ProtocolError, ResultEncodeEr
 from hybrid_compute.protocol import BINARY_SUBPROTOCOL, JSON_SUBPROTOCOL, ServerSession
 from hybrid_compute.protocol.http import HEADER
 from hybrid_compute.protocol.messages import Id, Request
-from hybrid_compute.protocol.server import Cancelled
+from hybrid_compute.protocol.server import Cancelled, Room
+from hybrid_compute.server.feeds import Sink
 from hybrid_compute.server.gate import Refusal
 from hybrid_compute.server.pickles import is_private
 from hybrid_compute.server.service import Call, Service
@@ -103,6 +104,9 @@ class Connection:
             for event in events:
                 if type(event) is Request:
                     self._begin(event)
+                elif type(event) is Room:
+                    if (call := self._calls.get(event.id)) and call.feed is not None:
+                        call.feed.again()
                 elif type(event) is Cancelled and (call := self._calls.pop(event.id, None)):
                     call.abandon()
                     self._close_if_drained()
@@ -135,6 +139,7 @@ class Connection:
                 own=self._session.own_peer,
                 label=identity,
                 private=self._private,
+                sink=lambda: self._sink(request),
             )
         except Refusal as no:
             self._calls.pop(identity, None)
@@ -142,12 +147,22 @@ class Connection:
                 identity, no.text, status=no.status, path=no.path, retry_after=no.retry_after
             )
 
+    def _sink(self, request: Request) -> Sink | None:
+        if not self._session.wants_stream(request.id):
+            return None
+        self._session.begin(request.id)
+        self._wake.set()
+        return _Frames(self._session, request, self._wake)
+
     def _finish(self, identity: Id, call: Call) -> None:
         self._calls.pop(identity, None)
         failure = self._service.failure(call)
         if failure is None:
             with suppress(ResultEncodeError):  # the caller has been told
-                self._session.result(identity, call.result())
+                if call.feed is not None and self._session.wants_stream(identity):
+                    self._session.done(identity, call.result())
+                else:
+                    self._session.result(identity, call.result())
         else:
             self._session.fail(
                 identity,
@@ -159,3 +174,28 @@ class Connection:
             )
         self._wake.set()
         self._close_if_drained()
+
+
+class _Frames:
+    """A sink whose items go into the session's frames."""
+
+    def __init__(self, session: ServerSession, request: Request, wake: asyncio.Event) -> None:
+        self._session = session
+        self._id = request.id
+        self._wake = wake
+        self._skip = request.seq  # items that the caller has already
+
+    def room(self) -> int | None:
+        """Return what the caller has room for."""
+        return self._skip or self._session.room(self._id)
+
+    def item(self, value: Any) -> None:
+        """Send an item, or nothing if the caller has it."""
+        if self._skip:
+            self._skip -= 1
+        else:
+            self._session.item(self._id, value)
+
+    def turn(self) -> None:
+        """Have the frames sent."""
+        self._wake.set()
