@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Timers",
+    "arguments_of",
     "copy_of",
     "deadline_of",
     "may_go_again",
@@ -52,6 +53,7 @@ class Call(Keeper):
         deadline: monotonic; None: none.
         busy: how often the server had no room for it.
         resent: how often it was given to another connection.
+        seq: of a stream: number of the first item that has not come.
         running: whether the item was marked as running; None: that was not tried yet.
         signed: its envelope's maker, if it goes as a signed pickle; else None.
         withdrawn: whether its future is cancelled, or about to be: it must not be sent.
@@ -59,7 +61,7 @@ class Call(Keeper):
 
     __slots__ = (
         *("busy", "deadline", "id", "item", "line", "name"),
-        *("resent", "running", "signed", "timeout", "withdrawn"),
+        *("resent", "running", "seq", "signed", "timeout", "withdrawn"),
     )
 
     def __init__(
@@ -69,7 +71,7 @@ class Call(Keeper):
         self.item: WorkItem | None = item
         self.signed = signed
         self.name = name_on_the_wire(item) if signed is None else item.name
-        self.id = self.resent = self.busy = 0
+        self.id = self.resent = self.busy = self.seq = 0
         self.running: bool | None = None
         self.withdrawn = False
         self.deadline, self.timeout = deadline_of(item, timeout)
@@ -98,9 +100,14 @@ class Call(Keeper):
 
 def name_on_the_wire(item: WorkItem) -> str:
     """Return the task's name."""
-    fn = item.fn
+    fn = item.target
     assert isinstance(fn, Task)  # noqa: S101 - can_run has seen to that, and execute
     return fn.name
+
+
+def arguments_of(item: WorkItem) -> tuple[Any, ...]:
+    """Return the positional arguments of the task."""
+    return item.args[4:] if item.streams else item.args  # see `_producer.run_stream`
 
 
 def deadline_of(item: WorkItem, timeout: float | None) -> tuple[float | None, float]:

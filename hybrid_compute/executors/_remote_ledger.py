@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import Call
+from hybrid_compute.executors._remote_streams import Portion, feed, finish
 
 if TYPE_CHECKING:
     from hybrid_compute.items import WorkItem
@@ -83,6 +85,9 @@ class Ledger:
         self._delivering.add(me)
         try:
             for call, value, error in outcomes:
+                if type(value) is Portion:
+                    feed(call, value)
+                    continue
                 running = call.begin()
                 item = self.take(call)
                 if item is None or not running:
@@ -92,7 +97,7 @@ class Ledger:
                 if problem is None and call.signed is not None:
                     result, problem = call.signed.settle(result)
                 if problem is None:
-                    _delivery.settle(item.succeed, result)
+                    _delivery.settle(partial(finish, item), result)
                 else:
                     _delivery.settle(item.fail, problem)
         finally:

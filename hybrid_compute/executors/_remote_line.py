@@ -34,14 +34,16 @@ from hybrid_compute.errors import (
     RemoteBusy,
     RemoteConnectionLost,
 )
-from hybrid_compute.executors import _delivery
-from hybrid_compute.executors._remote_calls import Call, Timers, copy_of, may_go_again
+from hybrid_compute.executors._remote_calls import Call, Timers, arguments_of, copy_of, may_go_again
 from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, Dialer
+from hybrid_compute.executors._remote_ends import LineEnds
 from hybrid_compute.executors._remote_ledger import Ledger, Outcome
 from hybrid_compute.executors._remote_lock import PumpLock
+from hybrid_compute.executors._remote_streams import Ending, Portion
 from hybrid_compute.protocol import ClientSession
-from hybrid_compute.protocol.outcomes import Answered, ClientEvent, Errored
+from hybrid_compute.protocol.outcomes import Answered, ClientEvent, Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
+from hybrid_compute.streamed import StreamItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_signed import SignedCall
@@ -54,7 +56,7 @@ _MOST_BUSY = 4
 _BOOT = BOOT_HEADER.lower()
 
 
-class Line(_exit.Member):
+class Line(LineEnds):
     """The WebSocket half of a RemoteExecutor."""
 
     def __init__(
@@ -83,6 +85,7 @@ class Line(_exit.Member):
         self.starting = threading.RLock()  # see Call.begin
         self._queue: deque[Call] = deque()
         self._unsent: deque[Call] = deque()  # in the session, and not in a frame yet
+        self._notes: deque[tuple[Call, int, int]] = deque()  # of consumers; -1: wants no more
         self._session: ClientSession | None = None
         self._transport: WebSocketTransport | None = None
         self._next_id = 1
@@ -125,6 +128,7 @@ class Line(_exit.Member):
                     outcomes += [(call, None, copy_of(error)) for call in self._queue]
                     self._queue.clear()
             return
+        self._heed(session)
         while self._queue:
             call = self._queue.popleft()
             item = call.item
@@ -147,15 +151,29 @@ class Line(_exit.Member):
         for frame in frames:
             transport.send(frame)
 
+    def _heed(self, session: ClientSession) -> None:
+        """Tell the service what consumers have done. With the lock held."""
+        while self._notes:
+            call, items, size = self._notes.popleft()
+            if items < 0:
+                session.cancel(call.id)
+            else:
+                session.consumed(call.id, items, size)
+
     def _enter(
         self, session: ClientSession, call: Call, item: WorkItem, transport: WebSocketTransport
     ) -> int:
         """Give a call to the session, and return its id there. With the lock held."""
         left = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
-        name, args, kwargs = call.name, item.args, item.kwargs or {}
-        if call.signed is not None:
+        name, args, kwargs = call.name, arguments_of(item), item.kwargs or {}
+        window = None
+        if isinstance(item, StreamItem):
+            window = item.channel.most, item.channel.most_bytes
+        elif call.signed is not None:
             name, args, kwargs = call.signed.message(transport.answer.get(_BOOT))
-        return session.call(name, args, kwargs, context=call, timeout=left)
+        return session.call(
+            name, args, kwargs, context=call, timeout=left, stream=window, seq=call.seq
+        )
 
     def _wanted(self, call: Call) -> bool:
         """Say whether a call of the queue is to be sent; if it was cancelled, tell who waits."""
@@ -166,6 +184,18 @@ class Line(_exit.Member):
             self._ledger.drop(call)
             return False
         return True
+
+    def note(self, call: Call, items: int, size: int) -> None:
+        """Tell the service that a consumer has taken items. Waits for nobody."""
+        self._notes.append((call, items, size))
+        self._lock.wake()
+
+    def abandon(self, call: Call) -> None:
+        """Tell the service that nobody wants the rest of a stream. Waits for nobody."""
+        item = self._ledger.take(call)
+        if item is not None:
+            item.end()
+        self.note(call, -1, 0)
 
     # -- out ---------------------------------------------------------------------------------
 
@@ -269,6 +299,10 @@ class Line(_exit.Member):
         for event in events:
             if isinstance(event, Answered):
                 outcomes.append((event.context, event.value, None))
+            elif isinstance(event, Items):
+                outcomes.append((event.context, Portion(event.items, event.size), None))
+            elif isinstance(event, Ended):
+                outcomes.append((event.context, Ending(event.value), None))
             elif isinstance(event, Errored) and not self._waits_for_room(
                 event.context, event.error
             ):
@@ -312,6 +346,7 @@ class Line(_exit.Member):
                 continue
             if may_go_again(call, why, may_have_run=each.may_have_run):
                 call.resent += 1
+                call.seq = each.next_seq
                 again.append(call)
             elif isinstance(why, RemoteConnectionLost):
                 outcomes.append((call, None, each.error(str(why))))
@@ -321,74 +356,6 @@ class Line(_exit.Member):
         self._dialer.lost_at = time.monotonic() if self._queue else None
         self._lock.mark()
         return outcomes
-
-    # -- end ---------------------------------------------------------------------------------
-
-    def counts(self) -> tuple[int, int]:
-        """Return how many calls wait here, and how many were sent."""
-        queued = len(self._queue) + len(self._unsent)
-        return queued, max(0, len(self._ledger) - queued)
-
-    def runs_here(self) -> bool:
-        """Say whether the current thread is one of this line's, or delivers for it."""
-        if self._ledger.delivers_here():
-            return True
-        me, transport = threading.current_thread(), self._transport
-        return me in (
-            self._dialer.thread,
-            self._timers.thread,
-            transport.thread if transport else None,
-        )
-
-    def refuse(self, refusal: Exception) -> None:
-        """Accept no more items."""
-        self._ledger.refuse(refusal)
-
-    def close(self, refusal: Exception) -> None:
-        """Refuse new items; what was accepted is finished, and then the connection closed.
-
-        Takes no lock of the line's: a finalizer may call it in the middle of anything.
-        """
-        self.refuse(refusal)
-        if self._ledger:
-            watcher = threading.Thread(target=self.join, name=f"{self._name} ends", daemon=True)
-            watcher.start()
-            return
-        self._dialer.ending.set()
-        transport = self._transport
-        if transport is not None:
-            transport.close()
-
-    def cancel_all(self) -> None:
-        """Cancel what was not sent, and do not wait for connections any more."""
-        self._dialer.ending.set()
-        calls = self._lock.hold(lambda: [*self._queue, *self._unsent])
-        for call in calls:
-            item = call.item
-            if item is not None and call.running is None:
-                _delivery.cancel(item)
-
-    def close_at_exit(self) -> None:
-        """Refuse new items."""
-        self.close(RuntimeError("cannot schedule new futures after interpreter shutdown"))
-
-    def join(self) -> None:
-        """Block until all calls are over and the connection is closed."""
-        if self.runs_here():
-            return
-        self._ledger.wait()
-        self._dialer.ending.set()
-        dialer = self._dialer.thread
-        if dialer is not None:
-            dialer.join()
-        transport = self._transport
-        if transport is not None:
-            transport.close()
-            if transport.thread is not None:
-                transport.thread.join()
-        self._timers.look()
-        if (clock := self._timers.thread) is not None:
-            clock.join()
 
     def after_fork(self) -> None:
         """Forget the parent's calls and connection."""

@@ -69,7 +69,7 @@ class RemoteExecutor(SubExecutor):
             pickles would, whatever `allow_plaintext` says.
     """
 
-    capabilities = Capabilities(isolates=True, remote=True)
+    capabilities = Capabilities(isolates=True, remote=True, streams=True)
 
     def __init__(  # noqa: PLR0913 - one setting each, all but the first by name
         self,
@@ -141,7 +141,7 @@ class RemoteExecutor(SubExecutor):
 
         The first time, the service may have to be asked: that takes two seconds at most.
         """
-        fn = item.fn
+        fn = item.target if item.streams else item.fn
         if _is_local(item):
             return False
         if not isinstance(fn, Task):
@@ -152,7 +152,7 @@ class RemoteExecutor(SubExecutor):
 
     def execute(self, item: WorkItem) -> None:
         """Queue the item. Does not wait for the service."""
-        fn = item.fn
+        fn = item.target if item.streams else item.fn
         if _is_local(item):
             raise PlacementError(f"{item.name!r} is local_only: it is not sent to {self._access}")
         if self._signer is not None and self._is_signed(item):
@@ -225,7 +225,7 @@ class RemoteExecutor(SubExecutor):
 
 
 def _is_local(item: WorkItem) -> bool:
-    fn = item.fn
+    fn = item.target
     return bool(item.options.local_only or (isinstance(fn, Task) and fn.options.local_only))
 
 

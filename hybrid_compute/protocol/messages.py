@@ -257,8 +257,6 @@ def _parse_outcome(
         return Done(identity, value, _count(raw["seq"], "seq") if "seq" in raw else None)
     seq, size = _count(raw.get("seq"), "seq"), _count(raw.get("size", 0), "size")
     items = [raw["chunk"]] if "chunk" in raw else _of_type(list, raw, "chunks")
-    if not items:
-        raise ProtocolError("'chunks' is empty")
     return Chunk(identity, seq, [codec.value(each) for each in items], size)
 
 

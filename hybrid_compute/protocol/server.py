@@ -39,7 +39,6 @@ from hybrid_compute.protocol.writer import Writer
 
 __all__ = ["Cancelled", "Room", "ServerEvent", "ServerSession"]
 
-
 _CHUNK_BYTES = 2**17  # of one message of a stream, but for a larger item
 
 
@@ -212,20 +211,17 @@ class ServerSession:
 
     def begin(self, identity: Id) -> None:
         """Tell the caller that the generator of a stream has started."""
-        stream = self._streams.get(identity)
-        if stream is not None and not stream.items:
+        if stream := self._streams.get(identity):
             self._put(self._outbox.writer.chunks(identity, *stream.take()))
 
     def room(self, identity: Id) -> int | None:
         """Return how many items of a stream may be sent now; None: nobody takes them any more."""
-        stream = self._streams.get(identity)
-        return None if stream is None else stream.room()
+        return stream.room() if (stream := self._streams.get(identity)) else None
 
     def item(self, identity: Id, value: Any) -> bool:
         """Send one item of a stream. Items that wait for a frame travel together.
 
-        Returns:
-            False if nobody takes items any more: the producer should stop.
+        False if nobody takes items any more: the producer should stop.
 
         Raises:
             RuntimeError: there is no `room`.
