@@ -83,8 +83,8 @@ def cpu_seconds() -> float:
                 parents[int(entry.name)] = int(fields[1])
                 used[int(entry.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
     total = process_time()
-    for each in parents:
-        above = parents[each]
+    for each, parent in parents.items():
+        above = parent
         while above in parents and above != os.getpid():
             above = parents[above]
         if above == os.getpid():

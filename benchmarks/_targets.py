@@ -128,9 +128,7 @@ def _remote() -> tuple[Target, ...]:
         Target(body, ours, "requests, bare bodies", "of", 1.3, None),
         Target(server, "server, errors", "", "alone", 0, None),
         # What its clients leave behind: an interpreter gives not all of its memory back.
-        Target(
-            server, "server, memory after, MiB", "server, memory before, MiB", "more", 30, 10
-        ),
+        Target(server, "server, memory after, MiB", "server, memory before, MiB", "more", 30, 10),
     )
 
 

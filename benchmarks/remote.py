@@ -263,9 +263,7 @@ CASES = (
                 Adapter("RemoteExecutor", _in_flight(window)(_WS), "uvicorn"),
                 Adapter("RemoteExecutor, audit log", _in_flight(window)(_WS_AUDIT), "uvicorn"),
                 Adapter("rpyc", _in_flight(window)(_rpyc), "rpyc"),
-                Adapter(
-                    "dask.distributed", _in_flight(window)(_dask), "distributed", share=0.02
-                ),
+                Adapter("dask.distributed", _in_flight(window)(_dask), "distributed", share=0.02),
             ),
             size=size,
             quick_size=size // 4,
