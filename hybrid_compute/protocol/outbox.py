@@ -90,6 +90,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def is_full(self) -> bool:
+        """Tell whether WINDOW frames are under way: what is queued now waits for an ack."""
+        return self.greeted and self._sent - self._acked >= WINDOW
+
     def came(self, frames: int) -> None:
         """Count frames from a peer of ours; -1 takes one back that was an ack alone."""
         self._came += frames
