@@ -36,7 +36,7 @@ from hybrid_compute.protocol.messages import (
     Result,
     parse_answer,
 )
-from hybrid_compute.protocol.outbox import MAX_BATCH, SPARE, Outbox
+from hybrid_compute.protocol.outbox import MAX_BATCH, SPARE, WINDOW, Outbox
 from hybrid_compute.protocol.outcomes import (
     Answered,
     ClientEvent,
@@ -238,7 +238,10 @@ class ClientSession:
         if self._limit is None:
             return outbox.frames()
         # Those that wait for an answer and are not in the queue are with the server.
-        return outbox.frames(max(0, self._limit - len(self._pending) + len(outbox)))
+        room = max(0, self._limit - len(self._pending) + len(outbox))
+        # All that the server takes in one frame would keep the two sides from working side by side.
+        share = max(1, self._limit // WINDOW)
+        return outbox.frames(room, share, idle=not self._pending)
 
     def receive(self, frame: bytes | str) -> list[ClientEvent]:
         """Take one frame from the server, and return what it brought.
