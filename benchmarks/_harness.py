@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 _ROOT = Path(__file__).resolve().parent.parent
-_LIMIT_SECONDS = 60.0  # for one run of one adapter: a library that hangs must not stop the rest
 
 
 @attrs.frozen
@@ -45,14 +44,16 @@ class Adapter:
     Attributes:
         name: what the table calls it.
         measure: does the work for a size and returns the figure, in the case's unit. Runs in a
-            fresh interpreter, so that it may import and start what it likes.
+            fresh interpreter, so that it may import and start what it likes. Several figures of
+            one run are a mapping of their names, where "" is the adapter's own; they are shown as
+            adapters called "name, figure".
         needs: the module that it needs; the table says so if it is not installed.
         share: the part of the size that it gets. Slow libraries do less of the same work, and
             the figure is per task.
     """
 
     name: str
-    measure: Callable[[int], float]
+    measure: Callable[[int], float | Mapping[str, float]]
     needs: str = "concurrent.futures"
     share: float = 1.0
 
@@ -68,6 +69,7 @@ class Case:
         size: how much work; `quick_size` for a short run.
         rounds: how many fresh interpreters each adapter gets; `quick_rounds` for a short run.
         note: one sentence below the table.
+        limit: seconds for one run of one adapter: a library that hangs must not stop the rest.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Case:
     rounds: int = 5
     quick_rounds: int = 3
     note: str = ""
+    limit: float = 60.0
 
 
 @attrs.frozen(kw_only=True)
@@ -86,12 +89,13 @@ class Outcome:
 
     Attributes:
         case: the case.
-        figures: for each adapter its figures, one a round; None for a round that failed.
+        figures: for each adapter its figures, one a round, until one failed. What else an adapter
+            measured stands under "name, figure".
         problems: why an adapter has no figures.
     """
 
     case: Case
-    figures: Mapping[str, Sequence[float | None]]
+    figures: Mapping[str, Sequence[float]]
     problems: Mapping[str, str]
 
     def median(self, adapter: str) -> float | None:
@@ -101,12 +105,25 @@ class Outcome:
 
     def values(self, adapter: str) -> list[float]:
         """Return the figures of the rounds that worked."""
-        return [each for each in self.figures.get(adapter, ()) if each is not None]
+        return list(self.figures.get(adapter, ()))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return what there is to show: adapters, each with the name of one of its figures."""
+        own = [(each.name, "") for each in self.case.adapters]
+        more = [
+            (each.name, name.removeprefix(f"{each.name}, "))
+            for each in self.case.adapters
+            for name in self.figures
+            if name.startswith(f"{each.name}, ")
+            and name not in {other.name for other in self.case.adapters}
+        ]
+        keys = [key for _, key in more]
+        more = sorted(more, key=lambda row: keys.index(row[1]))
+        return [row for row in own if row[0] in self.problems or self.values(row[0])] + more
 
     def pairs(self, adapter: str, other: str) -> list[tuple[float, float]]:
         """Return both adapters' figures, round by round: those taken closest in time."""
-        both = zip(self.figures.get(adapter, ()), self.figures.get(other, ()), strict=False)
-        return [(a, b) for a, b in both if a is not None and b is not None]
+        return list(zip(self.values(adapter), self.values(other), strict=False))
 
 
 def run_case(
@@ -121,13 +138,11 @@ def run_case(
         quick: a short run, for a look.
         say: called with a line of progress.
     """
-    figures: dict[str, list[float | None]] = {}
+    figures: dict[str, list[float]] = {}
     problems: dict[str, str] = {}
     for adapter in case.adapters:
         if importlib.util.find_spec(adapter.needs) is None:
             problems[adapter.name] = f"{adapter.needs} is not installed"
-        else:
-            figures[adapter.name] = []
     size = case.quick_size if quick else case.size
     rounds = case.quick_rounds if quick else case.rounds
     for number in range(rounds):
@@ -136,12 +151,13 @@ def run_case(
             if adapter.name in problems:
                 continue
             try:
-                figure = _in_fresh_interpreter(module, index, adapter, size)
+                found = _in_fresh_interpreter(module, index, adapter, size, case.limit)
             except _NoFigureError as error:
-                problems[adapter.name] = str(error)
-                figures[adapter.name].append(None)
+                problems[adapter.name] = str(error)  # and there will be no further round
             else:
-                figures[adapter.name].append(figure)
+                for key, figure in found.items():
+                    name = f"{adapter.name}, {key}" if key else adapter.name
+                    figures.setdefault(name, []).append(figure)
     return Outcome(case=case, figures=figures, problems=problems)
 
 
@@ -149,7 +165,9 @@ class _NoFigureError(Exception):
     """One run of one adapter gave no figure."""
 
 
-def _in_fresh_interpreter(module: str, index: int, adapter: Adapter, size: int) -> float:
+def _in_fresh_interpreter(
+    module: str, index: int, adapter: Adapter, size: int, limit: float
+) -> Mapping[str, float]:
     share = max(1, round(size * adapter.share))
     call = [sys.executable, "-m", "benchmarks._child", module, str(index), adapter.name, str(share)]
     try:
@@ -158,14 +176,16 @@ def _in_fresh_interpreter(module: str, index: int, adapter: Adapter, size: int) 
             env={**os.environ, "PYTHONPATH": _python_path()},
             capture_output=True,
             text=True,
-            timeout=_LIMIT_SECONDS,
+            timeout=limit,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _NoFigureError(f"no result within {_LIMIT_SECONDS:.0f} s") from None
+        raise _NoFigureError(f"no result within {limit:.0f} s") from None
     lines = done.stdout.split("\n")
     try:
-        return float(json.loads(lines[-2]))
+        figure = json.loads(lines[-2])
+        several = figure if isinstance(figure, dict) else {"": figure}
+        return {name: float(each) for name, each in several.items()}
     except (IndexError, ValueError, TypeError):
         wrong = done.stderr.strip().split("\n")[-1] or f"exit code {done.returncode}"
         wrong = wrong.replace(f"{_ROOT}{os.sep}", "")  # tables are published
@@ -214,15 +234,18 @@ def table_of(outcome: Outcome, ours: Sequence[str]) -> str:
     head = ["adapter", f"median, {outcome.case.unit}", "min", "max", "rounds"]
     head += [f"/ {name}" for name in mine]
     rows = []
-    for adapter in outcome.case.adapters:
-        values = outcome.values(adapter.name)
+    for name, key in outcome.rows():
+        suffix = f", {key}" if key else ""
+        values = outcome.values(name + suffix)
         if not values:
-            rows.append([adapter.name, *["-"] * (len(head) - 1)])
+            rows.append([name, *["-"] * (len(head) - 1)])
             continue
         median = statistics.median(values)
-        row = [adapter.name, short(median), short(min(values)), short(max(values))]
+        row = [name + suffix, short(median), short(min(values)), short(max(values))]
         row.append(str(len(values)))
-        row += [short(median / (outcome.median(name) or 1.0)) for name in mine]
+        for each in mine:
+            other = outcome.median(each + suffix)
+            row.append(short(median / other) if other else "-")
         rows.append(row)
     blocks = [rst_table(head, rows), outcome.case.note]
     blocks += [f"{name}: {problem}" for name, problem in outcome.problems.items()]

@@ -14,7 +14,7 @@ from benchmarks._harness import Outcome, rst_table, short
 
 __all__ = ["OURS", "TARGETS", "Target", "table_of_targets"]
 
-OURS = ("HybridExecutor", "ThreadExecutor", "ProcessExecutor", "hybrid_compute")
+OURS = ("HybridExecutor", "ThreadExecutor", "ProcessExecutor", "RemoteExecutor", "hybrid_compute")
 
 TPE = "ThreadPoolExecutor"
 PPE = "ProcessPoolExecutor (fork)"
@@ -116,6 +116,22 @@ def _waiting() -> tuple[Target, ...]:
     )
 
 
+def _remote() -> tuple[Target, ...]:
+    ours, bare, server = "RemoteExecutor", "websocket-client, bare echo", "remote: 200 clients"
+    http, body = "remote: HTTP, one outstanding, p50", "remote: HTTP, 10 MB of bytes there and back"
+    return (
+        Target("remote: WebSocket, one outstanding, p50", ours, bare, "of", 1.25, 1.1),
+        Target("remote: WebSocket, 32 in flight", ours, bare, "faster", 2.5, 3.5),
+        Target("remote: WebSocket, 256 in flight", ours, bare, "faster", 5, 10),
+        Target("remote: WebSocket, 256 in flight", ours, "rpyc", "faster", 6, 12),
+        Target(http, ours, "requests.Session.post", "faster", 1.0, 1.6),
+        Target(body, ours, "requests, bare bodies", "of", 1.3, None),
+        Target(server, "server, errors", "", "alone", 0, None),
+        # What its clients leave behind: an interpreter gives not all of its memory back.
+        Target(server, "server, memory after, MiB", "server, memory before, MiB", "more", 30, 10),
+    )
+
+
 TARGETS = (
     *_thread("HybridExecutor"),
     *_thread("ThreadExecutor"),
@@ -137,6 +153,7 @@ TARGETS = (
     Target("memory: 100k pending items of 1 kB", "ProcessExecutor", "", "alone", 2.0, None),
     Target("memory: 100k pending items of 1 kB", "HybridExecutor", "", "alone", 2.0, None),
     *_waiting(),
+    *_remote(),
 )
 
 

@@ -103,6 +103,10 @@ class HybridFuture(Future[T]):
         """Return True if the work is finished or cancelled. Never blocks."""
         return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
+    def cancelled(self) -> bool:
+        """Return True if the work was cancelled. Never blocks."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
     def result(self, timeout: float | None = None) -> T:
         """Return the result of the work; block until there is one.
 

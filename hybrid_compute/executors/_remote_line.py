@@ -30,10 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
-from hybrid_compute.errors import (
-    RemoteBusy,
-    RemoteConnectionLost,
-)
+from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost
 from hybrid_compute.executors._remote_calls import Call, Timers, arguments_of, copy_of, may_go_again
 from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, Dialer
 from hybrid_compute.executors._remote_ends import LineEnds
@@ -113,7 +110,11 @@ class Line(LineEnds):
 
     def _put(self, call: Call) -> None:
         self._queue.append(call)
-        self._lock.wake()
+        # With no room in the session the next answer, or ack, moves the queue: it comes under the
+        # lock, and the queue is looked at after that.
+        session = self._session
+        if session is None or session.room() > 0:
+            self._lock.wake()
 
     def _advance(self, outcomes: list[Outcome]) -> None:
         """Move calls from the queue into frames. With the lock held."""
@@ -129,7 +130,8 @@ class Line(LineEnds):
                     self._queue.clear()
             return
         self._heed(session)
-        while self._queue:
+        room = session.room()  # what would wait in the session waits in the queue as well
+        while self._queue and room > 0:
             call = self._queue.popleft()
             item = call.item
             if item is None or not self._wanted(call):
@@ -140,6 +142,7 @@ class Line(LineEnds):
                 outcomes.append((call, None, error))
             else:
                 self._unsent.append(call)
+                room -= 1
         frames = session.frames_to_send()
         while self._unsent and not session.waits(self._unsent[0].id):
             call = self._unsent.popleft()

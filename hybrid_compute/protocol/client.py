@@ -36,7 +36,7 @@ from hybrid_compute.protocol.messages import (
     Result,
     parse_answer,
 )
-from hybrid_compute.protocol.outbox import MAX_BATCH, SPARE, Outbox
+from hybrid_compute.protocol.outbox import MAX_BATCH, SPARE, WINDOW, Outbox
 from hybrid_compute.protocol.outcomes import (
     Answered,
     ClientEvent,
@@ -54,6 +54,7 @@ __all__ = ["ClientSession"]
 
 _NOTHING: Mapping[str, Any] = {}
 _GONE: Any = object()
+_CONTAINERS = (dict, list)
 
 
 class ClientSession:
@@ -218,6 +219,15 @@ class ClientSession:
 
     # -- frames ----------------------------------------------------------------------------
 
+    def room(self) -> int:
+        """Return how many calls could go into a frame now; those beyond would wait in here.
+
+        It only grows by `receive`, `cancel` and `lost`.
+        """
+        if self._limit is None:
+            return MAX_BATCH
+        return 0 if self._outbox.is_full() else self._limit - len(self._pending)
+
     def frames_to_send(self) -> list[bytes]:
         """Return the frames to send now; to be asked after each `call` and `receive`.
 
@@ -228,7 +238,10 @@ class ClientSession:
         if self._limit is None:
             return outbox.frames()
         # Those that wait for an answer and are not in the queue are with the server.
-        return outbox.frames(max(0, self._limit - len(self._pending) + len(outbox)))
+        room = max(0, self._limit - len(self._pending) + len(outbox))
+        # All that the server takes in one frame would keep the two sides from working side by side.
+        share = max(1, self._limit // WINDOW)
+        return outbox.frames(room, share, idle=not self._pending)
 
     def receive(self, frame: bytes | str) -> list[ClientEvent]:
         """Take one frame from the server, and return what it brought.
@@ -248,23 +261,33 @@ class ClientSession:
             decoded = [decoded]
         elif len(decoded) > MAX_BATCH:
             raise ProtocolError(f"a frame of {len(decoded)} messages; {MAX_BATCH} are taken")
+        pending = self._pending
         for raw in decoded:
-            try:
-                message: Any = parse_answer(raw, self._reader)
-            except Malformed as error:
-                self._fail(error, events)
-                continue
-            if type(message) is not Result:
-                self._take(message, events)
-                continue
-            identity: Any = message.id  # an integer: parse_answer has seen to that
-            context = self._pending.pop(identity, _GONE)
+            identity: Any
+            if (
+                type(raw) is dict
+                and len(raw) == 2
+                and type(identity := raw.get("id")) is int
+                and type(value := raw.get("result", raw)) not in _CONTAINERS
+            ):
+                pass  # most answers are such: there is nothing else to be parsed
+            else:
+                try:
+                    message: Any = parse_answer(raw, self._reader)
+                except Malformed as error:
+                    self._fail(error, events)
+                    continue
+                if type(message) is not Result:
+                    self._take(message, events)
+                    continue
+                identity, value = message  # an integer: parse_answer has seen to that
+            context = pending.pop(identity, _GONE)
             if context is _GONE:
                 self.ignored += 1
                 continue
             if self._streams:
                 self._streams.pop(identity, None)
-            events.append(Answered(identity, context, message.value))
+            events.append(Answered(identity, context, value))
         return events
 
     def _take(self, message: Any, events: list[ClientEvent]) -> None:

@@ -125,8 +125,8 @@ class Codec:
             PayloadTooLarge: there are more bytes than `max_bytes`.
         """
         kind = type(value)
-        if kind is int and -(2**63) <= value < 2**63 and not self.binary:
-            return b"%d" % value
+        if kind is int and -(2**63) <= value < 2**63:
+            return self._write(value) if self.binary else b"%d" % value
         values = self._values
         # With Python's own limit lifted the encoders take any integer, in quadratic time.
         if sys.get_int_max_str_digits() != _DIGITS:

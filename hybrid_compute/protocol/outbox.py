@@ -12,9 +12,10 @@ WebSocket library tens of microseconds whatever it holds. A peer tells which fra
     WINDOW frames came without an ack for them   ->  a frame that is an ack alone: not counted
 
 Why that cannot hang: a sender waits only with WINDOW frames under way, and whoever has got
-WINDOW frames since its last ack sends one, without regard to its own window. Only a lost frame
-could stop it, and a transport that loses one has lost the connection. One call at a time needs
-no frame that is an ack alone, ever.
+WINDOW frames since its last ack sends one, without regard to its own window; but a client to whom
+no call is owed an answer lets it go with the next call, since the server has nothing to send until
+then. Only a lost frame could stop it, and a transport that loses one has lost the connection. One
+call at a time needs no frame that is an ack alone, ever.
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def is_full(self) -> bool:
+        """Tell whether WINDOW frames are under way: what is queued now waits for an ack."""
+        return self.greeted and self._sent - self._acked >= WINDOW
+
     def came(self, frames: int) -> None:
         """Count frames from a peer of ours; -1 takes one back that was an ack alone."""
         self._came += frames
@@ -99,11 +104,15 @@ class Outbox:
         # A count that is too high, or goes back, is nonsense: nothing depends on it but pace.
         self._acked = max(self._acked, min(frames, self._sent))
 
-    def frames(self, limit: int | None = None) -> list[bytes]:
+    def frames(
+        self, limit: int | None = None, share: int = MAX_BATCH, *, idle: bool = False
+    ) -> list[bytes]:
         """Return the frames to send now.
 
         Args:
             limit: take no more than so many messages of the queue; None: all.
+            share: take no more than so many into one frame.
+            idle: the peer has nothing to send that would have to wait for an ack.
         """
         messages = self._messages
         frames: list[bytes] = []
@@ -117,19 +126,19 @@ class Outbox:
                 self._urgent or (messages and (limit is None or limit > 0))
             ):
                 waiting = len(messages)
-                frames.append(self._frame(limit))
+                frames.append(self._frame(limit, share))
                 if limit is not None:
                     limit -= waiting - len(messages)
-        if self._came - self._told >= WINDOW:
+        if self._came - self._told >= WINDOW and not idle:
             frames.append(self._ack())
         return frames
 
-    def _frame(self, limit: int | None) -> bytes:
+    def _frame(self, limit: int | None, share: int) -> bytes:
         """Take one frame of messages."""
         parts, self._urgent = self._urgent[: MAX_BATCH // 2], self._urgent[MAX_BATCH // 2 :]
         size = sum(map(len, parts))
         most = min(self.peer_bytes - SPARE, _BATCH_BYTES)
-        room = MAX_BATCH - 1 - len(parts)  # one is for the ack
+        room = min(share, MAX_BATCH - 1 - len(parts))  # one is for the ack
         if limit is not None and limit < room:
             room = limit
         if self.backlog <= most and len(self._messages) <= room:

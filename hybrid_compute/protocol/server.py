@@ -134,8 +134,7 @@ class ServerSession:
         """
         if identity not in self._running:
             return False
-        writer = self._outbox.writer
-        self._answer_with(identity, lambda: writer.result(identity, value))
+        self._answer_with(self._outbox.writer.result, identity, value)
         return True
 
     def fail(
@@ -166,11 +165,11 @@ class ServerSession:
         self._answer(identity, self._outbox.writer.failed(failure))
         return True
 
-    def _answer_with(self, identity: Id, write: Callable[[], bytes]) -> None:
+    def _answer_with(self, write: Callable[..., bytes], identity: Id, *args: Any) -> None:
         """Answer a call with what is written, or else with why it cannot be."""
         outbox = self._outbox
         try:
-            message = write()
+            message = write(identity, *args)
             if len(message) > outbox.peer_bytes - SPARE:
                 raise PayloadTooLarge(
                     f"it takes {len(message)} bytes, and {outbox.peer_bytes - SPARE} may be sent"
@@ -254,8 +253,7 @@ class ServerSession:
         stream = self._streams.get(identity)
         if stream is None:
             return False
-        writer, count = self._outbox.writer, stream.seq
-        self._answer_with(identity, lambda: writer.done(identity, value, count))
+        self._answer_with(self._outbox.writer.done, identity, value, stream.seq)
         return True
 
     def _flush(self, identity: Id, stream: Outgoing) -> None:

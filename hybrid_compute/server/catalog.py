@@ -11,6 +11,7 @@ import datetime as dt
 import decimal
 import inspect
 import re
+import sys
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
@@ -31,6 +32,7 @@ _EXACT = (
     *(bytes, bytearray, dt.datetime, dt.date, dt.time, dt.timedelta),
     *(uuid.UUID, decimal.Decimal),
 )
+_SCALARS = frozenset((str, int, bool, float))
 _AT = re.compile(r"^(.*) - at `\$(.*)`$", re.DOTALL)
 _NO_SIGNATURE = inspect.Signature(
     [
@@ -62,18 +64,25 @@ class Entry:
         self._positional: list[Any] = []
         self._named: dict[str, Any] = {}
         self._rest: Any = Any
+        required, named_only, any_number = 0, False, False
         self._others: Any = Any
         for each in self._signature.parameters.values():
             kind = _checked(name, each.name, hints.get(each.name, Any))
             if each.kind is each.VAR_POSITIONAL:
-                self._rest = kind
+                self._rest, any_number = kind, True
             elif each.kind is each.VAR_KEYWORD:
                 self._others = kind
             else:
                 if each.kind is not each.KEYWORD_ONLY:
                     self._positional.append(kind)
+                    required += each.default is each.empty
+                elif each.default is each.empty:
+                    named_only = True
                 if each.kind is not each.POSITIONAL_ONLY:
                     self._named[each.name] = kind
+        # How many arguments are right if none has a name: binding them would tell no more.
+        most = sys.maxsize if any_number else len(self._positional) + 1
+        self._counts = range(0) if named_only else range(required, most)
 
     def check(self, request: Request, *, own: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of a call, as the function's annotations want them.
@@ -86,10 +95,11 @@ class Entry:
             Refusal: 422, with the path of the bad value.
         """
         args, kwargs = request.args, request.kwargs
-        try:
-            self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise Refusal(422, f"task {self.name!r}: {error}", path="$") from None
+        if kwargs or len(args) not in self._counts:
+            try:
+                self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise Refusal(422, f"task {self.name!r}: {error}", path="$") from None
         path = "$.input" if len(args) == 1 and not kwargs else ""
         checked = []
         for index, value in enumerate(args):
@@ -108,7 +118,7 @@ class Entry:
         return tuple(checked), named
 
     def _convert(self, value: Any, kind: Any, path: str, *, own: bool) -> Any:
-        if kind is Any:
+        if kind is Any or (type(value) is kind and type(value) in _SCALARS):
             return value
         try:
             if own:

@@ -51,7 +51,7 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self._held = True
         self._begun = time.monotonic()
-        self._label = ""
+        self._about: tuple[str, object] = ("", "")  # the task and the call's id, for the log
         self._deliver: Callable[[Call], None] | None = None
         self.feed: Feed | None = None  # if it streams, and has begun
         self._make_sink: Callable[[], Sink | None] = lambda: None
@@ -84,17 +84,17 @@ class Call:
         Raises:
             Refusal: it does not run; its place is free again.
         """
-        self._label = f"task={short(request.task)} id={short(label)}"
+        self._about = request.task, label
         try:
             entry = self._service.find(self.token, request.task, private=private)
             args, kwargs = entry.check(request, own=own)
             if isinstance(entry, SignedEntry):
                 self._signed = entry
-                self._label += f" call={entry.call_id}"
             self._deliver = deliver
             if sink is not None:
                 self._make_sink = sink
-            self.future = self._service.submit(entry, args, kwargs, request.timeout)
+            future = self._service.submit(entry, args, kwargs, request.timeout)
+            self.future = future
         except Refusal as refusal:
             self.release(f"refused {refusal.status}")
             raise
@@ -103,12 +103,18 @@ class Call:
             if isinstance(error, RuntimeError):  # the executor is shut down
                 raise Refusal(503, _CLOSING, retry_after=1) from error
             raise
-        self.future.add_done_callback(self._ended)
+        if future.done():  # it ran inline, right here
+            self.settle()
+        else:
+            future.add_done_callback(self._ended)
 
     def _ended(self, _: Future[Any]) -> None:
-        self._service.ended.append(self)
-        with suppress(RuntimeError):  # the loop is closed: nobody is there any more
-            self._loop.call_soon_threadsafe(self._service.settle)
+        service = self._service
+        service.ended.append(self)
+        if service.told is not self._loop:  # see there
+            service.told = self._loop
+            with suppress(RuntimeError):  # the loop is closed: nobody is there any more
+                self._loop.call_soon_threadsafe(service.settle)
 
     def result(self) -> Any:
         """Return what to answer, when the future has a result."""
@@ -161,7 +167,12 @@ class Call:
 
     def describe(self, now: float) -> str:
         """Return what a log line says of it, at some monotonic time."""
-        return f"token={self.token.name} {self._label} ms={(now - self._begun) * 1000:.1f}"
+        return f"token={self.token.name} {self._label()} ms={(now - self._begun) * 1000:.1f}"
+
+    def _label(self) -> str:
+        task, identity = self._about
+        signed = "" if self._signed is None else f" call={self._signed.call_id}"
+        return f"task={short(task)} id={short(identity)}{signed}"
 
     def abandon(self) -> None:
         """End the call, if that can be; nobody wants its answer. Its place is taken till then."""
@@ -170,6 +181,8 @@ class Call:
 
     def stop(self) -> None:
         """End the call, if that can be; it has an answer then."""
+        if self.over:
+            return
         if self.feed is not None:
             self.feed.close()
             self.stopped, self.error = True, CancelledError()
@@ -194,7 +207,7 @@ class Call:
             if AUDIT.isEnabledFor(logging.INFO):
                 ms = (time.monotonic() - self._begun) * 1000
                 AUDIT.info(
-                    "token=%s %s outcome=%s ms=%.1f", self.token.name, self._label, outcome, ms
+                    "token=%s %s outcome=%s ms=%.1f", self.token.name, self._label(), outcome, ms
                 )
 
 
@@ -217,6 +230,9 @@ class Service:
         self.pickles = pickles or Pickles(None)
         self.draining = False
         self.ended: deque[Call] = deque()
+        # The loop that has been told to look into `ended` and has not begun to. Who ends a call
+        # puts it there first and then looks here; `settle` the other way round.
+        self.told: asyncio.AbstractEventLoop | None = None
         self._open = open_  # one token stands for everybody: its calls are bounded by the queue
         self._executor = executor
         self._calls: set[Call] = set()
@@ -258,7 +274,11 @@ class Service:
         self, entry: Entry | SignedEntry, args: Any, kwargs: Any, timeout: float | None
     ) -> Future[Any]:
         """Hand a call to the executor with the shortest of the three time limits."""
-        said = (self.limits.task_seconds, entry.task.options.timeout, timeout)
+        options = entry.task.options
+        if timeout is None and options.executor == "inline" and not options.supervised:
+            # It is over before anybody could end it: a limit would only cost.
+            return self._executor.submit(entry.task, *args, **kwargs)
+        said = (self.limits.task_seconds, options.timeout, timeout)
         least = min(each for each in said if each is not None)
         if least <= 0:
             raise Refusal(408, "the caller's time was up before the call began")
@@ -266,6 +286,7 @@ class Service:
 
     def settle(self) -> None:
         """Settle what has ended. On the loop; several wake-ups may find it done already."""
+        self.told = None
         while self.ended:
             self.ended.popleft().settle()
 

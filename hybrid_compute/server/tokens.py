@@ -75,7 +75,7 @@ class Token:
 
     def allows(self, task: str) -> bool:
         """Tell whether this token may call a task."""
-        return any(fnmatchcase(task, pattern) for pattern in self.tasks)
+        return "*" in self.tasks or any(fnmatchcase(task, pattern) for pattern in self.tasks)
 
 
 class Tokens:
