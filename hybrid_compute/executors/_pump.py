@@ -16,7 +16,7 @@ looks under the lock whether the pump is parked. One of the two sees the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures._base import LOGGER
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,14 @@ __all__ = ["Pump"]
 class Pump(Source):
     """One generator."""
 
-    def __init__(self, pool: Pool, item: StreamItem, iterator: Iterator[Any]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        item: StreamItem,
+        iterator: Iterator[Any],
+        interrupt: Callable[[], object] | None = None,
+    ) -> None:
+        self._interrupt = interrupt
         self._pool = pool
         self._item = item
         self._iterator = iterator
@@ -150,6 +157,8 @@ class Pump(Source):
 
     def close(self) -> None:
         """End at the next `yield`."""
+        if self._interrupt is not None:
+            self._interrupt()
         self.resume()
 
     def resume(self) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from hybrid_compute.errors import (
@@ -20,7 +21,13 @@ from hybrid_compute.errors import (
     RemoteConnectionLost,
     TaskEncodeError,
 )
-from hybrid_compute.executors._remote_calls import deadline_of, name_on_the_wire, time_is_up
+from hybrid_compute.executors._remote_calls import (
+    arguments_of,
+    deadline_of,
+    name_on_the_wire,
+    time_is_up,
+)
+from hybrid_compute.executors._remote_http_streams import Forms, open_stream, read
 from hybrid_compute.executors._remote_names import Names
 from hybrid_compute.executors._remote_signed import Message, SignedCall
 from hybrid_compute.executors.thread import ThreadExecutor
@@ -28,6 +35,7 @@ from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.http import HEADER, JSON_TYPE, judge, request_body
 from hybrid_compute.protocol.values import Refused
+from hybrid_compute.streamed import StreamItem
 from hybrid_compute.transports._access import Access
 from hybrid_compute.transports.http import HttpTransport
 
@@ -49,7 +57,9 @@ class Posts:
         workers: int,
         timeout: float | None,
         retry_after_cap: float,
+        forms: Forms,
     ) -> None:
+        self._forms = forms
         self._access = access
         self._names = names
         self._timeout = timeout
@@ -72,6 +82,9 @@ class Posts:
         if not item.start():
             return
         try:
+            if isinstance(item, StreamItem):
+                self._stream(item, deadline, timeout)
+                return
             if signed is None:
                 value = self._call(item, deadline, timeout)
             else:
@@ -100,6 +113,9 @@ class Posts:
         deadline: float | None,
         timeout: float,
         message: Callable[[], Message] | None = None,
+        *,
+        exchange: Callable[[Codec, str, bytes, float | None, bool], Any] | None = None,
+        seq: int = 0,
     ) -> Any:
         self._names.ask()
         own = self._names.own
@@ -114,12 +130,12 @@ class Posts:
             if left is not None and left <= 0:
                 raise time_is_up(task, timeout)
             try:
-                call = message() if message else (task, item.args, item.kwargs or {})
-                body = request_body(codec, *call, timeout=left)
+                call = message() if message else (task, arguments_of(item), item.kwargs or {})
+                body = self._body(codec, call, left, seq)
             except Refused as refusal:
                 raise TaskEncodeError(f"{task}: {refusal}") from refusal
             try:
-                return self._exchange(codec, path, body, left, own=own)
+                return (exchange or self._exchange)(codec, path, body, left, own)
             except TimeoutError as error:
                 raise time_is_up(task, timeout) from error
             except (RemoteBusy, RemoteConnectionLost) as error:
@@ -135,9 +151,30 @@ class Posts:
                 if self._ending.wait(pause):
                     raise
 
-    def _exchange(
-        self, codec: Codec, path: str, body: bytes, left: float | None, *, own: bool
-    ) -> Any:
+    def _body(self, codec: Codec, call: Message, left: float | None, seq: int) -> bytes:
+        if self._forms.request is None:
+            return request_body(codec, *call, timeout=left, seq=seq)
+        name, args, kwargs = call
+        return codec.encode(self._forms.request(name, *args, **kwargs))
+
+    def _stream(self, item: StreamItem, deadline: float | None, timeout: float) -> None:
+        """Open the answer of a call that streams, and read it as far as there is room."""
+        transport = HttpTransport(self._access)  # its own: it may be read for long
+
+        def open_at(seq: int) -> Iterator[Any]:
+            exchange = partial(open_stream, transport, self._forms, self._plain)
+            return self._call(  # type: ignore[no-any-return]
+                item, deadline, timeout, exchange=exchange, seq=seq
+            )
+
+        try:
+            reading = read(transport, open_at(0), open_at, self._ending, item)
+        except BaseException:
+            transport.close()
+            raise
+        self._threads._pool.pump(item, reading, interrupt=transport.abort)
+
+    def _exchange(self, codec: Codec, path: str, body: bytes, left: float | None, own: bool) -> Any:
         transport: HttpTransport | None = getattr(self._local, "transport", None)
         if transport is None:
             transport = self._local.transport = HttpTransport(self._access)

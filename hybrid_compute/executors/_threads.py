@@ -226,9 +226,20 @@ class Pool(_exit.Member):
         self._drop(lambda: BrokenThreadPool(_BROKEN))
         self.close(BrokenThreadPool(_BROKEN))
 
-    def pump(self, item: StreamItem, iterator: Iterator[Any]) -> None:
-        """Run a generator, whose item has started, on this thread of ours and on others."""
-        pump = Pump(self, item, iterator)
+    def pump(
+        self,
+        item: StreamItem,
+        iterator: Iterator[Any],
+        interrupt: Callable[[], object] | None = None,
+    ) -> None:
+        """Run a generator, whose item has started, on this thread of ours and on others.
+
+        Args:
+            item: what it is.
+            iterator: the generator.
+            interrupt: called, on any thread, when nobody wants the rest: it may be in a wait.
+        """
+        pump = Pump(self, item, iterator, interrupt)
         item.begin(pump)
         pump.run()
 

@@ -8,18 +8,20 @@ started or imported for it before the first item. Any thread may call any method
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ConfigurationError, PlacementError, TaskEncodeError
 from hybrid_compute.executors._remote_http import Posts
+from hybrid_compute.executors._remote_http_streams import Forms, Pieces
 from hybrid_compute.executors._remote_line import Line
 from hybrid_compute.executors._remote_names import Names
 from hybrid_compute.executors._remote_signed import Key, SignedCall, Signer
 from hybrid_compute.executors.thread import check_max_workers
 from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol.codec import MAX_BYTES
+from hybrid_compute.protocol.decoders import DECODERS
 from hybrid_compute.tasks import Task, TaskOptions, has_body
 from hybrid_compute.transports._access import Access, Token
 from hybrid_compute.transports.websocket import WebSocketTransport
@@ -63,6 +65,11 @@ class RemoteExecutor(SubExecutor):
         proxy: URL of an HTTP proxy. Never used for this machine.
         trust_env: take the proxy from the environment.
         allow_plaintext: let a token travel unencrypted to another machine.
+        request: for HTTP services that are not of our kind: makes the body of a request, which is
+            sent as JSON, from the task's name and its arguments.
+        decoder: for the streams of such: "ndjson", "sse" (server-sent events), "chat" (tokens of a
+            chat-completions service), "text", "bytes", or a function that takes an iterator over
+            the pieces of an answer and returns one over its items. None: as the content type says.
 
     Raises:
         ConfigurationError: an argument has a wrong value, or a token would travel in the clear; or
@@ -93,6 +100,8 @@ class RemoteExecutor(SubExecutor):
         proxy: str | None = None,
         trust_env: bool = False,
         allow_plaintext: bool = False,
+        request: Callable[..., Any] | None = None,
+        decoder: str | Pieces | None = None,
     ) -> None:
         TaskOptions(timeout=timeout)  # checks it
         self.name = name
@@ -113,6 +122,11 @@ class RemoteExecutor(SubExecutor):
             None if signing_key is None else Signer(signing_key, self._access, token=token)
         )
         self._names = Names(self._access, None if tasks is None else tuple(tasks))
+        if isinstance(decoder, str) and decoder not in DECODERS:
+            raise ConfigurationError(
+                f"decoder={decoder!r}: those that have a name are {sorted(DECODERS)}; give a "
+                "function for any other"
+            )
         self._half: Posts | Line
         if self._access.scheme in ("http", "https"):
             self._half = Posts(
@@ -122,7 +136,10 @@ class RemoteExecutor(SubExecutor):
                 workers=self.workers,
                 timeout=timeout,
                 retry_after_cap=retry_after_cap,
+                forms=Forms(request, decoder),
             )
+        elif request is not None or decoder is not None:
+            raise ConfigurationError("request= and decoder= are for http:// and https:// only")
         else:
             access = self._access  # not `self`: an executor that is dropped is freed
             self._half = Line(

@@ -81,14 +81,18 @@ def request_body(
     kwargs: Mapping[str, Any] = _NOTHING,
     *,
     timeout: float | None = None,
+    seq: int = 0,
 ) -> bytes:
-    """Write the body of a call.
+    """Write the body of a call; `seq` is the number of the first item wanted, of a stream.
 
     Raises:
         Refused: an argument cannot go to this peer.
         PayloadTooLarge: it is larger than the codec's limit.
     """
-    return codec.fields(**Writer(codec).call(task, args, kwargs, timeout=timeout))
+    fields = Writer(codec).call(task, args, kwargs, timeout=timeout)
+    if seq:
+        fields["seq"] = codec.encode(seq)
+    return codec.fields(**fields)
 
 
 def read_request(codec: Codec, body: bytes) -> Request:

@@ -131,7 +131,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
         stream = None if form is None else HttpStream(form, codec, done, skip=request.seq)
         call.start(
             request,
-            lambda _: _set(done),
+            lambda _: _set(done, stream),
             own=codec.tagged,
             label="http",
             private=is_private(scope),
@@ -186,9 +186,11 @@ async def _body(headers: Any, receive: Any, service: Service) -> bytes | None:
         raise Refusal(408, "the body did not come in time") from None
 
 
-def _set(done: asyncio.Future[None]) -> None:
+def _set(done: asyncio.Future[None], stream: HttpStream | None) -> None:
     if not done.done():
         done.set_result(None)
+    if stream is not None:
+        stream.turn()
 
 
 async def _answer(service: Service, call: Call, codec: Codec, send: Any) -> None:

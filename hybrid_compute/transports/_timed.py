@@ -30,14 +30,22 @@ class Budget:
         deadline: monotonic time; None: never.
         left: bytes that may still be read; None: any number.
         sent: whether a byte of the request may have gone out.
+        sock: the connection of the moment; None: there was none yet.
     """
 
-    __slots__ = ("deadline", "left", "sent")
+    __slots__ = ("deadline", "left", "sent", "sock")
 
     def __init__(self, deadline: float | None = None, left: int | None = None) -> None:
         self.deadline = deadline
         self.left = left
         self.sent = False
+        self.sock: Any = None
+
+    def cut(self) -> None:
+        """Shut the connection down under whoever uses it. From any thread."""
+        if self.sock is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # below TLS: at once
 
     def seconds(self) -> float | None:
         """Return the seconds left.
@@ -68,7 +76,7 @@ class TimedSocket:
     """A socket whose every read and write ends at the deadline of a budget."""
 
     def __init__(self, sock: Any, budget: Budget) -> None:
-        self._sock = sock
+        self._sock = budget.sock = sock
         self._budget = budget
 
     def recv(self, size: int) -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from hybrid_compute.errors import (
@@ -26,7 +27,7 @@ from hybrid_compute.errors import (
 from hybrid_compute.transports._access import Access
 from hybrid_compute.transports._timed import Budget, TimedSocket, dial
 
-__all__ = ["Answer", "HttpTransport"]
+__all__ = ["Answer", "HttpTransport", "Opened"]
 
 _PIECE = 64 * 1024
 
@@ -38,6 +39,15 @@ class Answer(NamedTuple):
     content_type: str
     body: bytes
     headers: Any  # a mapping whose keys have no case
+
+
+class Opened(NamedTuple):
+    """An answer whose body is still to come."""
+
+    status: int
+    content_type: str
+    headers: Any  # a mapping whose keys have no case
+    pieces: Generator[bytes, None, None]
 
 
 class HttpTransport:
@@ -75,6 +85,76 @@ class HttpTransport:
             ProtocolError: it is no HTTP, or a redirect.
             TLSError, AuthError: the service is not to be trusted, or there is no token.
         """
+        response = self._send(method, path, body, headers, timeout)
+        try:
+            try:
+                return self._read(response)
+            except BaseException:
+                # Half an answer is left on the connection: it must not be used again.
+                _discard(response)
+                raise
+        except HybridComputeError:
+            raise
+        except Exception as error:
+            raise self._meaning(error, timeout) from error
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Opened:
+        """Send a request, and return the answer before its body has come.
+
+        Its `pieces` are read as they come; the connection is good for nothing else afterwards.
+        Arguments and errors as `exchange` has them; `pieces` raises the same.
+        """
+        response = self._send(method, path, body, headers, timeout)
+        kind = response.headers.get("Content-Type", "")
+        try:
+            _check(self._access, response.status_code, kind)
+            coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+            if coding not in ("", "identity"):
+                raise ProtocolError(
+                    f"the stream is encoded as {coding[:50]!r}, which was not asked for",
+                    status=response.status_code,
+                    content_type=kind,
+                )
+        except BaseException:
+            _discard(response)
+            raise
+        pieces = self._pieces(response, timeout)
+        return Opened(response.status_code, kind, response.headers, pieces)
+
+    def _pieces(self, response: Any, timeout: float | None) -> Generator[bytes, None, None]:
+        raw = response.raw._fp  # http.client's: it does not wait for more than there is
+        try:
+            while piece := raw.read1(_PIECE):
+                yield piece
+            if raw.length:  # not chunked, and less than was announced
+                raise ConnectionError(f"{raw.length} bytes of the answer are missing")
+        except HybridComputeError:
+            raise
+        except Exception as error:
+            raise self._meaning(error, timeout) from error
+        finally:
+            _discard(response)
+
+    def abort(self) -> None:
+        """Cut the connection, whoever reads from it. From any thread."""
+        self._budget.cut()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str] | None,
+        timeout: float | None,
+    ) -> Any:
         import requests  # noqa: PLC0415 - only who connects needs it
 
         access, budget = self._access, self._budget
@@ -95,13 +175,7 @@ class HttpTransport:
         if body is not None:
             request.headers["Content-Length"] = str(len(body))
         try:
-            response = self._adapter.send(request, stream=True, timeout=None, proxies={})
-            try:
-                return self._read(response)
-            except BaseException:
-                # Half an answer is left on the connection: it must not be used again.
-                _discard(response)
-                raise
+            return self._adapter.send(request, stream=True, timeout=None, proxies={})
         except HybridComputeError:
             raise
         except Exception as error:
@@ -112,13 +186,7 @@ class HttpTransport:
         raw, status = response.raw, response.status_code
         kind = response.headers.get("Content-Type", "")
         limit = self._access.max_bytes
-        if 300 <= status < 400:
-            raise ProtocolError(
-                f"{self._access} redirects (status {status}), and redirects are not followed: "
-                "they would take the token elsewhere; give the final URL",
-                status=status,
-                content_type=kind,
-            )
+        _check(self._access, status, kind)
         coding = response.headers.get("Content-Encoding", "identity").strip().lower()
         inflate: Any = None
         if coding in ("gzip", "x-gzip", "deflate"):
@@ -183,6 +251,16 @@ class HttpTransport:
         # connection is in a reference cycle, so that the collector alone would be late.)
         if getattr(self, "_adapter", None) is not None:
             self.close()
+
+
+def _check(access: Access, status: int, kind: str) -> None:
+    if 300 <= status < 400:
+        raise ProtocolError(
+            f"{access} redirects (status {status}), and redirects are not followed: "
+            "they would take the token elsewhere; give the final URL",
+            status=status,
+            content_type=kind,
+        )
 
 
 def _causes(error: BaseException) -> Any:
