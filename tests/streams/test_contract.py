@@ -11,12 +11,15 @@ import time
 
 import pytest
 
-from hybrid_compute import HybridExecutor, HybridFuture, Stream, task
-from hybrid_compute.errors import StreamError, TaskTimeout
+from hybrid_compute import HybridFuture, Stream, task
+from hybrid_compute.errors import RemoteTaskError, StreamError, TaskTimeout
 from tests.streams import work
-from tests.streams.conftest import WAIT, eventually
+from tests.streams.conftest import LOCAL, REMOTE, WAIT, eventually
 
 pytestmark = pytest.mark.timeout(120)
+
+LOCALLY = pytest.mark.parametrize("place", LOCAL, indirect=True)
+BUT_INLINE = ("thread", "process", *REMOTE)
 
 
 def test_items_come_in_order_and_the_value_behind_them(ex):
@@ -97,7 +100,7 @@ def test_items_of_all_kinds(ex):
 def test_an_exception_comes_behind_the_items_before_it(ex, n):  # row 61
     stream = ex.stream(work.failing, n)
     got = []
-    with pytest.raises(KeyError, match="midway"):
+    with pytest.raises((KeyError, RemoteTaskError), match="midway"):
         got.extend(iter(stream.__next__, None))
     assert got == list(range(n))
     with pytest.raises(StopIteration):
@@ -142,6 +145,7 @@ def test_a_loop_over_a_future_that_is_left_closes(ex, tmp_path):
 def test_a_loop_that_raises_closes(ex, tmp_path):
     with pytest.raises(ZeroDivisionError):
         for item in ex.stream(work.endless, str(tmp_path / "n")):
+            assert item < 1000
             1 // (3 - item)
     gc.collect()
     eventually((tmp_path / "n.closed").exists)
@@ -230,7 +234,7 @@ def test_a_stream_is_not_pickled_or_copied(ex):
                 copying(stream)
 
 
-@pytest.mark.parametrize("name", ["thread", "process"])
+@pytest.mark.parametrize("name", BUT_INLINE)
 def test_waiting_for_an_item_can_be_bounded(fleet, tmp_path, name):  # row 63
     path = tmp_path / "go"
     stream = fleet.options(executor=name).stream(work.stalls, str(path))
@@ -243,7 +247,7 @@ def test_waiting_for_an_item_can_be_bounded(fleet, tmp_path, name):  # row 63
         stream.get(timeout=WAIT)
 
 
-@pytest.mark.parametrize("name", ["thread", "process"])
+@pytest.mark.parametrize("name", BUT_INLINE)
 def test_all_of_it_has_a_deadline(fleet, tmp_path, name):  # row 63
     path = tmp_path / "go"
     stream = fleet.options(executor=name, timeout=0.5).stream(work.stalls, str(path))
@@ -277,11 +281,13 @@ def test_asynchronous_generators(ex):
     assert list(ex.submit(work.counts_async, 5)) == list(range(5))
 
 
+@LOCALLY
 def test_a_function_that_returns_an_iterator_or_a_list(ex):
     assert list(ex.stream(work.each.fn, iter([1, 2]).__reduce__()[1][0])) == [1, 2]
     assert list(ex.stream(sorted, [3, 1, 2])) == [1, 2, 3]
 
 
+@LOCALLY
 @pytest.mark.parametrize("fn", [lambda: 5, lambda: "text", lambda: None])
 def test_what_is_no_stream_says_so(ex, fn):
     stream = ex.stream(fn)
@@ -289,6 +295,7 @@ def test_what_is_no_stream_says_so(ex, fn):
         next(stream)
 
 
+@LOCALLY
 def test_wrong_arguments_are_raised_by_the_stream(ex):
     with pytest.raises(TypeError, match="missing"):
         next(ex.stream(work.count))
@@ -313,8 +320,9 @@ def test_a_stream_is_input_for_a_map(fleet, place, tmp_path):
     source.close()
 
 
-def test_shutdown_ends_a_stream_that_waits_to_be_read(place):
-    with HybridExecutor(1, max_processes=1) as fleet:
+@LOCALLY
+def test_shutdown_ends_a_stream_that_waits_to_be_read(make, place):
+    with make(1, max_processes=1) as fleet:
         stream = fleet.options(executor=place, buffersize=4).stream(work.count, 100)
         if place != "inline":
             assert next(stream) == 0
@@ -328,22 +336,22 @@ def test_shutdown_ends_a_stream_that_waits_to_be_read(place):
     assert len(got) < 10
 
 
-def test_shutdown_lets_what_fits_arrive(place):
-    with HybridExecutor(1, max_processes=1) as fleet:
+def test_shutdown_lets_what_fits_arrive(make, place):
+    with make(1, max_processes=1) as fleet:
         future = fleet.options(executor=place).submit(work.count, 100)
     assert list(future) == list(range(100))
 
 
 def test_options_of_the_task_bound_it(fleet, place):
-    small = task(buffersize=2, executor=place)(work.count.fn)
+    small = task(buffersize=2, executor=place, name="count")(work.count.fn)
     assert list(fleet.submit(small, 10)) == list(range(10))
 
 
-def test_observers_hear_of_its_end(place):
+def test_observers_hear_of_its_end(make, place):
     events = []
-    with HybridExecutor(observers=[events.append]) as fleet:
+    with make(observers=[events.append]) as fleet:
         assert list(fleet.options(executor=place).stream(work.count, 5)) == [0, 1, 2, 3, 4]
-        with pytest.raises(KeyError):
+        with pytest.raises((KeyError, RemoteTaskError)):
             list(fleet.options(executor=place).stream(work.failing, 1))
     assert [each.kind for each in events] == [
         *("submitted", "routed", "started", "succeeded"),
