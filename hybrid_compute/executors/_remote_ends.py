@@ -80,7 +80,12 @@ class LineEnds(_exit.Member):
 
     def close_at_exit(self) -> None:
         """Refuse new items."""
+        self.end_streams()
         self.close(RuntimeError("cannot schedule new futures after interpreter shutdown"))
+
+    def end_streams(self) -> None:
+        """End the streams that wait for their consumers."""
+        raise NotImplementedError
 
     def join(self) -> None:
         """Block until all calls are over and the connection is closed."""

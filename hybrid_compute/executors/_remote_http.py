@@ -131,7 +131,7 @@ class Posts:
                 raise time_is_up(task, timeout)
             try:
                 call = message() if message else (task, arguments_of(item), item.kwargs or {})
-                body = self._body(codec, call, left, seq)
+                body = self._body(item, codec, call, left, seq)
             except Refused as refusal:
                 raise TaskEncodeError(f"{task}: {refusal}") from refusal
             try:
@@ -151,10 +151,15 @@ class Posts:
                 if self._ending.wait(pause):
                     raise
 
-    def _body(self, codec: Codec, call: Message, left: float | None, seq: int) -> bytes:
-        if self._forms.request is None:
-            return request_body(codec, *call, timeout=left, seq=seq)
+    def _body(
+        self, item: WorkItem, codec: Codec, call: Message, left: float | None, seq: int
+    ) -> bytes:
         name, args, kwargs = call
+        if self._forms.request is None:
+            credit = None
+            if isinstance(item, StreamItem):
+                credit = item.channel.most, item.channel.most_bytes
+            return request_body(codec, name, args, kwargs, timeout=left, credit=credit, seq=seq)
         return codec.encode(self._forms.request(name, *args, **kwargs))
 
     def _stream(self, item: StreamItem, deadline: float | None, timeout: float) -> None:

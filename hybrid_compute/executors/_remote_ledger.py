@@ -12,7 +12,7 @@ behind the back of who ends.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,13 @@ class Ledger:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def __iter__(self) -> Iterator[Call]:
+        while True:
+            try:
+                return iter(list(self._live))
+            except RuntimeError:  # somebody has added one meanwhile
+                continue
 
     def add(self, call: Call) -> None:
         """Take a call in, or raise what `refuse` was given."""

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
-from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost
+from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost, StreamError
 from hybrid_compute.executors._remote_calls import Call, Timers, arguments_of, copy_of, may_go_again
 from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, Dialer
 from hybrid_compute.executors._remote_ends import LineEnds
@@ -86,6 +86,7 @@ class Line(LineEnds):
         self._session: ClientSession | None = None
         self._transport: WebSocketTransport | None = None
         self._next_id = 1
+        self._ends_streams = False
         self._dialer = Dialer(
             self._connect,
             name=self._name,
@@ -193,6 +194,27 @@ class Line(LineEnds):
         self._notes.append((call, items, size))
         self._lock.wake()
 
+    def end_streams(self) -> None:
+        """End the streams that wait for their consumers, now and from now on."""
+        self._ends_streams = True
+        self._fail_full(self._lock.hold(self._full, [*self._ledger]))
+
+    def _full(self, calls: list[Call]) -> list[Call]:
+        session = self._session
+        if session is None:
+            return []
+        self._heed(session)
+        return [each for each in calls if each.id and session.is_full(each.id)]
+
+    def _fail_full(self, calls: list[Call]) -> None:
+        for call in calls:
+            error = StreamError(
+                f"the executor of {call.name!r} was shut down while the stream waited to be read; "
+                "read it before that"
+            )
+            self._ledger.deliver([(call, None, error)])
+            self.note(call, -1, 0)
+
     def abandon(self, call: Call) -> None:
         """Tell the service that nobody wants the rest of a stream. Waits for nobody."""
         item = self._ledger.take(call)
@@ -292,6 +314,9 @@ class Line(LineEnds):
         outcomes = self._lock.hold(self._received, session, frame)
         if outcomes:
             self._ledger.deliver(outcomes)
+            if self._ends_streams:
+                calls = [each[0] for each in outcomes if type(each[1]) is Portion]
+                self._fail_full(self._lock.hold(self._full, calls))
 
     def _received(self, session: ClientSession, frame: bytes) -> list[Outcome]:
         if self._session is not session:

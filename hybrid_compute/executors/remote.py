@@ -225,6 +225,7 @@ class RemoteExecutor(SubExecutor):
             half.shutdown(wait=wait, cancel_futures=cancel_futures)
             return
         half.refuse(RuntimeError(_CLOSED))
+        half.end_streams()
         if cancel_futures:
             half.cancel_all()
         if wait and not half.runs_here():

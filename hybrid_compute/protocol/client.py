@@ -197,6 +197,11 @@ class ClientSession:
         if bounds is not None:
             self._outbox.put_urgent(self._outbox.writer.credit(identity, *bounds))
 
+    def is_full(self, identity: int) -> bool:
+        """Say whether a stream waits for its consumer."""
+        stream = self._streams.get(identity)
+        return stream is not None and stream.is_full()
+
     def lost(self, reason: str) -> list[LostCall]:
         """End the session: the connection is gone, or is to be closed.
 
@@ -336,6 +341,7 @@ class ClientSession:
             if not items:
                 return
         stream.taken += len(items)
+        stream.size += chunk.size
         if stream.taken > stream.most:
             why = f"{stream.taken} items of the stream came, with room for {stream.most}"
             self._abort(identity, ProtocolError(why), events)

@@ -17,7 +17,7 @@ __all__ = ["Incoming", "Outgoing"]
 class Incoming:
     """A stream at its consumer."""
 
-    __slots__ = ("_granted", "_told", "_window", "next_seq", "taken")
+    __slots__ = ("_granted", "_told", "_window", "next_seq", "size", "taken")
 
     def __init__(self, window: tuple[int, int], seq: int) -> None:
         """Start.
@@ -30,12 +30,17 @@ class Incoming:
         self._granted = window  # in all
         self._told = window  # the same, as the producer knows it
         self.taken = 0  # items that came
+        self.size = 0  # their bytes
         self.next_seq = seq
 
     @property
     def most(self) -> int:
         """How many items may come in all."""
         return self._told[0]
+
+    def is_full(self) -> bool:
+        """Say whether the producer may send no more before the consumer takes some."""
+        return self.taken >= self._told[0] or self.size >= self._told[1]
 
     def consumed(self, items: int, size: int) -> tuple[int, int] | None:
         """Note that there is room for more, and return what to tell the producer, if anything."""

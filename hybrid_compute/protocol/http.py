@@ -81,17 +81,27 @@ def request_body(
     kwargs: Mapping[str, Any] = _NOTHING,
     *,
     timeout: float | None = None,
+    credit: tuple[int, int] | None = None,
     seq: int = 0,
 ) -> bytes:
-    """Write the body of a call; `seq` is the number of the first item wanted, of a stream.
+    """Write the body of a call.
+
+    Args:
+        codec: writes it.
+        task: its name.
+        args: its arguments.
+        kwargs: its keywords.
+        timeout: seconds left.
+        credit: of a stream: by how many items and bytes its generator may be ahead.
+        seq: of a stream: number of the first item wanted.
 
     Raises:
         Refused: an argument cannot go to this peer.
         PayloadTooLarge: it is larger than the codec's limit.
     """
     fields = Writer(codec).call(task, args, kwargs, timeout=timeout)
-    if seq:
-        fields["seq"] = codec.encode(seq)
+    if credit is not None and codec.tagged:
+        fields |= {"credit": codec.encode(list(credit)), "seq": codec.encode(seq)}
     return codec.fields(**fields)
 
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from hybrid_compute._failures import RemoteTraceback, short, text_of, type_name_of
+from hybrid_compute.channels import BUFFER_BYTES, BUFFER_ITEMS
 from hybrid_compute.errors import ExecutorUnavailable, PayloadTooLarge
 from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.messages import Failed, Request
@@ -93,7 +94,7 @@ class Call:
             self._deliver = deliver
             if sink is not None:
                 self._make_sink = sink
-            future = self._service.submit(entry, args, kwargs, request.timeout)
+            future = self._service.submit(entry, args, kwargs, request)
             self.future = future
         except Refusal as refusal:
             self.release(f"refused {refusal.status}")
@@ -271,9 +272,10 @@ class Service:
         return entry
 
     def submit(
-        self, entry: Entry | SignedEntry, args: Any, kwargs: Any, timeout: float | None
+        self, entry: Entry | SignedEntry, args: Any, kwargs: Any, request: Request
     ) -> Future[Any]:
         """Hand a call to the executor with the shortest of the three time limits."""
+        timeout = request.timeout
         options = entry.task.options
         if timeout is None and options.executor == "inline" and not options.supervised:
             # It is over before anybody could end it: a limit would only cost.
@@ -282,7 +284,16 @@ class Service:
         least = min(each for each in said if each is not None)
         if least <= 0:
             raise Refusal(408, "the caller's time was up before the call began")
-        return self._executor.options(timeout=least).submit(entry.task, *args, **kwargs)
+        view = self._executor.options(timeout=least)
+        if entry.task.streams and request.credit is not None:
+            # Its generator goes no further ahead than its caller has room.
+            items, size = request.credit
+            most, most_bytes = options.buffersize, options.buffer_bytes
+            view = view.options(
+                buffersize=max(1, min(items, most or BUFFER_ITEMS)),
+                buffer_bytes=max(1, min(size, most_bytes or BUFFER_BYTES)),
+            )
+        return view.submit(entry.task, *args, **kwargs)
 
     def settle(self) -> None:
         """Settle what has ended. On the loop; several wake-ups may find it done already."""

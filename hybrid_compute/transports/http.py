@@ -57,6 +57,7 @@ class HttpTransport:
         self._access = access
         self._budget = Budget()
         self._adapter: Any = None
+        self._opened: Any = None  # the answer whose pieces are being read
 
     def exchange(
         self,
@@ -126,6 +127,7 @@ class HttpTransport:
         except BaseException:
             _discard(response)
             raise
+        self._opened = response
         pieces = self._pieces(response, timeout)
         return Opened(response.status_code, kind, response.headers, pieces)
 
@@ -242,6 +244,9 @@ class HttpTransport:
 
     def close(self) -> None:
         """Close the connection. On the thread that uses it."""
+        if self._opened is not None:
+            _discard(self._opened)
+            self._opened = None
         if self._adapter is not None:
             self._adapter.close()
             self._adapter = None

@@ -39,6 +39,17 @@ def endless(path):
 
 
 @task
+def endless_blocks(path, size):
+    """Yield blocks of so many bytes for ever; the file tells how far."""
+    number, part = 0, Path(path).with_suffix(".part")
+    while True:
+        part.write_text(str(number + 1))
+        part.replace(path)
+        yield bytes(size)
+        number += 1
+
+
+@task
 def slow_endless(path):
     """The same, with time between."""
     try:
@@ -101,6 +112,7 @@ TASKS = [
     count,
     each,
     endless,
+    endless_blocks,
     slow_endless,
     failing,
     blocks,
