@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -51,7 +52,9 @@ def test_json_that_cannot_be_read_exactly_is_400(target, kind):
 @pytest.mark.parametrize("kind", BAD_VALUES)
 def test_a_frame_that_cannot_be_read_exactly_is_answered_and_the_connection_stays(target, kind):
     came = target.over_ws(CALL % BAD_VALUES[kind])
-    assert b'{"id":null,"error":' in came
+    # With its id, if it could be read so far: what is nested too deep for a value, but no parser.
+    assert re.search(rb'{"id":(null|1),"error":"[^"]', came)
+    assert b'"result"' not in came
 
 
 BAD_BODIES = {
