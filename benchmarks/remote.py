@@ -261,7 +261,7 @@ CASES = (
                     "websocket-client, bare echo", _in_flight(window)(_bare_websocket), "websockets"
                 ),
                 Adapter("RemoteExecutor", _in_flight(window)(_WS), "uvicorn"),
-                Adapter("RemoteExecutor, audit log", _in_flight(window)(_WS_AUDIT), "uvicorn"),
+                Adapter("RemoteExecutor with audit log", _in_flight(window)(_WS_AUDIT), "uvicorn"),
                 Adapter("rpyc", _in_flight(window)(_rpyc), "rpyc"),
                 Adapter("dask.distributed", _in_flight(window)(_dask), "distributed", share=0.02),
             ),

@@ -21,6 +21,7 @@ __all__ = ["codec_for", "compute", "refuse", "send_json", "send_response"]
 
 _FIXED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _OWN = wire.HEADER.lower().encode()
+_ACCEPTED = (b"accept-post", f"{wire.JSON_TYPE}, {wire.BINARY_TYPE}".encode())
 
 
 async def send_response(
@@ -46,7 +47,7 @@ async def send_json(send: Any, value: Any, *headers: tuple[bytes, bytes], asked:
         headers: for our own peers only.
         asked: the headers of the request; who asked as one of our own peers learns that we are.
     """
-    own = ((_OWN, b"1"), *headers) if values_of(asked, _OWN) else ()
+    own = ((_OWN, b"1"), _ACCEPTED, *headers) if values_of(asked, _OWN) else ()
     await send_response(send, 200, json.dumps(value).encode(), *own)
 
 
