@@ -151,8 +151,8 @@ def _uvicorn() -> None:
 
 
 def _rpyc() -> None:
-    import rpyc  # type: ignore[import-not-found]
-    from rpyc.utils.server import ThreadedServer  # type: ignore[import-not-found]
+    import rpyc  # type: ignore[import-untyped]
+    from rpyc.utils.server import ThreadedServer  # type: ignore[import-untyped]
 
     class Service(rpyc.Service):  # type: ignore[misc]
         def exposed_successor(self, number: int) -> int:
@@ -164,9 +164,9 @@ def _rpyc() -> None:
 
 
 def _pyro5() -> None:
-    import Pyro5.api  # type: ignore[import-not-found]
+    import Pyro5.api  # type: ignore[import-untyped]
 
-    @Pyro5.api.expose  # type: ignore[misc]
+    @Pyro5.api.expose
     class Service:
         def successor(self, number: int) -> int:
             return number + 1

@@ -84,14 +84,14 @@ def _requests() -> Iterator[Start]:
 
         def start(number: int) -> Callable[[], int]:
             call = {"task": "successor", "input": number}
-            return lambda: session.post(url, json=call).json()["result"]  # type: ignore[no-any-return]
+            return lambda: session.post(url, json=call).json()["result"]
 
         yield start
 
 
 @contextlib.contextmanager
 def _rpyc() -> Iterator[Start]:
-    import rpyc
+    import rpyc  # type: ignore[import-untyped]
 
     with served("rpyc") as (port, _):
         connection = rpyc.connect("127.0.0.1", port)
@@ -99,7 +99,7 @@ def _rpyc() -> Iterator[Start]:
 
         def start(number: int) -> Callable[[], int]:
             answer = call(number)
-            return lambda: answer.value  # type: ignore[no-any-return]
+            return lambda: answer.value
 
         yield start
         connection.close()
@@ -118,7 +118,7 @@ def _rpyc_waiting() -> Iterator[Start]:
 
 @contextlib.contextmanager
 def _pyro5() -> Iterator[Start]:
-    import Pyro5.api
+    import Pyro5.api  # type: ignore[import-untyped]
 
     with served("pyro5") as (port, _), Pyro5.api.Proxy(f"PYRO:service@127.0.0.1:{port}") as proxy:
         yield lambda number: lambda: proxy.successor(number)
@@ -126,7 +126,7 @@ def _pyro5() -> Iterator[Start]:
 
 @contextlib.contextmanager
 def _dask() -> Iterator[Start]:
-    from distributed import Client, LocalCluster  # type: ignore[import-not-found]
+    from distributed import Client, LocalCluster
 
     from benchmarks._work import successor
 
@@ -261,7 +261,7 @@ CASES = (
                     "websocket-client, bare echo", _in_flight(window)(_bare_websocket), "websockets"
                 ),
                 Adapter("RemoteExecutor", _in_flight(window)(_WS), "uvicorn"),
-                Adapter("RemoteExecutor, audit log", _in_flight(window)(_WS_AUDIT), "uvicorn"),
+                Adapter("RemoteExecutor with audit log", _in_flight(window)(_WS_AUDIT), "uvicorn"),
                 Adapter("rpyc", _in_flight(window)(_rpyc), "rpyc"),
                 Adapter("dask.distributed", _in_flight(window)(_dask), "distributed", share=0.02),
             ),

@@ -32,8 +32,14 @@ from hybrid_compute.executors._remote_names import Names
 from hybrid_compute.executors._remote_signed import Message, SignedCall
 from hybrid_compute.executors.thread import ThreadExecutor
 from hybrid_compute.items import WorkItem
-from hybrid_compute.protocol.codec import Codec
-from hybrid_compute.protocol.http import HEADER, JSON_TYPE, judge, request_body
+from hybrid_compute.protocol.codec import Codec, has_msgspec
+from hybrid_compute.protocol.http import (
+    HEADER,
+    content_type,
+    is_content_type_of,
+    judge,
+    request_body,
+)
 from hybrid_compute.protocol.values import Refused
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.transports._access import Access
@@ -69,6 +75,7 @@ class Posts:
         self._ending = threading.Event()
         self._plain = Codec(max_bytes=access.max_bytes)
         self._own = Codec(tagged=True, max_bytes=access.max_bytes)
+        self._binary = Codec(binary=has_msgspec(), tagged=True, max_bytes=access.max_bytes)
 
     def push(self, item: WorkItem, signed: SignedCall | None = None) -> None:
         """Queue an item."""
@@ -119,7 +126,8 @@ class Posts:
     ) -> Any:
         self._names.ask()
         own = self._names.own
-        codec = self._own if own else self._plain
+        binary = self._names.binary and exchange is None  # lines are of text
+        codec = self._plain if not own else self._binary if binary else self._own
         task = name_on_the_wire(item) if message is None else item.name
         path = self._access.path or "/"
         if self._access.query:
@@ -183,7 +191,8 @@ class Posts:
         transport: HttpTransport | None = getattr(self._local, "transport", None)
         if transport is None:
             transport = self._local.transport = HttpTransport(self._access)
-        headers = {"Content-Type": JSON_TYPE, "Accept": JSON_TYPE}
+        kind = content_type(codec)
+        headers = {"Content-Type": kind, "Accept": kind}
         if own:
             headers[HEADER] = "1"
         try:
@@ -192,8 +201,9 @@ class Posts:
             transport.close()
             raise
         after = answer.headers.get("Retry-After", "")
+        theirs = HEADER in answer.headers and is_content_type_of(codec, answer.content_type)
         return judge(
-            codec if HEADER in answer.headers else self._plain,
+            codec if theirs else self._plain,
             answer.status,
             answer.content_type,
             answer.body,

@@ -40,7 +40,7 @@ class Forms(NamedTuple):
     decoder: str | Pieces | None = None
 
 
-def open_stream(
+def open_stream(  # noqa: PLR0917 - as an exchange is called
     transport: HttpTransport,
     forms: Forms,
     plain: Codec,

@@ -38,7 +38,7 @@ from hybrid_compute.executors._remote_ledger import Ledger, Outcome
 from hybrid_compute.executors._remote_lock import PumpLock
 from hybrid_compute.executors._remote_streams import Ending, Portion
 from hybrid_compute.protocol import ClientSession
-from hybrid_compute.protocol.outcomes import Answered, ClientEvent, Ended, Errored, Items
+from hybrid_compute.protocol.outcomes import Answered, Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
 from hybrid_compute.streamed import StreamItem
 
@@ -49,8 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Line"]
 
-_MOST_BUSY = 4
-_BOOT = BOOT_HEADER.lower()
+_MOST_BUSY, _BOOT = 4, BOOT_HEADER.lower()
 
 
 class Line(LineEnds):
@@ -111,11 +110,15 @@ class Line(LineEnds):
 
     def _put(self, call: Call) -> None:
         self._queue.append(call)
-        # With no room in the session the next answer, or ack, moves the queue: it comes under the
-        # lock, and the queue is looked at after that.
-        session = self._session
-        if session is None or session.room() > 0:
-            self._lock.wake()
+        # With no room the next answer, or ack, moves the queue: it is looked at after each.
+        session, transport = self._session, self._transport
+        if session is not None and transport is not None:
+            # A second frame is left to the transport's thread: whoever submits many calls has done
+            # so by the time that it runs, and they go together.
+            wake = self._lock.wake
+            if session.room() <= 0 or (session.is_under_way() and transport.nudge(wake)):
+                return
+        self._lock.wake()
 
     def _advance(self, outcomes: list[Outcome]) -> None:
         """Move calls from the queue into frames. With the lock held."""
@@ -299,8 +302,8 @@ class Line(LineEnds):
 
     def failed(self, problem: Exception) -> None:
         """Fail what waits for a connection: there will be none."""
-        calls = self._lock.hold(self._failed)
-        self._ledger.deliver([(call, None, copy_of(problem)) for call in calls])
+        failed = self._lock.hold(self._failed)
+        self._ledger.deliver([(call, None, copy_of(problem)) for call in failed])
 
     def _failed(self) -> list[Call]:
         calls = [each for each in self._queue if self._wanted(each)]
@@ -323,8 +326,7 @@ class Line(LineEnds):
             return []
         self._lock.mark()
         outcomes: list[Outcome] = []
-        events: list[ClientEvent] = session.receive(frame)
-        for event in events:
+        for event in session.receive(frame):
             if isinstance(event, Answered):
                 outcomes.append((event.context, event.value, None))
             elif isinstance(event, Items):

@@ -14,7 +14,7 @@ from typing import Any
 from hybrid_compute import _exit
 from hybrid_compute.errors import ConfigurationError, HybridComputeError, RemoteUnavailable
 from hybrid_compute.protocol.codec import Codec
-from hybrid_compute.protocol.http import HEADER
+from hybrid_compute.protocol.http import BINARY_TYPE, HEADER
 from hybrid_compute.protocol.signing import BOOT_HEADER
 from hybrid_compute.transports._access import Access
 from hybrid_compute.transports.http import HttpTransport
@@ -30,6 +30,7 @@ class Names(_exit.Member):
 
     Attributes:
         own: whether the service is one of ours; False until it was asked.
+        binary: whether it also takes bodies of BINARY_TYPE.
         boot: what calls are signed for, if it takes signed ones; None: it does not.
     """
 
@@ -42,7 +43,7 @@ class Names(_exit.Member):
         self._asked_at: float | None = None
         self._known = False
         self._names: frozenset[str] | None = None
-        self.own = False
+        self.own = self.binary = False
         self.boot: str | None = None
         _exit.register(self)
 
@@ -90,6 +91,8 @@ class Names(_exit.Member):
                 path = self._access.beside("tasks")
                 answer = transport.exchange("GET", path, headers={HEADER: "1"}, timeout=_PATIENCE)
                 self.own = HEADER in answer.headers
+                accepted = answer.headers.get("Accept-Post", "")
+                self.binary = self.own and BINARY_TYPE in accepted
                 self.boot = answer.headers.get(BOOT_HEADER)
                 if answer.status == 200:
                     self._names = _names_in(Codec(max_bytes=len(answer.body)).decode(answer.body))

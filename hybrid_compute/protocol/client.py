@@ -233,6 +233,10 @@ class ClientSession:
             return MAX_BATCH
         return 0 if self._outbox.is_full() else self._limit - len(self._pending)
 
+    def is_under_way(self) -> bool:
+        """Tell whether calls wait for answers and a frame for its ack: more may be soon to come."""
+        return bool(self._pending) and self._outbox.is_under_way()
+
     def frames_to_send(self) -> list[bytes]:
         """Return the frames to send now; to be asked after each `call` and `receive`.
 

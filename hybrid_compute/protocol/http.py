@@ -99,10 +99,27 @@ def request_body(
         Refused: an argument cannot go to this peer.
         PayloadTooLarge: it is larger than the codec's limit.
     """
-    fields = Writer(codec).call(task, args, kwargs, timeout=timeout)
+    if codec.binary and len(args) == 1 and type(args[0]) is bytes and not kwargs:
+        head = Writer(codec).call(task, (), timeout=timeout)  # a bad name is refused
+        fields = {name: codec.decode(value) for name, value in head.items()}
+        return _at_once(codec, fields | {"input": args[0]})
+    parts = Writer(codec).call(task, args, kwargs, timeout=timeout)
     if credit is not None and codec.tagged:
-        fields |= {"credit": codec.encode(list(credit)), "seq": codec.encode(seq)}
-    return codec.fields(**fields)
+        parts |= {"credit": codec.encode(list(credit)), "seq": codec.encode(seq)}
+    return codec.fields(**parts)
+
+
+def _at_once(codec: Codec, fields: dict[str, Any]) -> bytes:
+    """Write a body that is mostly one value of bytes. To join it would copy these once more."""
+    body = codec.record(fields)
+    if len(body) > codec.max_bytes:
+        raise PayloadTooLarge(
+            f"a body of {len(body)} bytes, and {codec.max_bytes} may be sent; send it in parts, or "
+            "raise the limit on both sides",
+            size=len(body),
+            limit=codec.max_bytes,
+        )
+    return body
 
 
 def read_request(codec: Codec, body: bytes) -> Request:
@@ -122,6 +139,8 @@ def read_request(codec: Codec, body: bytes) -> Request:
 
 def result_body(codec: Codec, value: Any) -> bytes:
     """Write the body of a result. Raises as `request_body` does."""
+    if codec.binary and type(value) is bytes:
+        return _at_once(codec, {"result": value})
     return codec.fields(result=codec.encode(value, "$.result"))
 
 

@@ -95,6 +95,10 @@ class Outbox:
         """Tell whether WINDOW frames are under way: what is queued now waits for an ack."""
         return self.greeted and self._sent - self._acked >= WINDOW
 
+    def is_under_way(self) -> bool:
+        """Tell whether a frame is under way that no ack has come for."""
+        return self.greeted and self._sent > self._acked
+
     def came(self, frames: int) -> None:
         """Count frames from a peer of ours; -1 takes one back that was an ack alone."""
         self._came += frames

@@ -23,6 +23,7 @@ __all__ = ["codec_for", "compute", "refuse", "send_json", "send_response"]
 
 _FIXED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _OWN = wire.HEADER.lower().encode()
+_ACCEPTED = (b"accept-post", f"{wire.JSON_TYPE}, {wire.BINARY_TYPE}".encode())
 _LINGER = 2.0  # seconds in which a caller who still sends can read why he was refused
 
 
@@ -49,7 +50,7 @@ async def send_json(send: Any, value: Any, *headers: tuple[bytes, bytes], asked:
         headers: for our own peers only.
         asked: the headers of the request; who asked as one of our own peers learns that we are.
     """
-    own = ((_OWN, b"1"), *headers) if values_of(asked, _OWN) else ()
+    own = ((_OWN, b"1"), _ACCEPTED, *headers) if values_of(asked, _OWN) else ()
     await send_response(send, 200, json.dumps(value).encode(), *own)
 
 

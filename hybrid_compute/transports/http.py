@@ -29,7 +29,7 @@ from hybrid_compute.transports._timed import Budget, TimedSocket, dial
 
 __all__ = ["Answer", "HttpTransport", "Opened"]
 
-_PIECE = 64 * 1024
+_PIECE = 2**20
 
 
 class Answer(NamedTuple):

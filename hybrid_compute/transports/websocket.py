@@ -21,14 +21,13 @@ reads no ping.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.errors import (
@@ -43,6 +42,7 @@ from hybrid_compute.errors import (
 from hybrid_compute.protocol import BINARY_SUBPROTOCOL, JSON_SUBPROTOCOL
 from hybrid_compute.protocol.codec import has_msgspec
 from hybrid_compute.protocol.http import HEADER
+from hybrid_compute.transports._frames import frame_of, is_sound
 from hybrid_compute.transports._timed import Budget, TimedSocket, dial
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class WebSocketTransport:
         self._sock: Any = None
         self._closing: Exception | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
+        self._nudged: Callable[[], object] | None = None
         self._in = bytearray()
         self._tls = access.tls
         self.thread: threading.Thread | None = None
@@ -183,7 +184,7 @@ class WebSocketTransport:
         self._write(frame, _BINARY if self.binary else _TEXT)
 
     def _write(self, data: bytes, opcode: int) -> None:
-        message = memoryview(_frame_of(data, opcode))
+        message = memoryview(frame_of(data, opcode))
         with self._lock:
             if self._closing is not None:
                 return
@@ -218,6 +219,19 @@ class WebSocketTransport:
             if self._closing is None:
                 self._closing = why
                 self._out.clear()
+
+    def nudge(self, do: Callable[[], object]) -> bool:
+        """Have the thread call a function soon, once for all nudges till then.
+
+        Returns:
+            False: this is the thread, or it has ended. If it ends later, `on_lost` is yet to come.
+        """
+        if self._wake is None or threading.current_thread() is self.thread:
+            return False
+        if self._nudged is None:
+            self._nudged = do
+            self._wake_up()
+        return True
 
     def _wake_up(self) -> None:
         wake = self._wake  # read once: it goes when the thread ends
@@ -331,6 +345,9 @@ class WebSocketTransport:
                 if self._wake[0].fileno() in found:
                     with contextlib.suppress(BlockingIOError):
                         self._wake[0].recv(4096)
+                    nudged, self._nudged = self._nudged, None  # before it is called
+                    if nudged is not None:
+                        nudged()
                 if self._tls or not found.get(self._sock.fileno(), 0) & ~select.POLLOUT:
                     continue
                 try:
@@ -365,7 +382,7 @@ class WebSocketTransport:
         reason = data[2:].decode(errors="replace")
         text = f"{self._access} closed the connection with code {code} {reason!r}"
         # A code that may not be sent is not sent back: 1002 says that the frame broke the rules.
-        self._write(data[:2] if _is_sound(data) else struct.pack("!H", 1002), _CLOSE)
+        self._write(data[:2] if is_sound(data) else struct.pack("!H", 1002), _CLOSE)
         if code == 1009:
             return PayloadTooLarge(f"{text}: a message was too large for it; send less")
         if code in (1008, 4401, 4403):
@@ -373,30 +390,3 @@ class WebSocketTransport:
         lost = RemoteConnectionLost(text, may_have_run=True)
         lost.code = code  # type: ignore[attr-defined]
         return lost
-
-
-def _frame_of(data: bytes, opcode: int) -> bytes:
-    """Return a whole message as one frame, masked as a client's have to be (RFC 6455, 5.2)."""
-    size = len(data)
-    if size < 126:
-        head = struct.pack("!BB", 0x80 | opcode, 0x80 | size)
-    elif size < 2**16:
-        head = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, size)
-    else:
-        head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, size)
-    mask = os.urandom(4)
-    # One exclusive or of two large integers: the quickest that Python itself has, and linear.
-    key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
-    return head + mask + (int.from_bytes(data, "little") ^ key).to_bytes(size, "little")
-
-
-def _is_sound(close: bytes) -> bool:
-    """Say whether the data of a close frame have a code that may be sent, and text (RFC 6455)."""
-    if len(close) < 2:
-        return not close
-    code = int.from_bytes(close[:2], "big")
-    try:
-        close[2:].decode()
-    except UnicodeDecodeError:
-        return False
-    return 3000 <= code < 5000 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
