@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hybrid_compute import _demo_remote as remote
 from hybrid_compute import demo as work
+from hybrid_compute.errors import HybridComputeError
 
 __all__ = ["main"]
 
@@ -93,10 +95,16 @@ def demo(  # noqa: PLR0917 - click passes them by keyword
             bar.refresh()
 
         report = work.compare(sample, workers=workers, processes=processes, alone=alone, tick=tick)
+    try:
+        far = remote.run(sample.paths)
+    except (RuntimeError, OSError, HybridComputeError) as error:
+        raise click.ClickException(f"the remote stage failed: {error}") from error
     if as_json:
-        click.echo(json.dumps(_as_data(report), indent=2))
+        data = _as_data(report) | {"remote": None if far is None else attrs.asdict(far)}
+        click.echo(json.dumps(data, indent=2))
     else:
         _print(report)
+        _print_remote(far)
     if report.equal is False:
         raise click.ClickException(
             "the executors gave different results; did files change meanwhile? Run it again, "
@@ -163,6 +171,19 @@ def _print(report: work.Report) -> None:
     if report.problems:
         which = ", ".join(f"{count} {name}" for name, count in sorted(report.problems.items()))
         click.echo(f"{_count(sum(report.problems.values()), 'file')} not measurable: {which}.")
+
+
+def _print_remote(far: remote.RemoteReport | None) -> None:
+    if far is None:
+        click.echo(f"\n{remote.MISSING}")
+        return
+    same = "as here" if far.equal else "NOT as here"
+    click.echo(
+        f"\nOn a server of its own (127.0.0.1:{far.port}, up after {_seconds(far.start_seconds)}): "
+        f"{_count(far.calls, 'call')}\nover one WebSocket in {_seconds(far.seconds)}, "
+        f"{far.tokens:,} tokens, {same}. A stream, its first item after "
+        f"{_seconds(far.first_seconds)}:\n" + ", ".join(far.streamed) + " ..."
+    )
 
 
 def _table(report: work.Report) -> Table:

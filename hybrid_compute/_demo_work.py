@@ -19,6 +19,7 @@ import tokenize
 import warnings
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -26,7 +27,19 @@ import attrs
 
 from hybrid_compute.tasks import task
 
-__all__ = ["Measures", "Packed", "Place", "classify", "measure", "pack", "place", "read"]
+__all__ = [
+    "SERVED",
+    "Measures",
+    "Packed",
+    "Place",
+    "classify",
+    "measure",
+    "outline",
+    "pack",
+    "place",
+    "read",
+    "tokens_of",
+]
 
 # Process id and thread id of whoever did the work.
 Place: TypeAlias = tuple[int, int]
@@ -121,6 +134,31 @@ def measure(content: bytes) -> tuple[Measures, Place]:
 def classify(path: str, size_bytes: int) -> tuple[str, Place]:
     """Say what kind of file it is: a microsecond, less than any hand-over costs."""
     return "test" if "test" in path else "big" if size_bytes > 50_000 else "module", place()
+
+
+@task
+def tokens_of(content: bytes) -> int:
+    """Count the tokens of a source; -1 if it has none that can be told."""
+    try:
+        return sum(1 for _ in tokenize.tokenize(io.BytesIO(content).readline))
+    except (SyntaxError, ValueError, tokenize.TokenError):
+        return -1
+
+
+@task
+def outline(content: bytes) -> Iterator[str]:
+    """Name the functions and classes of a source, one by one."""
+    _ignore_warnings_about_measured_code()
+    try:
+        tree = _parse(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, _DEFINITIONS):
+            yield node.name
+
+
+SERVED = [tokens_of, outline]  # what the demo's own server offers
 
 
 def _parse(content: bytes) -> ast.Module:

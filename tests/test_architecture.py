@@ -31,7 +31,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     2: ("transports.",),
     3: ("executors.",),
     4: ("observed", "mapped", "router", "stats", "views", "hybrid"),
-    5: ("cli", "_commands", "_serve", "server.", "demo", "_demo_work"),
+    5: ("cli", "_commands", "_serve", "server.", "demo", "_demo_work", "_demo_remote"),
 }
 
 # What runs in child processes, whose start-up time counts: these import floor 0 and each other.

@@ -103,9 +103,11 @@ class Answers:
             item = worker.items[0]
             assert isinstance(item, StreamItem)  # noqa: S101 - nothing else sends such frames
             settle(lambda _: receive(worker, item, kind, number, body), None)
-            if kind == BEGUN and item.deadline is not None:
-                with self._pool.lock:  # that of the future, which is done, does not count
-                    self._pool.deadlines.add(item)
+            if kind == BEGUN:
+                self._pool.streaming = True
+                if item.deadline is not None:
+                    with self._pool.lock:  # that of the future, which is done, does not count
+                        self._pool.deadlines.add(item)
 
     def _on_value_apart(self, worker: Worker, item: WorkItem, body: memoryview) -> None:
         try:

@@ -61,7 +61,7 @@ from hybrid_compute.errors import WorkerStartError
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._delivery import cancel, settle, start
 from hybrid_compute.executors._estimates import Estimates
-from hybrid_compute.executors._frames import ENDING
+from hybrid_compute.executors._frames import ENDING, PARKED
 from hybrid_compute.executors._messages import Messages
 from hybrid_compute.executors._settings import Settings
 from hybrid_compute.items import Keeper, WorkItem
@@ -81,6 +81,7 @@ _FORKED = (
 )
 
 _START_SECONDS = 1.0  # a thread that was started has begun by then, or is taken not to be there
+_MOST_PARKED = 64
 _WINDOW = 2  # messages in flight per worker: one is run while the next is on its way
 
 
@@ -112,6 +113,7 @@ class Pool(_exit.Member, Keeper):
         self.estimates = Estimates()
         self.workers: list[Worker] = []
         self.ending = False  # streams wait for no consumer
+        self.streaming = False  # there has been a stream
         self.leaving = 0  # how many of them were dismissed
         self.idle: list[Worker] = []  # the last to be idle is the first to be busy: it is warm
         self.refusal: Exception | None = None  # why no new work is taken
@@ -233,7 +235,8 @@ class Pool(_exit.Member, Keeper):
             self.wake()
         else:
             idle = not worker.messages and not worker.revoked
-            if idle and worker.retiring:
+            crew = len(self.workers) - self.leaving - self.parked()
+            if idle and (worker.retiring or crew > self.size):
                 self.dismiss(worker)
             elif idle:
                 if self.settings.idle_timeout is not None or worker.sender.has_some:
@@ -251,9 +254,20 @@ class Pool(_exit.Member, Keeper):
     def has_room(self) -> bool:
         """Say whether there may be another worker. Under the lock.
 
-        Those that only have to exit do not count, unless there are many: they may take long.
+        Those that only have to exit do not count, unless there are many: they may take long. And
+        those whose stream waits for its consumer do not either, or he might wait for work that
+        waits for them.
         """
-        return len(self.workers) - min(self.leaving, self.size) < self.size
+        return len(self.workers) - min(self.leaving, self.size) - self.parked() < self.size
+
+    def parked(self) -> int:
+        """Return how many workers do nothing, since their streams wait. Under the lock."""
+        if not self.streaming:
+            return 0
+        return min(
+            _MOST_PARKED,
+            sum(1 for each in self.workers if each.items and each.words[PARKED]),
+        )
 
     def dismiss(self, worker: Worker) -> None:
         """Tell an idle worker that there is nothing more to come. Under the lock."""

@@ -67,6 +67,7 @@ __all__ = [
     "LIMIT",
     "NO_LIMIT",
     "NO_STATUS",
+    "PARKED",
     "PICKLES",
     "READY",
     "REPORT",
@@ -106,7 +107,7 @@ WRITTEN = 3  # bytes of answers in the area, complete ones
 LIMIT = 4  # calls from this number on must not start
 NO_LIMIT = (1 << 64) - 1
 # Of a stream; the caller writes them, and the worker some as well: see `_production`.
-CONSUMED, CONSUMED_BYTES, ATTENTION, CLOSING, ENDING = range(5, 10)
+CONSUMED, CONSUMED_BYTES, ATTENTION, CLOSING, ENDING, PARKED = range(5, 11)
 
 _WORDS_BYTES = 128
 _FLAGS_BYTES = 64  # those of the slots of both directions, and some to spare

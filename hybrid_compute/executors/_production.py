@@ -10,7 +10,7 @@ is no room at the caller's, the generator waits.
                writes 0 when it looks       PICKLES     `number` of them, each a LENGTH, a pickle
     CLOSING    number of the call of which  ITEM_APART  one through shared memory, of `number` bytes
                nobody wants the rest        VALUE, ERROR  the end, as of any call
-    ENDING     1: wait for no consumer
+    ENDING     1: wait for no consumer      the word PARKED: 1 while the generator waits for long
 
 What is simple and cannot change goes into a batch as it is, and is pickled with it. Anything else
 is pickled at its `yield`: its generator may change it afterwards.
@@ -40,6 +40,7 @@ from hybrid_compute.executors._frames import (
     ITEM_APART,
     ITEMS,
     LENGTH,
+    PARKED,
     PICKLES,
     STARTED,
 )
@@ -57,6 +58,7 @@ _BATCH = 512
 _TICK = 0.001  # seconds; see above
 _QUIET = 5  # ticks without an item
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.02  # seconds between two looks for room
+_LONG_PAUSE = 0.002  # when pauses have grown to that it has waited for about four times as long
 _AS_IT_IS = frozenset({int, float, bool, type(None)})
 _TEXT = frozenset({str, bytes})
 _SHORT = 1024  # characters or bytes
@@ -118,6 +120,7 @@ class Producer:
                 if room <= 0 or self._bytes - words[CONSUMED_BYTES] >= most_bytes:
                     self._send()
                     self._wait(number, produced - most, most_bytes)
+                    words[PARKED] = 0
                     continue
                 produced += self._take(produce, min(room, batch), number)
                 if len(self._pending) >= batch:
@@ -128,6 +131,7 @@ class Producer:
             pass
         finally:
             self._ahead = False
+            words[PARKED] = 0
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
@@ -212,6 +216,8 @@ class Producer:
             # By a quarter: it is never pausing for longer than that of what it has waited.
             self._pause.acquire(True, pause)
             pause = min(1.25 * pause, _LONGEST_PAUSE)
+            if pause > _LONG_PAUSE:
+                words[PARKED] = 1
 
     def _arm(self) -> None:
         """See to it that what waits is sent within a tick."""

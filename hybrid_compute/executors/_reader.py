@@ -31,6 +31,7 @@ from hybrid_compute.executors._upkeep import Upkeep
 
 __all__ = ["Reader"]
 
+_PARKED_SECONDS = 0.02  # between two looks whether a stream waits for its consumer, if work waits
 _LONGEST = 3600.0  # seconds of one select, which counts milliseconds in 32 bits
 
 
@@ -194,6 +195,13 @@ class Reader:
 
     # What the socket did not take, and what takes long.
 
+    def _next_start(self, now: float) -> list[float]:
+        """Say when to look whether a worker is to be started. Under the lock."""
+        pool = self._pool
+        if self._lives.needs_worker():
+            return [max(self._lives.not_before, now)]
+        return [now + _PARKED_SECONDS] if pool.streaming and pool.waiting() else []
+
     def _look_after(self, soonest: float | None) -> float | None:
         """Watch for room in sockets that had none; return how long to select, None for ever.
 
@@ -204,8 +212,7 @@ class Reader:
         times = [] if soonest is None else [soonest]
         with pool.lock:
             workers = list(pool.workers)
-            if self._lives.needs_worker():
-                times.append(max(self._lives.not_before, now))
+            times += self._next_start(now)
         if (when := self._upkeep.turn(now)) is not None:
             times.append(when)
         if not workers and pool.settings.idle_timeout is not None:

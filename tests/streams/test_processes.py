@@ -129,3 +129,19 @@ def test_the_generator_prints_and_raises_and_the_worker_lives(ex):
     with pytest.raises(KeyError):
         list(ex.stream(work.failing, 3))
     assert ex.submit(os.getpid).result(WAIT) == pid
+
+
+def test_streams_that_wait_do_not_keep_others_from_working(ex, tmp_path):
+    # The one worker has a stream whose consumer waits for what only another worker can do.
+    streams = [ex.stream(work.endless, str(tmp_path / f"n{number}")) for number in range(5)]
+    assert [next(stream) for stream in streams] == [0] * 5
+    assert list(ex.map(work.double, range(10))) == [2 * n for n in range(10)]
+    for stream in streams:
+        stream.close()
+    eventually(lambda: len(ex._pids()) <= 1)
+    assert ex.submit(pow, 2, 3).result(WAIT) == 8
+
+
+def test_a_pipeline_needs_one_worker_only(ex):
+    numbers = (pow(n, 2) for n in ex.stream(work.count, 5000))
+    assert sum(ex.map(work.double, numbers, buffersize=4)) == 2 * sum(n * n for n in range(5000))
