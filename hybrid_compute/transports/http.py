@@ -132,6 +132,8 @@ class HttpTransport:
         return Opened(response.status_code, kind, response.headers, pieces)
 
     def _pieces(self, response: Any, timeout: float | None) -> Generator[bytes, None, None]:
+        from http.client import IncompleteRead  # noqa: PLC0415 - see `exchange`
+
         raw = response.raw._fp  # http.client's: it does not wait for more than there is
         try:
             while piece := raw.read1(_PIECE):
@@ -140,6 +142,9 @@ class HttpTransport:
                 raise ConnectionError(f"{raw.length} bytes of the answer are missing")
         except HybridComputeError:
             raise
+        except IncompleteRead:
+            # Not from it: behind it is an error of parsing what did not come.
+            raise self._meaning(ConnectionError("the answer was cut off"), timeout) from None
         except Exception as error:
             raise self._meaning(error, timeout) from error
         finally:

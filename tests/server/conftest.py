@@ -16,12 +16,12 @@ SECRET = "secret-of-the-tests-0123456789"
 
 
 class Served:
-    def __init__(self, *options: str, token: str | None = SECRET, **more: str):
+    def __init__(self, *options: str, token: str | None = SECRET, port: int = 0, **more: str):
         env = {**os.environ, "PYTHONPATH": str(ROOT), **more}
         if token:
             env["HYBRID_COMPUTE_TOKEN"] = token
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hybrid_compute.cli", "serve", *options, "--port", "0"],
+            [sys.executable, "-m", "hybrid_compute.cli", "serve", *options, "--port", str(port)],
             env=env,
             cwd=ROOT,
             stderr=subprocess.PIPE,
