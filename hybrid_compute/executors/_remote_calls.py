@@ -35,6 +35,7 @@ __all__ = [
     "arguments_of",
     "copy_of",
     "deadline_of",
+    "in_vain",
     "may_go_again",
     "name_on_the_wire",
     "time_is_up",
@@ -53,6 +54,7 @@ class Call(Keeper):
         deadline: monotonic; None: none.
         busy: how often the server had no room for it.
         resent: how often it was given to another connection.
+        ran: it was sent over a connection that was lost, so that it may have run.
         seq: of a stream: number of the first item that has not come.
         running: whether the item was marked as running; None: that was not tried yet.
         signed: its envelope's maker, if it goes as a signed pickle; else None.
@@ -61,7 +63,7 @@ class Call(Keeper):
 
     __slots__ = (
         *("busy", "deadline", "id", "item", "line", "name"),
-        *("resent", "running", "seq", "signed", "timeout", "withdrawn"),
+        *("ran", "resent", "running", "seq", "signed", "timeout", "withdrawn"),
     )
 
     def __init__(
@@ -73,7 +75,7 @@ class Call(Keeper):
         self.name = name_on_the_wire(item) if signed is None else item.name
         self.id = self.resent = self.busy = self.seq = 0
         self.running: bool | None = None
-        self.withdrawn = False
+        self.withdrawn = self.ran = False
         self.deadline, self.timeout = deadline_of(item, timeout)
 
     def withdraw(self, item: WorkItem) -> bool:
@@ -148,6 +150,19 @@ def copy_of(error: Exception) -> Exception:
     copy: Exception = make(*args)
     copy.__cause__ = error.__cause__
     return copy
+
+
+def in_vain(call: Call, error: Exception) -> Exception:
+    """Return the error for a call that waits for a connection, when there will be none."""
+    if not call.ran:
+        return copy_of(error)
+    lost = RemoteConnectionLost(
+        f"the connection was lost before the answer came, so that it may have run; and there is no "
+        f"other: {error}",
+        may_have_run=True,
+    )
+    lost.__cause__ = error
+    return lost
 
 
 class Timers:

@@ -31,7 +31,14 @@ from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
 from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost, StreamError
-from hybrid_compute.executors._remote_calls import Call, Timers, arguments_of, copy_of, may_go_again
+from hybrid_compute.executors._remote_calls import (
+    Call,
+    Timers,
+    arguments_of,
+    copy_of,
+    in_vain,
+    may_go_again,
+)
 from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, Dialer
 from hybrid_compute.executors._remote_ends import LineEnds
 from hybrid_compute.executors._remote_ledger import Ledger, Outcome
@@ -303,7 +310,7 @@ class Line(LineEnds):
     def failed(self, problem: Exception) -> None:
         """Fail what waits for a connection: there will be none."""
         failed = self._lock.hold(self._failed)
-        self._ledger.deliver([(call, None, copy_of(problem)) for call in failed])
+        self._ledger.deliver([(call, None, in_vain(call, problem)) for call in failed])
 
     def _failed(self) -> list[Call]:
         calls = [each for each in self._queue if self._wanted(each)]
@@ -376,6 +383,7 @@ class Line(LineEnds):
                 continue
             if may_go_again(call, why, may_have_run=each.may_have_run):
                 call.resent += 1
+                call.ran = call.ran or each.may_have_run
                 call.seq = each.next_seq
                 again.append(call)
             elif isinstance(why, RemoteConnectionLost):
