@@ -16,7 +16,7 @@ from benchmarks._targets import OURS, table_of_targets
 
 __all__ = ["main"]
 
-MODULES = ("thread", "inline", "process", "waiting", "startup", "memory", "remote")
+MODULES = (*("thread", "inline", "process", "stream", "waiting", "startup", "memory", "remote"),)
 
 
 def main() -> None:

@@ -116,6 +116,28 @@ def _waiting() -> tuple[Target, ...]:
     )
 
 
+def _stream() -> tuple[Target, ...]:
+    memory = "stream of 1 GiB, 8 items under way, memory of the consumer"
+    first = "stream from a process, first item"
+    return (
+        Target("stream from a thread", "ThreadExecutor", "queue.Queue(1024)", "faster", 3, 8),
+        Target(
+            "stream from a process",
+            "ProcessExecutor",
+            "multiprocessing.Queue(1024)",
+            "faster",
+            8,
+            20,
+        ),
+        Target(first, "ProcessExecutor", "ProcessExecutor, one outstanding call", "of", None, 1.5),
+        # 300,000 and 100,000 items a second.
+        Target("stream from a service", "RemoteExecutor, WebSocket", "", "alone", 3.33, None),
+        Target("stream from a service", "RemoteExecutor, NDJSON", "", "alone", 10, None),
+        Target(memory, "ThreadExecutor", "", "alone", 64, None),
+        Target(memory, "ProcessExecutor", "", "alone", 64, None),
+    )
+
+
 def _remote() -> tuple[Target, ...]:
     ours, bare, server = "RemoteExecutor", "websocket-client, bare echo", "remote: 200 clients"
     http, body = "remote: HTTP, one outstanding, p50", "remote: HTTP, 10 MB of bytes there and back"
@@ -133,6 +155,7 @@ def _remote() -> tuple[Target, ...]:
 
 
 TARGETS = (
+    *_stream(),
     *_thread("HybridExecutor"),
     *_thread("ThreadExecutor"),
     Target("thread: one outstanding, p50", "HybridExecutor, task inline", TPE, "of", None, 0.1),
