@@ -35,7 +35,8 @@ Why no item is forgotten, in whatever order things happen:
    stops, under the lock, when there is nothing to take), or a worker has a message out, which
    ends with END or with its death and both lead to `feed`; or there is no such worker, and then
    `push`, or whoever put the item back, has woken the reader, which feeds idle workers and
-   starts new ones.
+   starts new ones. No message tells that a stream waits for its consumer, who may wait for that
+   item: so the reader looks every `_PARKED_SECONDS`, and the first item that has to wait wakes it.
 3. A worker with items answers or dies. It dies as soon as it cannot answer: its socket is
    closed, or the spawner reports it, or the spawner is gone.
 4. The reader lives until there is nothing of all this. If it dies of a bug, the pool is broken,
@@ -151,8 +152,8 @@ class Pool(_exit.Member, Keeper):
                     del self.idle[-1]
                 elif self.thread is None:
                     self._start_reader(item)
-                elif self.has_room():
-                    self.wake()
+                elif self.has_room() or (self.streaming and len(self.fresh) == 1):
+                    self.wake()  # it is to look now and then whether a stream waits, see 2.
             if worker is not None:
                 self.feed(worker, hand, 1)
         except BaseException:

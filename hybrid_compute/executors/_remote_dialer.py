@@ -27,9 +27,9 @@ from hybrid_compute.protocol import ClientSession
 if TYPE_CHECKING:
     from hybrid_compute.transports.websocket import WebSocketTransport
 
-__all__ = ["FIRST_PAUSE", "Dialer"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Dialer"]
 
-FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
 class _Line(Protocol):
@@ -112,7 +112,7 @@ class Dialer:
             now = time.monotonic()
             if self.lost_at is None or now - self.lost_at > self._reconnect_for:
                 break
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE)
         line.failed(problem)
 
     def _open(self, line: _Line) -> None:

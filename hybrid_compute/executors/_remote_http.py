@@ -62,10 +62,12 @@ class Posts:
         name: str,
         workers: int,
         timeout: float | None,
+        reconnect_for: float,
         retry_after_cap: float,
         forms: Forms,
     ) -> None:
         self._forms = forms
+        self._reconnect_for = reconnect_for
         self._access = access
         self._names = names
         self._timeout = timeout
@@ -181,7 +183,10 @@ class Posts:
             )
 
         try:
-            reading = read(transport, open_at(0), open_at, self._ending, item)
+            reading = read(
+                *(transport, open_at(0), open_at, self._ending, item),
+                patience=self._reconnect_for,
+            )
         except BaseException:
             transport.close()
             raise

@@ -8,10 +8,13 @@ the threads of the pool that `_remote_http` has; a thread is needed only while t
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
-from hybrid_compute.errors import PayloadTooLarge, RemoteConnectionLost
+from hybrid_compute.errors import PayloadTooLarge, RemoteConnectionLost, RemoteUnavailable
+from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, LONGEST_PAUSE
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.decoders import DECODERS, Decoder, OwnLines, decode, decoder_for
 from hybrid_compute.protocol.http import EVENTS_TYPE, HEADER, JSON_TYPE, NDJSON_TYPE, judge
@@ -20,8 +23,7 @@ from hybrid_compute.transports.http import HttpTransport, Opened
 
 __all__ = ["Forms", "Pieces", "open_stream", "read"]
 
-_MOST_RESENT = 3
-_FIRST_PAUSE = 0.1  # seconds
+_MOST_RESENT = 3  # in a row, with no item between them
 
 # A decoder of the caller's own: takes the pieces of an answer, and gives its items.
 Pieces = Callable[[Iterator[bytes]], Iterable[Any]]
@@ -116,6 +118,8 @@ def read(
     open_at: Callable[[int], Iterator[Any]],
     ending: Any,
     item: StreamItem,
+    *,
+    patience: float,
 ) -> Generator[Any, None, Any]:
     """Iterate over a stream; if it is cut off, over the rest of it as well, if that may be.
 
@@ -125,6 +129,7 @@ def read(
         open_at: asks for it once more, from an item on.
         ending: an event: nobody waits any more.
         item: whose options say whether the task may run twice.
+        patience: seconds during which a service that is gone may come back.
     """
     came = resent = 0
     try:
@@ -137,16 +142,36 @@ def read(
                         return end.value
                     yield value
                     came += 1
-            except RemoteConnectionLost:
+                    resent = 0
+            except RemoteConnectionLost as lost:
                 resent += 1
                 if not item.options.idempotent or resent > _MOST_RESENT:
                     raise
-                pause = random.uniform(0, _FIRST_PAUSE * 2**resent)  # noqa: S311 - no secret
-                if item.channel.closed or ending.wait(pause):
-                    raise
-                items = open_at(came)
+                items = _again(partial(open_at, came), lost, ending, item, patience)
     finally:
         close = getattr(items, "close", None)
         if close is not None:
             close()
         transport.close()
+
+
+def _again(
+    open_rest: Callable[[], Iterator[Any]],
+    lost: RemoteConnectionLost,
+    ending: Any,
+    item: StreamItem,
+    patience: float,
+) -> Iterator[Any]:
+    """Ask for the rest of a stream, at once or when the service is there again."""
+    until = time.monotonic() + patience
+    pause = FIRST_PAUSE
+    while True:
+        # All of the pause is left to chance: a server that comes back has many such callers.
+        if ending.wait(random.uniform(0, pause)) or item.channel.closed:  # noqa: S311 - no secret
+            raise lost
+        try:
+            return open_rest()
+        except RemoteUnavailable as error:
+            if time.monotonic() > until:
+                raise lost from error  # its "nothing was sent" is not true of the stream
+        pause = min(2 * pause, LONGEST_PAUSE)

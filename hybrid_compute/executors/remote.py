@@ -55,7 +55,8 @@ class RemoteExecutor(SubExecutor):
         max_workers: requests at once; for WebSocket, only what `load` is measured by.
         connect_timeout: seconds for a connection, handshakes included.
         reconnect_for: seconds during which a lost WebSocket is tried to be opened again, while
-            calls wait for it, before they fail.
+            calls wait for it, before they fail; over HTTP, those during which the rest of an
+            idempotent task's stream is asked for.
         retry_after_cap: most seconds to wait because the service is busy and asks for it.
         ping_interval: seconds between pings of a WebSocket.
         ping_timeout: seconds to wait for the answer to one.
@@ -135,6 +136,7 @@ class RemoteExecutor(SubExecutor):
                 name=f"{name} {self._access.host}",
                 workers=self.workers,
                 timeout=timeout,
+                reconnect_for=reconnect_for,
                 retry_after_cap=retry_after_cap,
                 forms=Forms(request, decoder),
             )
