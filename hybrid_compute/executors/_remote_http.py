@@ -186,6 +186,7 @@ class Posts:
             reading = read(
                 *(transport, open_at(0), open_at, self._ending, item),
                 patience=self._reconnect_for,
+                late=partial(time_is_up, name_on_the_wire(item), timeout),
             )
         except BaseException:
             transport.close()

@@ -13,7 +13,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from hybrid_compute.errors import PayloadTooLarge, RemoteConnectionLost, RemoteUnavailable
+from hybrid_compute.errors import (
+    PayloadTooLarge,
+    RemoteConnectionLost,
+    RemoteUnavailable,
+    TaskTimeout,
+)
 from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, LONGEST_PAUSE
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.decoders import DECODERS, Decoder, OwnLines, decode, decoder_for
@@ -120,6 +125,7 @@ def read(
     item: StreamItem,
     *,
     patience: float,
+    late: Callable[[], TaskTimeout],
 ) -> Generator[Any, None, Any]:
     """Iterate over a stream; if it is cut off, over the rest of it as well, if that may be.
 
@@ -130,6 +136,7 @@ def read(
         ending: an event: nobody waits any more.
         item: whose options say whether the task may run twice.
         patience: seconds during which a service that is gone may come back.
+        late: makes the error for what has not come in time.
     """
     came = resent = 0
     try:
@@ -148,6 +155,8 @@ def read(
                 if not item.options.idempotent or resent > _MOST_RESENT:
                     raise
                 items = _again(partial(open_at, came), lost, ending, item, patience)
+    except TimeoutError as error:
+        raise late() from error  # the connection's own does not know of what task it is
     finally:
         close = getattr(items, "close", None)
         if close is not None:
