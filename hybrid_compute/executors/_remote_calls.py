@@ -36,6 +36,7 @@ __all__ = [
     "copy_of",
     "deadline_of",
     "in_vain",
+    "lost_for_good",
     "may_go_again",
     "name_on_the_wire",
     "time_is_up",
@@ -154,8 +155,11 @@ def copy_of(error: Exception) -> Exception:
 
 def in_vain(call: Call, error: Exception) -> Exception:
     """Return the error for a call that waits for a connection, when there will be none."""
-    if not call.ran:
-        return copy_of(error)
+    return lost_for_good(error) if call.ran else copy_of(error)
+
+
+def lost_for_good(error: Exception) -> RemoteConnectionLost:
+    """Return the error for a call that may have run, and cannot be sent again."""
     lost = RemoteConnectionLost(
         f"the connection was lost before the answer came, so that it may have run; and there is no "
         f"other: {error}",

@@ -19,6 +19,7 @@ from hybrid_compute.errors import (
     HybridComputeError,
     RemoteBusy,
     RemoteConnectionLost,
+    RemoteUnavailable,
     TaskEncodeError,
 )
 from hybrid_compute.executors._remote_calls import (
@@ -30,6 +31,7 @@ from hybrid_compute.executors._remote_calls import (
 from hybrid_compute.executors._remote_http_streams import Forms, open_stream, read
 from hybrid_compute.executors._remote_names import Names
 from hybrid_compute.executors._remote_signed import Message, SignedCall
+from hybrid_compute.executors._remote_tries import Tries
 from hybrid_compute.executors.thread import ThreadExecutor
 from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol.codec import Codec, has_msgspec
@@ -46,9 +48,6 @@ from hybrid_compute.transports._access import Access
 from hybrid_compute.transports.http import HttpTransport
 
 __all__ = ["Posts"]
-
-_MOST_BUSY = 4
-_FIRST_PAUSE = 0.1
 
 
 class Posts:
@@ -125,8 +124,10 @@ class Posts:
         *,
         exchange: Callable[[Codec, str, bytes, float | None, bool], Any] | None = None,
         seq: int = 0,
+        tries: Tries | None = None,
     ) -> Any:
-        self._names.ask()
+        tries = tries or self._tries(item)
+        self._names.ask(None if deadline is None else deadline - time.monotonic())
         own = self._names.own
         binary = self._names.binary and exchange is None  # lines are of text
         codec = self._plain if not own else self._binary if binary else self._own
@@ -134,7 +135,6 @@ class Posts:
         path = self._access.path or "/"
         if self._access.query:
             path += f"?{self._access.query}"
-        busy = 0
         while True:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -148,18 +148,17 @@ class Posts:
                 return (exchange or self._exchange)(codec, path, body, left, own)
             except TimeoutError as error:
                 raise time_is_up(task, timeout) from error
-            except (RemoteBusy, RemoteConnectionLost) as error:
-                lost = isinstance(error, RemoteConnectionLost)
-                if busy >= _MOST_BUSY or (lost and not item.options.idempotent):
+            except (RemoteBusy, RemoteConnectionLost, RemoteUnavailable) as error:
+                pause = tries.pause_after(error)
+                if (left is not None and pause >= left) or self._ending.wait(pause):
                     raise
-                pause = _FIRST_PAUSE * 2**busy
-                if isinstance(error, RemoteBusy):
-                    pause = max(pause, min(error.retry_after or 0.0, self._cap))
-                busy += 1
-                if left is not None and pause >= left:
-                    raise
-                if self._ending.wait(pause):
-                    raise
+
+    def _tries(self, item: WorkItem) -> Tries:
+        return Tries(
+            idempotent=item.options.idempotent,
+            patience=self._reconnect_for,
+            retry_after_cap=self._cap,
+        )
 
     def _body(
         self, item: WorkItem, codec: Codec, call: Message, left: float | None, seq: int
@@ -176,18 +175,18 @@ class Posts:
         """Open the answer of a call that streams, and read it as far as there is room."""
         transport = HttpTransport(self._access)  # its own: it may be read for long
 
-        def open_at(seq: int) -> Iterator[Any]:
-            exchange = partial(open_stream, transport, self._forms, self._plain)
-            return self._call(  # type: ignore[no-any-return]
-                item, deadline, timeout, exchange=exchange, seq=seq
-            )
+        tries = self._tries(item)
+        exchange = partial(open_stream, transport, self._forms, self._plain)
+        open_at = partial(self._call, item, deadline, timeout, exchange=exchange, tries=tries)
+        late = partial(time_is_up, name_on_the_wire(item), timeout)
+
+        def rest_after(lost: RemoteConnectionLost, came: int) -> Iterator[Any]:
+            if self._ending.wait(tries.pause_after(lost, came)) or item.channel.closed:
+                raise lost
+            return open_at(seq=came)  # type: ignore[no-any-return]
 
         try:
-            reading = read(
-                *(transport, open_at(0), open_at, self._ending, item),
-                patience=self._reconnect_for,
-                late=partial(time_is_up, name_on_the_wire(item), timeout),
-            )
+            reading = read(open_at(seq=0), rest_after, late, transport.close)
         except BaseException:
             transport.close()
             raise

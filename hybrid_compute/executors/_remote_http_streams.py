@@ -7,28 +7,16 @@ the threads of the pool that `_remote_http` has; a thread is needed only while t
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
-from hybrid_compute.errors import (
-    PayloadTooLarge,
-    RemoteConnectionLost,
-    RemoteUnavailable,
-    TaskTimeout,
-)
-from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, LONGEST_PAUSE
+from hybrid_compute.errors import PayloadTooLarge, RemoteConnectionLost, TaskTimeout
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.decoders import DECODERS, Decoder, OwnLines, decode, decoder_for
 from hybrid_compute.protocol.http import EVENTS_TYPE, HEADER, JSON_TYPE, NDJSON_TYPE, judge
-from hybrid_compute.streamed import StreamItem
 from hybrid_compute.transports.http import HttpTransport, Opened
 
 __all__ = ["Forms", "Pieces", "open_stream", "read"]
-
-_MOST_RESENT = 3  # in a row, with no item between them
 
 # A decoder of the caller's own: takes the pieces of an answer, and gives its items.
 Pieces = Callable[[Iterator[bytes]], Iterable[Any]]
@@ -118,27 +106,20 @@ def _ready(value: Any) -> Generator[Any, None, Any]:
 
 
 def read(
-    transport: HttpTransport,
     items: Iterator[Any],
-    open_at: Callable[[int], Iterator[Any]],
-    ending: Any,
-    item: StreamItem,
-    *,
-    patience: float,
+    rest_after: Callable[[RemoteConnectionLost, int], Iterator[Any]],
     late: Callable[[], TaskTimeout],
+    close: Callable[[], object],
 ) -> Generator[Any, None, Any]:
     """Iterate over a stream; if it is cut off, over the rest of it as well, if that may be.
 
     Args:
-        transport: closed in the end.
         items: the stream.
-        open_at: asks for it once more, from an item on.
-        ending: an event: nobody waits any more.
-        item: whose options say whether the task may run twice.
-        patience: seconds during which a service that is gone may come back.
+        rest_after: asks for it once more, from the item of that number on, or raises; may wait.
         late: makes the error for what has not come in time.
+        close: called in the end.
     """
-    came = resent = 0
+    came = 0
     try:
         while True:
             try:
@@ -149,38 +130,12 @@ def read(
                         return end.value
                     yield value
                     came += 1
-                    resent = 0
             except RemoteConnectionLost as lost:
-                resent += 1
-                if not item.options.idempotent or resent > _MOST_RESENT:
-                    raise
-                items = _again(partial(open_at, came), lost, ending, item, patience)
+                items = rest_after(lost, came)
     except TimeoutError as error:
         raise late() from error  # the connection's own does not know of what task it is
     finally:
-        close = getattr(items, "close", None)
-        if close is not None:
-            close()
-        transport.close()
-
-
-def _again(
-    open_rest: Callable[[], Iterator[Any]],
-    lost: RemoteConnectionLost,
-    ending: Any,
-    item: StreamItem,
-    patience: float,
-) -> Iterator[Any]:
-    """Ask for the rest of a stream, at once or when the service is there again."""
-    until = time.monotonic() + patience
-    pause = FIRST_PAUSE
-    while True:
-        # All of the pause is left to chance: a server that comes back has many such callers.
-        if ending.wait(random.uniform(0, pause)) or item.channel.closed:  # noqa: S311 - no secret
-            raise lost
-        try:
-            return open_rest()
-        except RemoteUnavailable as error:
-            if time.monotonic() > until:
-                raise lost from error  # its "nothing was sent" is not true of the stream
-        pause = min(2 * pause, LONGEST_PAUSE)
+        close_items = getattr(items, "close", None)
+        if close_items is not None:
+            close_items()
+        close()

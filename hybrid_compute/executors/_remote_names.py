@@ -12,7 +12,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from hybrid_compute import _exit
-from hybrid_compute.errors import ConfigurationError, HybridComputeError, RemoteUnavailable
+from hybrid_compute.errors import (
+    ConfigurationError,
+    HybridComputeError,
+    RemoteUnavailable,
+    TaskTimeout,
+)
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.http import BINARY_TYPE, HEADER
 from hybrid_compute.protocol.signing import BOOT_HEADER
@@ -76,33 +81,52 @@ class Names(_exit.Member):
                 )
             return self.boot
 
-    def ask(self) -> None:
-        """Ask the service, unless it has answered, or has just been asked."""
+    def ask(self, left: float | None = None) -> None:
+        """Ask the service, unless it has answered, or has just been asked.
+
+        Args:
+            left: most seconds to wait; None: a few.
+        """
         if self._known:
             return
-        with self._lock:
+        patience = _PATIENCE if left is None else min(left, _PATIENCE)
+        until = time.monotonic() + patience
+        if patience <= 0 or not self._lock.acquire(timeout=patience):
+            return
+        try:
             now = time.monotonic()
             if self._asked_at is not None and now - self._asked_at < _AGAIN:
                 return
             if self._known:  # somebody else has asked meanwhile
                 return  # type: ignore[unreachable]  # mypy thinks nobody can
-            transport = HttpTransport(self._access)
-            try:
-                path = self._access.beside("tasks")
-                answer = transport.exchange("GET", path, headers={HEADER: "1"}, timeout=_PATIENCE)
-                self.own = HEADER in answer.headers
-                accepted = answer.headers.get("Accept-Post", "")
-                self.binary = self.own and BINARY_TYPE in accepted
-                self.boot = answer.headers.get(BOOT_HEADER)
-                if answer.status == 200:
-                    self._names = _names_in(Codec(max_bytes=len(answer.body)).decode(answer.body))
-                # Whoever has no such page has none tomorrow; a server in trouble may have.
-                self._known = answer.status < 500 and answer.status != 429
-            except HybridComputeError:
-                pass  # the call itself will tell what is wrong, and to whom it matters
-            finally:
+            if now < until:
+                self._ask(until - now)
+        finally:
+            self._lock.release()
+
+    def _ask(self, patience: float) -> None:
+        transport = HttpTransport(self._access)
+        try:
+            path = self._access.beside("tasks")
+            answer = transport.exchange("GET", path, headers={HEADER: "1"}, timeout=patience)
+            self.own = HEADER in answer.headers
+            accepted = answer.headers.get("Accept-Post", "")
+            self.binary = self.own and BINARY_TYPE in accepted
+            self.boot = answer.headers.get(BOOT_HEADER)
+            if answer.status == 200:
+                self._names = _names_in(Codec(max_bytes=len(answer.body)).decode(answer.body))
+            # Whoever has no such page has none tomorrow; a server in trouble may have.
+            self._known = answer.status < 500 and answer.status != 429
+        except TaskTimeout:
+            # The deadline of one call says nothing to the others.
+            if patience >= _PATIENCE / 2:
                 self._asked_at = time.monotonic()
-                transport.close()
+        except HybridComputeError:
+            self._asked_at = time.monotonic()  # the call itself will tell what is wrong
+        else:
+            self._asked_at = time.monotonic()
+        finally:
+            transport.close()
 
 
 def _names_in(raw: Any) -> frozenset[str] | None:

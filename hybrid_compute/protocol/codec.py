@@ -11,9 +11,9 @@ once, at the call, when a failure has someone to be told to.
 
 Decoding is strict: UTF-8 without a byte order mark, one value and nothing behind it, no NaN, no
 infinities (nor numbers that would overflow to one), no lone surrogates, integers of at most 4300
-digits, containers at most 64 deep, no more bytes than the limit. Anything else is a
-ProtocolError, in time linear in the bytes. A key that stands twice in an object counts where it
-stands last, as in JavaScript.
+digits, containers at most 64 deep, no key twice in an object, no more bytes than the limit.
+Anything else is a ProtocolError, in time linear in the bytes. (In msgpack, which only our own peers
+write, a key that stands twice counts where it stands last.)
 
 Threads: a codec has no state after its construction; any thread may use it.
 """
@@ -45,6 +45,7 @@ _PARSER_DEPTH = 4 * MAX_DEPTH + 8
 # json and msgspec stop at the recursion limit. If a program on 3.11 has lifted that, they would
 # overflow the C stack (8 MB hold more than 20,000 levels); later Pythons count C's calls apart.
 _SAFE_RECURSION = 10_000
+_CONTAINERS = frozenset({dict, list})
 _MAY_OVERFLOW = sys.version_info < (3, 12)
 
 # The end of a string is optional: then no text makes the search start again within a string,
@@ -182,7 +183,10 @@ class Codec:
                     )
             if _MAY_OVERFLOW and sys.getrecursionlimit() > _SAFE_RECURSION:
                 _check_depth(data, self.binary)
-            return self._read(data)
+            value = self._read(data)
+            if not self.binary:
+                _check_keys(data, value)
+            return value
         except (ProtocolError, PayloadTooLarge):
             raise
         except RecursionError:
@@ -282,6 +286,26 @@ def _read_json(data: bytes) -> Any:
         # A lone surrogate can only come by an escape; writing it again finds it.
         _write_json(value)
     return value
+
+
+def _check_keys(data: bytes, value: Any) -> None:
+    """Refuse an object in which a key stands twice: who reads the first sees another call.
+
+    Parsers keep the last of them. So there are more colons between the strings than there are keys.
+    """
+    colons = data.count(b":")
+    if not colons:
+        return
+    keys = 0
+    rest = [value]  # a list or a dict
+    while rest:
+        each = rest.pop()
+        if type(each) is dict:
+            keys += len(each)
+            each = each.values()
+        rest += [inner for inner in each if type(inner) in _CONTAINERS]
+    if keys != colons and keys != _STRING.sub(b"", data).count(b":"):
+        raise ProtocolError("a key stands twice in an object", excerpt=data[:200])
 
 
 def _check_depth(data: bytes, binary: bool) -> None:

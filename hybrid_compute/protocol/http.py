@@ -196,7 +196,7 @@ def judge(
         raise _failure(raw, status, retry_after)
     if not 200 <= status < 300:
         if status in _CLEAR:
-            text = f"the service answered with status {status}: {body[:200]!r}"
+            text = f"the service answered with status {status} ({content_type}): {body[:200]!r}"
             raise error_of(Failed(0, text, status, retry_after=retry_after))
         raise complain("the service answered with no error that could be read") from unreadable
     if unreadable is not None:

@@ -363,8 +363,41 @@ def test_deep_nesting_does_not_overflow_the_stack_when_the_recursion_limit_was_l
         sys.setrecursionlimit(before)
 
 
-def test_of_a_key_that_stands_twice_the_last_counts(plain, tagged):
-    assert plain.decode(b'{"a":1,"b":2,"a":3}') == {"a": 3, "b": 2}
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":1,"b":2,"a":3}',
+        b'{"a":1,"\\u0061":1}',
+        b'[{}, {"x": {"a:": ":\\":", "b": [], "a:" : 1}}]',
+        b'{"a":{"b":1},"a":{"b":1,"c":2}}',
+    ],
+)
+def test_no_key_stands_twice(plain, tagged, data):
+    for codec in (plain, tagged):
+        if not codec.binary:
+            with pytest.raises(ProtocolError, match="twice"):
+                codec.decode(data)
+
+
+_JSON = st.recursive(
+    st.none() | st.integers(-9, 9) | st.text('a:",\\{[', max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("a:b", max_size=2), inner),
+    max_leaves=20,
+)
+
+
+@given(_JSON, st.booleans())
+def test_the_same_key_in_several_objects_is_none_that_stands_twice(value, spaces):
+    data = json.dumps(value, separators=None if spaces else (",", ":")).encode()
+    assert Codec().decode(data) == value
+    if type(value) is dict and value:
+        key = json.dumps(next(iter(value)))
+        with pytest.raises(ProtocolError, match="twice"):
+            Codec().decode(b"{" + key.encode() + b": 0," + data[1:])
+
+
+def test_in_msgpack_the_last_counts():
+    assert Codec(binary=True).decode(b"\x82\xa1a\x01\xa1a\x02") == {"a": 2}
 
 
 def test_text_frames_may_come_as_str(plain):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import json
 import ssl
 import time
+import tracemalloc
+import zlib
 
 import pytest
 import trustme
@@ -111,6 +114,79 @@ def test_each_bad_answer_has_a_typed_error(answer, kind):
         with pytest.raises(kind) as info:
             ex.submit(echo, 1).result()
         assert type(info.value) is kind
+
+
+@pytest.mark.parametrize("status", [200, 500, 502])
+def test_an_answer_that_is_no_json_is_told_by_its_status_type_and_beginning(status):
+    page = b"<html>Bad Gateway" + b"!" * 1000
+    with serving(always(response(page, status, kind="text/html"))) as port, client(port) as ex:
+        text = str(ex.submit(echo, 1).exception())
+    assert str(status) in text
+    assert "text/html" in text
+    assert "<html>Bad Gateway!!!" in text
+    assert len(text) < 600
+
+
+@pytest.mark.parametrize(
+    ("status", "idempotent", "times"),
+    [
+        *[(status, True, 1) for status in (400, 401, 403, 404, 405, 413, 415, 422, 500, 501)],
+        *[(status, True, 5) for status in (429, 502, 503, 504)],
+        *[(status, False, 5) for status in (429, 503)],
+        *[(status, False, 1) for status in (502, 504)],
+    ],
+)
+def test_only_a_busy_service_is_asked_again_or_one_that_is_not_there(status, idempotent, times):
+    """429 and 503 say that the call was not taken; a gateway's 502 and 504 do not."""
+    asked = []
+
+    def handle(peer: Peer) -> None:
+        while peer.request() is not None:
+            if peer.start.startswith("POST"):
+                asked.append(1)
+            peer.answer(b'{"error":"x"}', status, extra="Retry-After: 0\r\n")
+
+    call = remote_task("echo", idempotent=idempotent)
+    with serving(handle) as port, client(port, retry_after_cap=0.01) as ex:
+        assert ex.submit(call, 1).exception() is not None
+    assert len(asked) == times
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed_and_no_token_goes_anywhere_else(scheme, status):
+    seen, tokens = [], []
+
+    def elsewhere(peer: Peer) -> None:
+        seen.append(peer.request())
+
+    def handle(peer: Peer) -> None:
+        while peer.request() is not None:
+            tokens.append(peer.headers["authorization"])
+            peer.answer(b"", status, extra=f"Location: {scheme}://127.0.0.1:{other}/x\r\n")
+
+    with serving(elsewhere) as other, serving(handle) as port:
+        url = f"{scheme}://127.0.0.1:{port}/x"
+        with RemoteExecutor(url, tasks=["echo"], token="sesame") as ex:
+            with pytest.raises(ProtocolError, match=str(status)):
+                ex.submit(remote_task("echo", idempotent=True), 1).result()
+    assert set(tokens) == {"Bearer sesame"}
+    assert not seen
+
+
+def test_a_bomb_is_not_unpacked_further_than_to_the_limit():
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join([*[packer.compress(bytes(1 << 20)) for _ in range(500)], packer.flush()])
+    answer = response(bomb, 200, "Content-Encoding: gzip\r\n")
+    with serving(always(answer)) as port, client(port, max_bytes=1_000_000) as ex:
+        ex.submit(echo, 1).exception()
+        tracemalloc.start()
+        try:
+            assert isinstance(ex.submit(echo, 1).exception(), PayloadTooLarge)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 @pytest.mark.parametrize("cut", [0, 1, 20, 60, 70])
@@ -257,12 +333,14 @@ def test_a_plain_peer_gets_one_argument_or_a_clear_error():
 
 
 @pytest.mark.parametrize("scheme", ["https", "wss"])
-@pytest.mark.parametrize("fault", ["authority", "host", "plain"])
+@pytest.mark.parametrize("fault", ["authority", "host", "plain", "expired"])
 def test_a_service_that_cannot_prove_who_it_is_gets_nothing(tmp_path, scheme, fault):
     ca, other = trustme.CA(), trustme.CA()
     name = "elsewhere.example" if fault == "host" else "localhost"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert(name).configure_cert(context)
+    yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    end = {"not_after": yesterday} if fault == "expired" else {}
+    ca.issue_cert(name, **end).configure_cert(context)
     trusted = tmp_path / "ca.pem"
     (other if fault == "authority" else ca).cert_pem.write_to_path(trusted)
 

@@ -63,7 +63,7 @@ The rows of hostile input:
     48  JSON over HTTP                 test_input.test_json_that_cannot_be_read_exactly_is_400
         over WebSocket                 test_input.test_a_frame_that_cannot_be_read_exactly_is_answered_and_the_connection_stays
         bodies                         test_input.test_a_body_that_is_no_call_is_400
-        keys that stand twice          test_input.test_of_a_key_that_stands_twice_the_last_counts_for_the_checks_too
+        keys that stand twice          test_input.test_a_body_in_which_a_key_stands_twice_is_400
     49  pickles without opt-in         test_pickle.test_without_opt_in_it_is_415_and_the_bytes_never_reach_pickle
     50  tampered, replayed, old        test_pickle.test_what_is_not_signed_well_is_403_and_never_unpickled
     51  names                          test_input.test_a_name_that_is_no_task_is_404_and_nothing_is_imported

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.security.work import SECRET_OF_TASK
-from tests.server.conftest import SECRET, Served
+from tests.server.conftest import Served
 from tests.server.raw import HEAD, Raw, RawSocket, ask, frame
 
 pytestmark = pytest.mark.timeout(120)
@@ -96,18 +96,17 @@ def test_a_text_message_that_is_no_utf8_closes_the_websocket(target):
         assert raw.closed() == 1007
 
 
-def test_of_a_key_that_stands_twice_the_last_counts_for_the_checks_too(tmp_path):
-    """As in JavaScript, and the same for who may call as for what runs."""
-    path = tmp_path / "tokens.toml"
-    path.write_text(f'[a]\nsecret = "{SECRET}"\ntasks = ["echo"]\n')
-    path.chmod(0o600)
-    served = Served("tests.security.work:TASKS", token=None, HYBRID_COMPUTE_TOKEN_FILE=str(path))
-    try:
-        assert ask(served.port, '{"task":"echo","task":"modules"}')[0] == 403
-        assert ask(served.port, '{"task":"modules","task":"echo"}') == (200, b'{"result":null}')
-        assert ask(served.port, '{"task":"echo","t\\u0061sk":"modules"}')[0] == 403
-    finally:
-        served.end()
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"task":"echo","task":"modules"}',
+        '{"task":"echo","t\\u0061sk":"modules"}',
+        '{"task":"echo","input":{"a":1,"a":1}}',
+    ],
+)
+def test_a_body_in_which_a_key_stands_twice_is_400(target, body):
+    """A filter in front of the server may have read the first."""
+    assert ask(target.port, body)[0] == 400
 
 
 @pytest.mark.parametrize(
