@@ -18,6 +18,7 @@ from hybrid_compute.errors import (
     RemoteUnavailable,
     TaskTimeout,
 )
+from hybrid_compute.executors import _remote_names
 from hybrid_compute.policy import Prefer
 from tests.remote import test_http, test_websocket
 from tests.remote.servers import Peer, serving
@@ -176,6 +177,13 @@ def test_who_does_not_read_the_call_has_until_its_deadline(scheme):
                     ex.submit(call, "x" * 50_000_000).result(WAIT)
         finally:
             gone.set()
+
+
+def test_the_question_for_its_tasks_has_no_longer_than_the_call(monkeypatch):
+    monkeypatch.setattr(_remote_names, "_PATIENCE", 3600.0)
+    with serving(lambda peer: peer.file.read()) as port, client("http", port) as ex:
+        with pytest.raises(TaskTimeout, match="echo"):
+            ex.submit(remote_task("echo", timeout=0.2), 1).result(WAIT)
 
 
 # Servers that come back.

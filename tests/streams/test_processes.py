@@ -145,3 +145,13 @@ def test_streams_that_wait_do_not_keep_others_from_working(ex, tmp_path):
 def test_a_pipeline_needs_one_worker_only(ex):
     numbers = (pow(n, 2) for n in ex.stream(work.count, 5000))
     assert sum(ex.map(work.double, numbers, buffersize=4)) == 2 * sum(n * n for n in range(5000))
+
+
+def test_work_that_comes_just_before_the_stream_waits_is_done_as_well(ex):
+    # Its worker has sent all that there is room for, and not yet said that it waits: from then on
+    # it sends nothing, which would wake the reader.
+    for _ in range(20):
+        stream = ex.stream(work.one_by_one, 10)
+        eventually(lambda stream=stream: stream._channel.chunks)
+        assert ex.submit(pow, 2, 3).result(WAIT) == 8
+        assert list(stream) == list(range(10))

@@ -108,6 +108,11 @@ def double(x):
     return 2 * x
 
 
+@task(buffersize=1)
+def one_by_one(n):
+    yield from range(n)
+
+
 TASKS = [
     count,
     each,
