@@ -18,6 +18,7 @@ processes (`tests/faults`), about hostile input (`tests/security`), and about st
     33  drip, HTTP                     test_http.test_the_deadline_counts_for_the_whole_of_a_dripping_answer
         drip, WebSocket                test_network.test_the_deadline_counts_for_the_whole_of_a_dripping_frame_and_the_executor_ends
         drip, handshake                test_network.test_a_dripping_handshake_ends_with_the_time_for_a_connection
+        a question that is not heard   test_network.test_the_question_for_its_tasks_has_no_longer_than_the_call
         nobody reads                   test_network.test_who_does_not_read_the_call_has_until_its_deadline
     34  slow loris                     server.test_deadlines.test_200_slow_callers_are_cut_off_and_keep_nobody_from_being_served
     35  answers that are none          test_http.test_each_bad_answer_has_a_typed_error
@@ -33,6 +34,7 @@ processes (`tests/faults`), about hostile input (`tests/security`), and about st
     39  close codes                    test_websocket.test_each_close_code_has_its_error
         sent again                     test_websocket.test_an_idempotent_call_is_sent_again_on_a_new_connection
     40  a storm of clients             test_network.test_200_clients_come_back_to_a_server_each_by_one_dial_at_a_time
+        pauses that grow               test_network.test_dials_become_rarer
     41  ids                            test_websocket.test_answers_may_come_in_any_order_twice_late_and_to_nobody
         in all orders                  protocol.test_machines.TestFaulty
     42  nobody there                   test_network.test_nobody_there_is_unavailable_in_time_and_a_local_tier_takes_over

@@ -257,8 +257,27 @@ def test_200_clients_come_back_to_a_server_each_by_one_dial_at_a_time():
         down.set()
         assert [future.result(WAIT) for future in futures] == [0, 1, 2, 3] * 200
     assert most[0] == 1
-    # On average there are five each; without pauses, one of them could have had all.
-    assert max(dials.values()) < 25
+    assert max(dials.values()) < 25  # on average there are five each
+
+
+def test_dials_become_rarer():
+    """In two seconds there are about six; without pauses there would be hundreds."""
+    dials = []
+
+    def handle(peer: Peer) -> None:
+        if peer.number == 1:
+            peer.shake_hands()
+            peer.message()
+            dials.append(time.monotonic())
+            peer.reset()
+        elif time.monotonic() < dials[0] + 2:
+            dials.append(peer.request())
+        else:
+            test_websocket.plain(peer)
+
+    with serving(handle) as port, client("ws", port) as ex:
+        assert ex.submit(again, 1).result(WAIT) == 1
+    assert 2 < len(dials) < 30
 
 
 # Nobody there.
