@@ -36,7 +36,8 @@ Why no item is forgotten, in whatever order things happen:
    ends with END or with its death and both lead to `feed`; or there is no such worker, and then
    `push`, or whoever put the item back, has woken the reader, which feeds idle workers and
    starts new ones. No message tells that a stream waits for its consumer, who may wait for that
-   item: so the reader looks every `_PARKED_SECONDS`, and the first item that has to wait wakes it.
+   item: so the reader looks every `_PARKED_SECONDS`, and who leaves the first item there wakes it,
+   `push` or `let_go`.
 3. A worker with items answers or dies. It dies as soon as it cannot answer: its socket is
    closed, or the spawner reports it, or the spawner is gone.
 4. The reader lives until there is nothing of all this. If it dies of a bug, the pool is broken,
@@ -247,7 +248,8 @@ class Pool(_exit.Member, Keeper):
                         self.wake()  # it sleeps, and does not know since when
                 self.idle.append(worker)
             # Items may have come meanwhile, from a signal handler or while this one was taken.
-            waits = (idle or self.has_room()) and self.waiting()
+            # And if streams come to wait, there will be room for another worker: see 2.
+            waits = (idle or self.streaming or self.has_room()) and self.waiting()
             if worker.outbox or waits or self.refusal is not None:
                 self.wake()
         worker.hand = None  # last: if a signal handler raises before, `recover` does it again
