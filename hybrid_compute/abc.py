@@ -130,6 +130,14 @@ class SubExecutor(Executor):
     def load(self) -> float:
         """Return the number of items queued and running per worker. Quick, any thread."""
 
+    def give_back(self, belief: object) -> list[RoutedItem]:
+        """Give up the items with this belief that wait here and have not started.
+
+        For a policy that has learned better. They are the caller's then, as if they had never
+        been accepted. An executor that cannot tell gives none. Quick, any thread.
+        """
+        return []
+
     def counts(self) -> tuple[int, int]:
         """Return how many items are queued and how many run, as far as is known."""
         out = round(self.load() * self.workers)
@@ -261,10 +269,14 @@ class Policy(Protocol):
     from any thread.
     """
 
-    def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...]:
+    def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...] | None:
         """Return the names of executors to try: the first choice, then fallbacks.
 
+        None means "not yet": the item is held, and routed again within 50 ms; if the answer is
+        None then too, it goes to processes, or to threads.
+
         `fleet` holds only those that may and can run the item: privacy and capability were
-        checked before. Called from any thread, once for each submit; must be quick and pure.
+        checked before. Called from any thread, once for each submit (or more often, after None);
+        must be quick and pure.
         """
         ...

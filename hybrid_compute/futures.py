@@ -31,6 +31,7 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from hybrid_compute.decisions import Choice, Decision, Explanation
     from hybrid_compute.items import WorkItem
 
 __all__ = ["HybridFuture"]
@@ -52,6 +53,7 @@ class HybridFuture(Future[T]):
 
     __slots__ = (
         "_callbacks",
+        "_decision",
         "_exception",
         "_item",
         "_lock",
@@ -71,6 +73,7 @@ class HybridFuture(Future[T]):
         self._made_waiters: list[Any] | None = None
         self._callbacks: list[Callable[[Future[T]], object]] | None = None
         self._item = item
+        self._decision: Decision | Choice | str | None = None
 
     # What the stdlib's wait() and as_completed(), and other people's code, reach for.
 
@@ -193,6 +196,16 @@ class HybridFuture(Future[T]):
             if keeper.stop(item) is not None:
                 break
         return self.cancelled()
+
+    def explain(self) -> Explanation:
+        """Return where the work went and why, as far as it has got; `str()` of it is for people.
+
+        Never blocks; any thread. Work that was given to one executor by itself, not to a
+        HybridExecutor, had no choice.
+        """
+        from hybrid_compute.decisions import explain  # noqa: PLC0415 - few ask
+
+        return explain(self._decision)
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call `fn(self)` once the future is done: on the worker's thread, or here if it is."""

@@ -9,6 +9,8 @@ what `abc.SubExecutor` says.
           router: fleet, less who cannot or must not run it; policy.route(item, the rest)   (law 2)
           item.launch(): route[0].execute(item) ... later item.succeed | item.fail -> attempts
 
+(Some lines over 400: it is the face of the library, whose methods are mostly their docstrings.)
+
 Threads and locks: none of its own. `_closed` goes from False to True once; an item that slips
 past it while another thread shuts down meets the executors' own, which are guarded.
 """
@@ -38,8 +40,10 @@ from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.executors.thread import ThreadExecutor, check_max_workers
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
+from hybrid_compute.learning import Learning
 from hybrid_compute.mapped import map_on
 from hybrid_compute.maps import MapOptions, shortest
+from hybrid_compute.quick import quick_belief, run_quick
 from hybrid_compute.routed import Outstanding, RoutedItem, alarm_of
 from hybrid_compute.router import Router, as_policy
 from hybrid_compute.streamed import StreamItem
@@ -57,6 +61,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _CLOSED = "cannot schedule new futures after shutdown"
+_MOST_IN_LANE = 64  # threads for declared tasks that wait; asleep they cost some memory
 
 
 class HybridExecutor(Executor):
@@ -111,10 +116,19 @@ class HybridExecutor(Executor):
             "thread": given.get("thread")
             or ThreadExecutor(max_workers, thread_name_prefix, initializer, initargs),
             "process": given.get("process") or ProcessExecutor(max_processes),
+            "lane": given.get("lane")
+            or ThreadExecutor(
+                _MOST_IN_LANE,
+                f"{thread_name_prefix or 'hybrid'}-lane",
+                initializer,
+                initargs,
+                name="lane",
+            ),
         }
         fleet.update(given)
         self._fleet: Fleet = MappingProxyType(fleet)
         chosen = as_policy(policy, self._fleet)
+        self._policy = chosen
         told = [*observers]
         if callable(observe := getattr(chosen, "observe", None)):
             told.append(observe)
@@ -131,6 +145,11 @@ class HybridExecutor(Executor):
         self._launching: list[int] = []  # threads that hand over a counted item at the moment
         self._closed = False
         self._router = Router(self._fleet, chosen)
+        self._learning = Learning(chosen, self._router, self._fleet)
+        self._learns = self._learning.learns
+        # Tasks that their submitter may run himself: see `_run_quick`. None: nobody may.
+        own = type(fleet["inline"]) is InlineExecutor and not self._observed
+        self._quick: dict[Any, Any] | None = getattr(chosen, "quick", None) if own else None
         # Plain callables take the short way unless somebody wants to see them or to move them.
         ours = isinstance(self._thread, ThreadExecutor)
         self._short_way = ours and not self._router.moves_plain and not self._observed
@@ -150,6 +169,10 @@ class HybridExecutor(Executor):
         if self._closed:
             raise RuntimeError(_CLOSED)
         if type(fn) is Task or not self._short_way:
+            if self._quick and type(fn) is Task and fn.key in self._quick:
+                belief = quick_belief(self._quick, fn, args, kwargs)
+                if belief is not None:
+                    return run_quick(fn, args, kwargs, belief, self._learning)
             return self._submit(NO_OPTIONS, fn, args, kwargs)
         item = WorkItem(fn, args, kwargs)
         self._thread.execute(item)
@@ -165,21 +188,29 @@ class HybridExecutor(Executor):
         if self._closed:
             raise RuntimeError(_CLOSED)
         options = said
+        routed = self._observed or options.supervised
         if isinstance(fn, Task):
             options = fn.options if said is NO_OPTIONS else said.over(fn.options)
             if fn.streams:
                 return self._route(self._item(fn, args, kwargs, options, streams=True))
-        # Most items have one place to go, and go there once: they need not be routed ones.
-        plain = not self._observed and not options.supervised
-        return self._route((WorkItem if plain else self._item)(fn, args, kwargs, options))
+            routed = self._learns or routed or options.supervised
+        elif self._learns and (options.movable or self._router.moves_plain):
+            routed = True
+        # Others have one place to go, and go there once: they need not be routed ones.
+        return self._route((self._item if routed else WorkItem)(fn, args, kwargs, options))
 
     def _route(self, item: WorkItem) -> HybridFuture[Any]:
         try:
             route, fleet = self._router.route(item)
+            if route is None:
+                return self._hold(item, fleet)
             if isinstance(item, RoutedItem):
+                if item.belief is not None:
+                    item.meter = self._learning
                 return self._launch(item, route, fleet)
             if len(route) > 1:
                 return self._launch(RoutedItem.in_place_of(item), route, fleet)
+            item.future._decision = route[0]
             fleet[route[0]].execute(item)
         except (PlacementError, PolicyError, ExecutorUnavailable) as error:
             # Its traceback, and that of its cause, would lead from the future to this frame.
@@ -190,6 +221,24 @@ class HybridExecutor(Executor):
             item.future.cancel()  # nobody has it
             raise
         return item.future
+
+    def _hold(self, item: WorkItem, fleet: Fleet) -> HybridFuture[Any]:
+        """Keep an item of which its policy cannot tell yet where to go."""
+        future = item.future
+        if not isinstance(item, RoutedItem):
+            item = RoutedItem.in_place_of(item)
+        if item.belief is not None:
+            item.meter = self._learning
+        alarm = alarm_of(self, item)
+        self._outstanding.add()
+        future.add_done_callback(self._outstanding.remove)
+        try:
+            if not self._learning.hold(item, alarm):  # shut down at this very moment
+                item.launch(self._router.for_want_of_an_answer(fleet), fleet, alarm)
+        except BaseException:
+            future.cancel()  # nobody has it; this takes it off the count
+            raise
+        return future
 
     def _item(
         self,
@@ -306,6 +355,7 @@ class HybridExecutor(Executor):
         idempotent: bool | None = None,
         movable: bool | None = None,
         local_only: bool | None = None,
+        inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
         timeout: float | None = None,
         buffersize: int | None = None,
@@ -326,6 +376,7 @@ class HybridExecutor(Executor):
             idempotent=idempotent,
             movable=movable,
             local_only=local_only,
+            inline=inline,
             tags=tags,
             timeout=timeout,
             buffersize=buffersize,
@@ -334,6 +385,16 @@ class HybridExecutor(Executor):
         return ExecutorView(self, said)
 
     # Looking and ending.
+
+    def explain(self, fn: Callable[..., Any]) -> str:
+        """Return what the policy believes of a function, for a person to read. Does not block.
+
+        What became of one call, and why, tells `HybridFuture.explain`.
+        """
+        tell = getattr(self._policy, "explain", None)
+        if tell is None:
+            return f"{self._policy!r} decides by what it is told, and learns nothing"
+        return str(tell(fn))
 
     def stats(self) -> Stats:
         """Return what the executors do at this moment. Does not block."""
@@ -365,6 +426,7 @@ class HybridExecutor(Executor):
                 closed all the same.
         """
         self._closed = True
+        self._learning.close(cancel=cancel_futures)
         if cancel_futures:
             self._feeders.cancel()
             self._close_fleet(wait=False, cancel_futures=True)
@@ -379,6 +441,7 @@ class HybridExecutor(Executor):
         self._outstanding.when_none(settled.set)
         settled.wait()
         self._close_fleet(wait=True)
+        self._learning.join()
 
     def _runs_here(self) -> bool:
         # On a thread that is inside an item, or delivers the outcome of one, a wait for items

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import current_thread
-from types import GeneratorType
-from typing import Any
+from types import FunctionType, GeneratorType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 
-__all__ = ["Keeper", "WorkItem", "name_of"]
+if TYPE_CHECKING:
+    from hybrid_compute.decisions import Choice
+    from hybrid_compute.routed import RoutedItem
+
+__all__ = ["Keeper", "Meter", "WorkItem", "name_of"]
 
 
 def name_of(fn: Callable[..., Any] | None) -> str:
@@ -25,6 +29,11 @@ def name_of(fn: Callable[..., Any] | None) -> str:
         return fn.name
     name = getattr(fn, "__qualname__", None)
     return name if isinstance(name, str) else type(fn).__name__
+
+
+def _is(fn: object, mark: str) -> bool:
+    # Of functions only, which ours are: other callables may do anything when they are asked.
+    return type(fn) is FunctionType and getattr(fn, mark, False) is True
 
 
 class Keeper:
@@ -41,6 +50,28 @@ class Keeper:
             Whether it was ended; None if this keeper has it no more.
         """
         return False
+
+
+class Meter(Protocol):
+    """Whom items tell of their runs, for a policy that learns. Any thread; never raises."""
+
+    def begin(self, item: RoutedItem) -> float | None:
+        """Say that the item begins on this thread; return its CPU time if that is wanted."""
+
+    def end(self, item: RoutedItem, begun: float, cpu: float | None, value: Any) -> bool:
+        """Say that it has ended, with what `begin` gave; return whether to call `reconsider`."""
+
+    def reconsider(self, belief: Any) -> None:
+        """Think over what waits: something was learned. The item's outcome is delivered."""
+
+    def handed(self, item: RoutedItem, name: str) -> None:
+        """Say that an executor is about to get the item."""
+
+    def left(self, item: RoutedItem, *, done: bool = False) -> None:
+        """Say that the item has left its executor; `done`: with a result."""
+
+    def ran(self, belief: Any, count: int, wall: float, cpu: float) -> None:
+        """Say that so many calls have run in another process of this machine."""
 
 
 class WorkItem:
@@ -62,6 +93,14 @@ class WorkItem:
 
     deadline: float | None = None  # an attribute of those items that may have one
     streams = False  # whether it is a StreamItem
+    # What a policy that learns notes on an item that it routes, which is a RoutedItem then.
+    belief: Any = None  # what is known of its task
+    choice: Choice | None = None  # why it goes where it goes
+    counted: Any = None  # where it counts as work to be done
+    meter: Meter | None = None  # whom to tell of its run
+    behind = 0  # how many calls are known to come behind it, which are not submitted yet
+    probes = False  # it is one of the first calls, on which others wait
+    handed_at: float | None = None  # when it was handed over, by the performance counter
 
     def __init__(
         self,
@@ -85,8 +124,12 @@ class WorkItem:
     @property
     def target(self) -> Any:
         """The user's function, which a chunk of a map, or what streams, has as its argument."""
-        fn = self.fn
-        return self.args[0] if getattr(fn, "carries_function", False) else fn
+        return self.args[0] if _is(self.fn, "carries_function") else self.fn
+
+    @property
+    def calls(self) -> int:
+        """How many calls it is: a chunk of a map is several."""
+        return len(self.args[1]) if _is(self.fn, "carries_calls") else 1
 
     def start(self) -> bool:
         """Mark the item as running; False if it was cancelled: then leave it alone.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["map_on"]
 
 
-def map_on(
+def map_on(  # noqa: PLR0911 - a case each
     executor: HybridExecutor,
     said: TaskOptions,
     fn: Callable[..., Any],
@@ -38,10 +38,17 @@ def map_on(
         return map_by_submit(
             lambda fn, *args: executor._submit(said, fn, args, None), fn, iterables, mapping
         )
+    may_move = options.movable or (
+        options.movable is None and (isinstance(fn, Task) or executor._router.moves_plain)
+    )
+    if executor._learns and may_move and options.executor is None and not options.supervised:
+        return _map_learned(executor, options, fn, iterables, mapping)
     # One decision for the whole map, on an item that stands for all of its calls.
     probe = WorkItem(fn, options=options)
     try:
         route, fleet = executor._router.route(probe)
+        if route is None:
+            route = executor._router.for_want_of_an_answer(fleet)
     finally:
         probe.future.cancel()  # it and its future refer to each other, and to `fn`
     first = fleet[route[0]]
@@ -57,7 +64,7 @@ def map_on(
             resubmit=lambda *args: executor._relaunch(
                 WorkItem(args[0], args[1:], None, options), first
             ),
-            workers=first.workers,
+            workers=lambda: first.workers,
             feeders=executor._feeders,
             split_crashed=bool(options.idempotent),
         )
@@ -68,4 +75,62 @@ def map_on(
         fn,
         iterables,
         mapping,
+    )
+
+
+_SHORT_MAP_SECONDS = 0.002  # not worth a message to a process, let alone the start of one
+
+
+def _map_learned(
+    executor: HybridExecutor,
+    options: TaskOptions,
+    fn: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    mapping: MapOptions,
+) -> Iterator[Any]:
+    """Map where the policy, which learns, says for each call or chunk of calls."""
+    known = executor._learning.usual(fn)
+    if known is not None and known.kind == "waits":
+        # Each call by itself: a chunk would have one wait for the other.
+        return map_by_submit(
+            lambda fn, *args: executor._route(executor._item(fn, args, None, options)),
+            fn,
+            iterables,
+            mapping,
+        )
+    short = (
+        known is not None
+        and known.kind in ("tiny", "quick")
+        and mapping.length is not None
+        and mapping.length * known.run <= _SHORT_MAP_SECONDS
+        and not executor._observed
+    )
+    thread = executor._fleet["thread"]
+    if short and thread.can_run(WorkItem(fn, options=options)):
+        return thread._map(fn, iterables, mapping)
+    sent = 0
+
+    def submit(_: object, fn: Any, calls: list[Any], star: bool) -> Any:
+        nonlocal sent
+        sent += len(calls)
+        item = executor._item(run_batch, (fn, calls, star), None, options)
+        item.behind = 10 * len(calls) if mapping.length is None else max(0, mapping.length - sent)
+        return executor._route(item)
+
+    def workers() -> int:
+        known = executor._learning.usual(fn)
+        where = executor._fleet.get(known.place if known is not None else "process")
+        return executor._fleet["process"].workers if where is None else where.workers
+
+    return map_in_chunks(
+        submit,
+        fn,
+        iterables,
+        mapping,
+        resubmit=lambda *args: executor._relaunch(
+            WorkItem(args[0], args[1:], None, options), executor._fleet["process"]
+        ),
+        workers=workers,
+        feeders=executor._feeders,
+        split_crashed=bool(options.idempotent),
     )

@@ -17,8 +17,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
+from hybrid_compute._failures import text_of
 from hybrid_compute.attempts import Verdict, after_failure
-from hybrid_compute.errors import ExecutorUnavailable, TaskTimeout
+from hybrid_compute.decisions import Choice, Decision
+from hybrid_compute.errors import ExecutorUnavailable, TaskEncodeError, TaskTimeout
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.tasks import TaskOptions
@@ -31,6 +33,7 @@ __all__ = ["Outstanding", "RoutedItem", "alarm_of"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
+_BY_POLICY = "as the policy, or the options, said"
 
 
 def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
@@ -85,6 +88,7 @@ class RoutedItem(WorkItem):
 
     Attributes:
         executor: name of the executor where it is, or was last; None before the first.
+        decision: what `HybridFuture.explain` will tell; None before the first executor.
         observed: whether the class wants to know of each hand-over.
     """
 
@@ -101,8 +105,16 @@ class RoutedItem(WorkItem):
         "_route",
         "_settled",
         "_started",
+        "behind",
+        "belief",
+        "choice",
+        "counted",
         "deadline",
+        "decision",
         "executor",
+        "handed_at",
+        "meter",
+        "probes",
     )
 
     def __init__(
@@ -125,6 +137,10 @@ class RoutedItem(WorkItem):
         self.executor: str | None = None
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
         self._alarm: Alarm | None = None
+        self.belief = self.choice = self.counted = self.meter = self.handed_at = None
+        self.probes = False
+        self.behind = 0
+        self.decision: Decision | None = None
 
     @classmethod
     def in_place_of(cls, item: WorkItem) -> RoutedItem:
@@ -154,8 +170,14 @@ class RoutedItem(WorkItem):
         self._route = route
         self._fleet = fleet
         self._alarm = alarm
+        decision = self.decision
+        if decision is None:
+            choice = self.choice or Choice(rule=_BY_POLICY)
+            decision = Decision(choice, time.perf_counter())
+            self.decision = self.future._decision = decision
         while True:
             self.executor = route[self._place]
+            decision.attempts.append(self.executor)
             executor = fleet[self.executor]
             # One that blocks runs the item, and fails it, inside execute(): it then only leaves
             # word, and the loop goes round, or a hundred retries would be a hundred calls deep.
@@ -168,12 +190,15 @@ class RoutedItem(WorkItem):
             if self.deadline is not None and not executor.capabilities.kills:
                 assert alarm is not None  # noqa: S101 - see above
                 alarm.set(self)
+            if self.meter is not None:
+                self.meter.handed(self, self.executor)
             try:
                 if late:
                     executor.execute_late(self)
                 else:
                     executor.execute(self)
             except ExecutorUnavailable as error:
+                self._leave()
                 if not self._goes_on(error):
                     # Without its traceback, which would lead back to this item.
                     self.abandon(self._last or error.with_traceback(None))
@@ -200,11 +225,54 @@ class RoutedItem(WorkItem):
         else:
             super().cancel()
 
+    def run(self) -> None:
+        """Run the call on this thread; if a policy wants to learn from that, measure it."""
+        meter = self.meter
+        if meter is None:
+            super().run()
+            return
+        if not self.start():
+            return
+        belief = self.belief
+        cpu = meter.begin(self)
+        begun = time.perf_counter()
+        try:
+            kwargs = self.kwargs
+            value = self.fn(*self.args, **kwargs) if kwargs else self.fn(*self.args)  # type: ignore[misc]
+        except BaseException as error:  # as WorkItem.run, which says why
+            news = meter.end(self, begun, cpu, None)
+            self.fail(error)
+            self = kwargs = None  # type: ignore[assignment]
+        else:
+            news = meter.end(self, begun, cpu, value)
+            self.succeed(value)
+            self = kwargs = value = None  # type: ignore[assignment]  # what follows may take long
+        if news:
+            meter.reconsider(belief)
+
+    def _leave(self) -> None:
+        """Say, once, that the item is in no executor any more."""
+        if self.meter is not None:
+            self.meter.left(self)
+
+    def _is_over(self, *, done: bool = False) -> None:
+        self._fleet = _NO_FLEET
+        if self.decision is not None:
+            self.decision.ended = time.perf_counter()
+        if self.meter is not None:
+            self.meter.left(self, done=done)
+            self.meter = None  # it leads to the fleet as well
+
+    def release(self) -> None:
+        """Let go of the call, which was cancelled."""
+        super().release()
+        self._is_over()
+
     def succeed(self, value: Any) -> None:
         """Deliver the result."""
         # Whoever keeps this item, such as the traceback of a callback that raised, must not keep
         # the executors: they end when they are dropped.
-        self._fleet = _NO_FLEET
+        self._is_over(done=True)
         if self._settles():
             self._deliver(value)
 
@@ -223,6 +291,7 @@ class RoutedItem(WorkItem):
 
     def fail(self, error: BaseException) -> None:
         """Deliver the failure of this attempt; another one may follow."""
+        self._leave()
         if not self._goes_on(error):
             self.give_up(error)
         elif self._inside:
@@ -243,7 +312,7 @@ class RoutedItem(WorkItem):
 
     def give_up(self, error: BaseException) -> None:
         """Deliver the failure for good."""
-        self._fleet = _NO_FLEET
+        self._is_over()
         self._last = None
         if self._settles():
             self._deliver_failure(error)
@@ -253,7 +322,7 @@ class RoutedItem(WorkItem):
 
     def end(self) -> None:
         """Deliver that the work was ended because that was asked for."""
-        self._fleet = _NO_FLEET
+        self._is_over()
         self._last = None
         if self._settles():
             super().end()
@@ -272,6 +341,17 @@ class RoutedItem(WorkItem):
             self._failures += 1
         if self.future.done():
             return False  # its time was up, or it was given up
+        if (
+            self.belief is not None
+            and isinstance(error, TaskEncodeError)
+            and self._place + 1 < len(self._route)
+        ):
+            # Nothing was sent, and threads need no pickle. The policy has chosen the process, not
+            # the caller, who need not know that he could have.
+            self.belief.unpicklable = True
+            self._place += 1
+            self._note(error)
+            return True
         verdict = after_failure(
             error,
             self.options,
@@ -281,4 +361,9 @@ class RoutedItem(WorkItem):
         if verdict is Verdict.GIVE_UP:
             return False
         self._place = 0 if verdict is Verdict.SAME_ROUTE else self._place + 1
+        self._note(error)
         return True
+
+    def _note(self, error: BaseException) -> None:
+        if self.decision is not None:
+            self.decision.attempts.append(text_of(error))

@@ -39,14 +39,24 @@ class Router:
         self._policy = policy
         self._ask = policy.route
         self.moves_plain = bool(getattr(policy, "moves_plain", False))
+        self._fleet_of_held = MappingProxyType(
+            {name: each for name, each in fleet.items() if not each.capabilities.blocks}
+        )
         # Whether every executor takes every item, so that nothing need be asked.
         self._all_eligible = not any(
             each.capabilities.remote or type(each).can_run is not SubExecutor.can_run
             for each in fleet.values()
         )
 
-    def route(self, item: WorkItem) -> tuple[tuple[str, ...], Fleet]:
+    def route(self, item: WorkItem, *, held: bool = False) -> tuple[tuple[str, ...] | None, Fleet]:
         """Return where to try the item, in order, and the executors to find there.
+
+        Args:
+            item: what is to be done.
+            held: its submitter has gone: no executor that would run it in him is asked.
+
+        Returns:
+            None for the route if the policy cannot tell yet.
 
         Raises:
             PlacementError: nobody can and may run it.
@@ -54,11 +64,13 @@ class Router:
             UnknownExecutorError: the options name an executor that is not in the fleet.
         """
         options = item.options
-        fn = item.target if item.streams else item.fn
+        fn = item.target
         every = self._all_eligible and has_body(fn) and not item.streams
         fleet = self._fleet if every else self._eligible(item)
+        if held:
+            fleet = self._without_blocking(fleet)
         if options.executor is not None:
-            route: tuple[str, ...] = (self.known(options.executor),)
+            route: tuple[str, ...] | None = (self.known(options.executor),)
         elif not (
             options.movable
             or (options.movable is None and (self.moves_plain or isinstance(fn, Task)))
@@ -71,17 +83,31 @@ class Router:
                 failure = PolicyError(f"policy {self._policy!r} raised {error!r} for {item.name!r}")
                 failure.add_note(traceback.format_exc())  # as text: see HybridExecutor._submit
                 raise failure from error
-            if type(route) is not tuple:
+            if route is not None and type(route) is not tuple:
                 raise PolicyError(
                     f"policy {self._policy!r} answered {route!r} for {item.name!r}; "
                     f"a route is a tuple of executors' names"
                 )
+        if route is None:
+            return None, fleet
+        if held and route and not any(name in fleet for name in route):
+            route = self.for_want_of_an_answer(fleet)  # inline, and its submitter has gone
         for name in route:
             if name not in fleet:
                 return self._without_the_ineligible(route, fleet, item), fleet
         if not route:
             raise self._nobody(route, fleet, item)
         return route, fleet
+
+    def _without_blocking(self, fleet: Fleet) -> Fleet:
+        if fleet is self._fleet:
+            return self._fleet_of_held
+        return {name: each for name, each in fleet.items() if not each.capabilities.blocks}
+
+    def for_want_of_an_answer(self, fleet: Fleet) -> tuple[str, ...]:
+        """Return the route of an item for which the policy has had no answer for too long."""
+        usual = tuple(name for name in ("process", "thread") if name in fleet)
+        return usual or tuple(fleet)
 
     def known(self, name: str) -> str:
         """Return the name, if the fleet has it; else raise UnknownExecutorError."""

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from hybrid_compute._keys import key_of
 from hybrid_compute._values import Value
 from hybrid_compute.errors import ConfigurationError, DuplicateTaskError, PlacementError
 
@@ -82,6 +83,8 @@ class TaskOptions(Value):
         movable: True if it may leave the thread pool, False if it must not; default: True for
             a declared task, False for a plain callable.
         local_only: True if it must never leave this machine; default False.
+        inline: False: never on the thread that submits it; default True, which a policy makes use
+            of only after many quick runs.
         tags: free words for `hybrid_compute.policy.tagged`; default none.
         buffersize: of a stream: by how many items its generator may be ahead of its consumer;
             default 1024.
@@ -91,8 +94,8 @@ class TaskOptions(Value):
     """
 
     __slots__ = (
-        *("buffer_bytes", "buffersize", "executor", "idempotent", "local_only", "movable"),
-        *("retries", "tags", "timeout"),
+        *("buffer_bytes", "buffersize", "executor", "idempotent", "inline", "local_only"),
+        *("movable", "retries", "tags", "timeout"),
     )
 
     executor: str | None
@@ -100,6 +103,7 @@ class TaskOptions(Value):
     idempotent: bool | None
     movable: bool | None
     local_only: bool | None
+    inline: bool | None
     tags: frozenset[str] | None
     timeout: float | None
     buffersize: int | None
@@ -113,6 +117,7 @@ class TaskOptions(Value):
         idempotent: bool | None = None,
         movable: bool | None = None,
         local_only: bool | None = None,
+        inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
         timeout: float | None = None,
         buffersize: int | None = None,
@@ -124,6 +129,7 @@ class TaskOptions(Value):
             idempotent=_flag("idempotent", idempotent),
             movable=_flag("movable", movable),
             local_only=_flag("local_only", local_only),
+            inline=_flag("inline", inline),
             tags=_tags(tags),
             timeout=_seconds("timeout", timeout),
             buffersize=_size("buffersize", buffersize),
@@ -171,12 +177,16 @@ class Task(Generic[P, T]):
             `__name__`.
         options: see `TaskOptions`.
         streams: whether it is a generator function: submitting it gives a `Stream`.
+        key: the code that it runs, by which what is measured is remembered.
     """
+
+    __task__ = True  # for `key_of`
 
     fn: Callable[P, T]
     name: str
     streams: bool
     options: TaskOptions
+    key: Any
 
     def __init__(
         self, fn: Callable[P, T], *, name: str | None = None, options: TaskOptions = NO_OPTIONS
@@ -191,6 +201,7 @@ class Task(Generic[P, T]):
         _name("name", self.name)
         self.options = options
         self.streams = _is_generator_function(fn)
+        self.key = key_of(fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function, right here on this thread."""
@@ -248,6 +259,7 @@ def task(
     idempotent: bool | None = None,
     movable: bool | None = None,
     local_only: bool | None = None,
+    inline: bool | None = None,
     tags: str | Iterable[str] | None = None,
     timeout: float | None = None,
     buffersize: int | None = None,
@@ -349,6 +361,7 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         idempotent: bool | None = None,
         movable: bool | None = None,
         local_only: bool | None = None,
+        inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
         timeout: float | None = None,
         buffersize: int | None = None,

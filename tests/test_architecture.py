@@ -23,14 +23,14 @@ FOLDER = Path(__file__).parents[1] / PACKAGE
 FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "abc"),
-        *("attempts", "routed", "_alarm"),
+        *("attempts", "decisions", "routed", "_alarm", "_keys"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer"),
     ),
     1: ("policy.", "protocol."),
     2: ("transports.",),
     3: ("executors.",),
-    4: ("observed", "mapped", "router", "stats", "views", "hybrid"),
+    4: ("observed", "mapped", "router", "learning", "quick", "stats", "views", "hybrid"),
     5: ("cli", "_commands", "_serve", "server.", "demo", "_demo_work", "_demo_remote"),
 }
 

@@ -186,12 +186,11 @@ def test_all_executors_give_equal_results_and_each_task_runs_where_it_belongs(tr
     report = demo.compare(demo.collect(tree), workers=2, processes=2, tick=ticks.append)
     assert report.equal is True
     assert report.executors == (demo.HYBRID, demo.THREADS, demo.PROCESSES)
-    assert places(report, demo.HYBRID) == {
-        "read": (0, 14, 0),
-        "pack": (0, 14, 0),
-        "measure": (0, 0, 14),
-        "classify": (14, 0, 0),
-    }
+    ran = places(report, demo.HYBRID)
+    measured = ran.pop("measure")  # so few files that a start of processes may not be worth it
+    assert measured[0] == 0
+    assert sum(measured) == 14
+    assert ran == {"read": (0, 14, 0), "pack": (0, 14, 0), "classify": (14, 0, 0)}
     assert set(places(report, demo.THREADS).values()) == {(0, 14, 0)}
     assert set(places(report, demo.PROCESSES).values()) == {(0, 0, 14)}
     assert sum(ticks) == 14 * 4 * 3

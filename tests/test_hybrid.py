@@ -77,8 +77,9 @@ def hybrid() -> Iterator[HybridExecutor]:
 # Where things run.
 
 
-def test_a_declared_task_goes_to_a_process_by_default(hybrid: HybridExecutor) -> None:
-    assert hybrid.submit(pid).result() != os.getpid()
+def test_a_declared_task_goes_where_the_policy_says() -> None:
+    with HybridExecutor(2, policy=Always("process")) as executor:
+        assert executor.submit(pid).result() != os.getpid()
 
 
 def test_a_plain_callable_stays_on_a_thread(hybrid: HybridExecutor) -> None:
@@ -102,7 +103,8 @@ def test_a_policy_built_to_move_all_moves_plain_callables_too() -> None:
 
 def test_options_may_move_a_plain_callable(hybrid: HybridExecutor) -> None:
     assert hybrid.options(executor="process").submit(os.getpid).result() != os.getpid()
-    assert hybrid.options(movable=True).submit(os.getpid).result() != os.getpid()
+    with HybridExecutor(2, policy=Always("process")) as executor:
+        assert executor.options(movable=True).submit(os.getpid).result() != os.getpid()
     assert hybrid.options(executor="inline").submit(plain_where).result() == where()
 
 
@@ -391,7 +393,6 @@ class Wrong:
         ((), PlacementError),
         (("nowhere",), PolicyError),
         ("thread", PolicyError),
-        (None, PolicyError),
         ([], PolicyError),
         (ValueError("hm"), PolicyError),
     ],

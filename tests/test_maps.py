@@ -16,6 +16,7 @@ from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
 from hybrid_compute.executors._map_share import MapShare
 from hybrid_compute.maps import MapOptions, Results
+from hybrid_compute.policy import Prefer
 
 
 class Chunked(ThreadExecutor):
@@ -37,7 +38,7 @@ class Chunked(ThreadExecutor):
             iterables,
             options,
             resubmit=submit,
-            workers=self.workers,
+            workers=lambda: self.workers,
             feeders=self.feeders,
         )
 
@@ -374,10 +375,10 @@ def test_one_argument_that_cannot_travel_costs_the_one_call() -> None:
     assert isinstance(results[2], TaskEncodeError)
 
 
-def test_a_declared_task_is_mapped_in_processes() -> None:
+def test_a_declared_task_is_mapped_where_the_policy_says() -> None:
     import os
 
-    with HybridExecutor(max_processes=2) as pool:
+    with HybridExecutor(max_processes=2, policy=Prefer("process")) as pool:
         pids = set(pool.map(task(lambda _: os.getpid()), range(50)))
     assert os.getpid() not in pids
 

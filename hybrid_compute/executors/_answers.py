@@ -10,13 +10,14 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _failures, _pickling
+from hybrid_compute._keys import key_of
 from hybrid_compute.errors import ResultDecodeError, TaskDecodeError, WorkerCrashed
 from hybrid_compute.executors._crew import Worker
 from hybrid_compute.executors._delivery import settle
 from hybrid_compute.executors._dispatch import Pool
-from hybrid_compute.executors._estimates import key_of
 from hybrid_compute.executors._frames import (
     BEGUN,
+    CPU,
     END,
     ERROR,
     LIMIT,
@@ -72,7 +73,7 @@ class Answers:
                 worker.number += 1
                 self._on_value_apart(worker, items.popleft(), body)
             elif kind == END:
-                self._on_end(worker, number)
+                self._on_end(worker, number, body)
                 ended = True
             elif kind == ERROR:
                 worker.number += 1
@@ -117,16 +118,19 @@ class Answers:
         else:
             settle(item.succeed, value)
 
-    def _on_end(self, worker: Worker, nanoseconds: int) -> None:
-        pool = self._pool
+    def _on_end(self, worker: Worker, nanoseconds: int, body: memoryview) -> None:
+        pool, seconds = self._pool, nanoseconds * 1e-9
         with pool.lock:
             message = worker.messages.popleft()
             if message.key is not None and nanoseconds:
-                pool.estimates.learn(message.key, nanoseconds * 1e-9 / message.count)
+                pool.estimates.learn(message.key, seconds / message.count)
             if worker.revoked and not worker.messages:
                 worker.words[LIMIT] = NO_LIMIT  # it waits for a message, and looks at none
                 worker.revoked = False
                 worker.watched = worker.withheld = None
+        if message.metered is not None and message.key is not None and body:
+            meter, belief, calls = message.metered
+            settle(lambda cpu: meter.ran(belief, calls, seconds, cpu), CPU.unpack(body)[0] * 1e-9)
         self._upkeep.after_message(worker)
 
     def _on_undecodable(self, worker: Worker, body: bytes) -> None:

@@ -137,3 +137,4 @@ def run_batch(fn: Callable[..., Any], calls: Sequence[Any], star: bool) -> Outco
 
 
 run_batch.carries_function = True  # type: ignore[attr-defined]  # see WorkItem.name
+run_batch.carries_calls = True  # type: ignore[attr-defined]  # see WorkItem.calls

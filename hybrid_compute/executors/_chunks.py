@@ -58,7 +58,7 @@ class _Chunks:
         *,
         resubmit: Callable[..., Future[Outcome]],
         star: bool,
-        workers: int,
+        workers: Callable[[], int],
         chunksize: int | None,
         split_crashed: bool,
     ) -> None:
@@ -148,13 +148,13 @@ class _Chunks:
     def _take(self, *, everything: bool = False) -> tuple[int, list[Any]] | None:
         left = len(self._input) - self._next
         bounded = self._fixed is None and not self._flushing and not everything
-        if not left or (bounded and len(self._out) >= _AHEAD * self._workers):
+        if not left or (bounded and len(self._out) >= _AHEAD * self._workers()):
             return None
         size = self._size
         if everything:
             size = left
         elif self._fixed is None:
-            share = max(1, left // (2 * self._workers))
+            share = max(1, left // (2 * self._workers()))
             least = max(share, size // _SHRINK)
             size = max(size, share) if self._flushing else min(size, least)
         calls = self._input[self._next : self._next + size]
@@ -313,7 +313,7 @@ def map_in_chunks(
     options: MapOptions,
     *,
     resubmit: Callable[..., Future[Outcome]],
-    workers: int,
+    workers: Callable[[], int],
     feeders: Feeders,
     split_crashed: bool = False,
 ) -> Iterator[T]:
@@ -325,7 +325,7 @@ def map_in_chunks(
         iterables: its arguments.
         options: the keywords of `map`.
         resubmit: the same for a piece of a chunk that has failed, also during a shutdown.
-        workers: how many chunks can run side by side.
+        workers: tells how many chunks can run side by side; asked again for each.
         feeders: those of the executor, which asks them for the rest when it shuts down.
         split_crashed: the calls are idempotent, so that a chunk whose worker crashed is tried
             again call by call.
@@ -342,7 +342,7 @@ def map_in_chunks(
         # A chunk is now the unit of what is ahead of the consumer; all chunks together hold no
         # more than `buffersize` calls, one of them being on its way out.
         chunksize = min(
-            options.buffersize, chunksize or max(1, options.buffersize // (2 * workers))
+            options.buffersize, chunksize or max(1, options.buffersize // (2 * workers()))
         )
         ahead = max(1, options.buffersize // chunksize)
         size, source_calls = chunksize, calls

@@ -14,7 +14,7 @@ import signal
 import socket
 from collections import deque
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybrid_compute._functions import Library
 from hybrid_compute.executors._frames import (
@@ -39,13 +39,16 @@ from hybrid_compute.executors._segments import (
     Slot,
     shared_memory,
 )
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import Meter, WorkItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._memory import OomCounter
     from hybrid_compute.executors._spawning import Spawner
 
-__all__ = ["Message", "Worker"]
+__all__ = ["Message", "Metered", "Worker"]
+
+# Who is told of the time of a message: a meter, what it knows of the task, and how many calls.
+Metered: TypeAlias = "tuple[Meter, Any, int]"
 
 _FD = Struct("i")
 _NO_END = 1 << 62
@@ -54,12 +57,13 @@ _NO_END = 1 << 62
 class Message:
     """A message on its way: the number behind its last call, and what to learn from its time."""
 
-    __slots__ = ("count", "end", "key")
+    __slots__ = ("count", "end", "key", "metered")
 
-    def __init__(self, end: int, count: int, key: Any) -> None:
+    def __init__(self, end: int, count: int, key: Any, metered: Metered | None) -> None:
         self.end = end
         self.count = count
         self.key = key
+        self.metered = metered
 
 
 class Worker:
@@ -206,7 +210,12 @@ class Worker:
         self.outbox += _frame(SETUP, 0, setup)
 
     def put_calls(
-        self, hand: list[WorkItem], count: int, payload: bytes | Parcel, key: Any
+        self,
+        hand: list[WorkItem],
+        count: int,
+        payload: bytes | Parcel,
+        key: Any,
+        metered: Metered | None,
     ) -> None:
         """Put a message with the first items of the hand into the outbox: all of it, or nothing.
 
@@ -215,9 +224,10 @@ class Worker:
             count: how many.
             payload: the pickled calls.
             key: what to learn from the time that they take.
+            metered: who else wants to know of it.
         """
         first, end = self.next_number, self.next_number + count
-        batch, message = hand[:count], Message(end, count, key)
+        batch, message = hand[:count], Message(end, count, key, metered)
         frame: tuple[bytes | tuple[bytes, Slot], ...]
         slot, place, flags = None, ONCE, self.sender.flags
         if isinstance(payload, bytes):

@@ -67,6 +67,7 @@ from hybrid_compute.executors._frames import ENDING, PARKED
 from hybrid_compute.executors._messages import Messages
 from hybrid_compute.executors._settings import Settings
 from hybrid_compute.items import Keeper, WorkItem
+from hybrid_compute.routed import RoutedItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._crew import Worker
@@ -201,6 +202,22 @@ class Pool(_exit.Member, Keeper):
         with self.lock:
             if self.reader is not None:
                 self.reader.wake()
+
+    def give_back(self, belief: object) -> list[RoutedItem]:
+        """Take the items with this belief, which have not started, out of the queue."""
+        with self.lock:
+            found = [
+                each
+                for each in self.fresh
+                if isinstance(each, RoutedItem) and each.belief is belief and each.deadline is None
+            ]
+            if found:
+                gone = set(map(id, found))
+                self.fresh = deque(each for each in self.fresh if id(each) not in gone)
+                for each in found:
+                    each.keeper = None
+                self.wake()  # it may have nothing left to do
+        return found
 
     # Going out.
 

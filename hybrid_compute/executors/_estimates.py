@@ -5,34 +5,11 @@ Owns two numbers per function. Pure but for its memory; under the lock of whoeve
 
 from __future__ import annotations
 
-import functools
-from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-from hybrid_compute.tasks import Task
-
-__all__ = ["Estimates", "key_of"]
+__all__ = ["Estimates"]
 
 _MOST = 4096  # functions; then all is forgotten, and learned again with one call each
-
-
-def key_of(fn: Any) -> Any:
-    """Return what calls of about the same length have in common: the code.
-
-    Not the function: lambdas and closures are new for each call. Runs none of the user's code.
-    """
-    kind = type(fn)
-    if kind is Task:
-        return key_of(fn.fn)
-    if kind is FunctionType:
-        return fn.__code__
-    if kind is MethodType:
-        return key_of(fn.__func__)
-    if kind is functools.partial:
-        return key_of(fn.func)
-    if kind is BuiltinFunctionType:
-        return fn.__qualname__
-    return kind
 
 
 class Estimates:

@@ -10,13 +10,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute._functions import is_interrupt, on_main_thread
+from hybrid_compute._keys import key_of
 from hybrid_compute._pickling import BIG, Buffers
 from hybrid_compute.errors import PayloadTooLarge, TaskEncodeError
-from hybrid_compute.executors._estimates import key_of
 from hybrid_compute.items import WorkItem
 
 if TYPE_CHECKING:
-    from hybrid_compute.executors._crew import Worker
+    from hybrid_compute.executors._crew import Metered, Worker
     from hybrid_compute.executors._dispatch import Pool
     from hybrid_compute.executors._segments import Parcel
 
@@ -90,10 +90,12 @@ class Messages:
             if payload is None:
                 together = False  # one is to blame: find out which
                 continue
+            count = len(hand) if together else 1
+            metered = _metered(hand, count)
             with self._pool.lock:
                 if worker.dead:
                     return False
-                worker.put_calls(hand, len(hand) if together else 1, payload, key)
+                worker.put_calls(hand, count, payload, key, metered)
         worker.flush()
         return True
 
@@ -156,6 +158,20 @@ class Messages:
             self._pool.failed += ((item, error),)
             del hand[0]
             self._pool.wake()
+
+
+def _metered(hand: list[WorkItem], count: int) -> Metered | None:
+    """Return who is to be told of the time that the first items of the hand take together."""
+    first = hand[0]
+    meter, belief = first.meter, first.belief
+    if meter is None:
+        return None
+    calls = first.calls
+    for each in hand[1:count]:
+        if each.belief is not belief:
+            return None  # nobody could tell whose time it was
+        calls += each.calls
+    return meter, belief, calls
 
 
 def _too_large(what: str, size: int, limit: int) -> PayloadTooLarge:

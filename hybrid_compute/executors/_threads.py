@@ -35,6 +35,7 @@ from typing import Any, Protocol
 
 from hybrid_compute import _exit
 from hybrid_compute.executors._pump import Pump
+from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import NO_OPTIONS
 
@@ -187,6 +188,25 @@ class Pool(_exit.Member):
                 self.refusal = refusal
             while self.parked:
                 self._wake_one()
+
+    def give_back(self, belief: object) -> list[RoutedItem]:
+        """Take the items with this belief out of the queue; the others keep their order."""
+        found: list[RoutedItem] = []
+        others: list[Job] = []
+        with self.lock:
+            for _ in range(len(self.jobs)):
+                try:
+                    job = self.jobs.popleft()
+                except IndexError:  # a thread has taken the last one
+                    break
+                if isinstance(job, RoutedItem) and job.belief is belief:
+                    found.append(job)
+                else:
+                    others.append(job)
+            self.jobs.extendleft(reversed(others))
+            if self.jobs and self.parked and not self.waking:
+                self._wake_one()  # one that found the queue empty meanwhile has parked
+        return found
 
     def cancel_all(self) -> None:
         """Cancel all that is queued."""

@@ -38,6 +38,7 @@ from hybrid_compute.executors._frames import (
     BASE,
     CALLS,
     CALLS_APART,
+    CPU,
     DECODING,
     END,
     ERROR,
@@ -226,6 +227,7 @@ class _Worker:
         dumps, apart = _pickling.dumps, self._apart
         large = min(BIG, _pickling.max_payload or BIG)
         calls.reverse()
+        used = time.thread_time_ns()
         begun = flushed = clock()
         while calls:
             # First STARTED, then LIMIT. The caller does it the other way round: see `_answers`.
@@ -261,7 +263,7 @@ class _Worker:
                 if now - flushed > _PATIENCE_NS:
                     self.flush()
                     flushed = now
-        answer(END, clock() - begun, b"")
+        answer(END, clock() - begun, CPU.pack(time.thread_time_ns() - used))
         calls.clear()
         self.flush()
 

@@ -25,6 +25,7 @@ from hybrid_compute.executors._settings import Settings
 from hybrid_compute.executors.thread import check_max_workers
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions
+from hybrid_compute.routed import RoutedItem
 
 __all__ = ["ProcessExecutor"]
 
@@ -141,6 +142,10 @@ class ProcessExecutor(SubExecutor):
             running = sum(1 for count in sent if count)
             return pool.waiting() + sum(sent) - running, running
 
+    def give_back(self, belief: object) -> list[RoutedItem]:
+        """Give up the items with this belief that were not sent to a worker."""
+        return self._pool.give_back(belief)
+
     def _map(
         self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], options: MapOptions
     ) -> Iterator[T]:
@@ -152,7 +157,7 @@ class ProcessExecutor(SubExecutor):
             iterables,
             options,
             resubmit=self._submit_late,
-            workers=self.workers,
+            workers=lambda: self.workers,
             feeders=self._feeders,
         )
 

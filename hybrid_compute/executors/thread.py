@@ -20,6 +20,7 @@ from hybrid_compute.executors._map_share import MapShare
 from hybrid_compute.executors._threads import Pool
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, Results, iterate
+from hybrid_compute.routed import RoutedItem
 
 __all__ = ["ThreadExecutor", "check_max_workers"]
 
@@ -87,6 +88,10 @@ class ThreadExecutor(SubExecutor):
             return len(pool.jobs), max(
                 0, len(pool.threads) - len(pool.parked) - pool.waking - pool.starting
             )
+
+    def give_back(self, belief: object) -> list[RoutedItem]:
+        """Give up the items with this belief that no thread has taken yet."""
+        return self._pool.give_back(belief)
 
     def _map(
         self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], options: MapOptions

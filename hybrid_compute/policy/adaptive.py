@@ -1,31 +1,395 @@
-"""Adaptive: the default policy."""
+"""Adaptive: the default policy. It sends each task where, by what it has seen, it is done soonest.
+
+What is seen is measured on runs that were wanted anyway; nothing is ever run twice, or moved, to
+learn something. ::
+
+    unknown  the first two calls go to threads, where they can be measured, the others are held:
+             `route` answers None, and is asked again when one of the two is over, or after a few
+             milliseconds, when the CPU time that the running ones have used tells enough
+    tiny     threads; and after many such runs: quick
+    quick    inline: the submitter runs it, which is over before a hand-over would be
+    waits    the lane, whose threads may be many, as they need no core
+    holds    where it is predicted to end first: in a process, or on a thread if it is alone there,
+    works    or on another machine if this one is busy. A task that lets go of the GIL is as good
+             on threads, to which large arguments need not be copied
+
+The prediction: queue + hand-over + transfer + run, see `_places`; the measurements: `_belief`. A
+task stays where it is unless another place promises to be a fifth quicker, or small differences
+would make it flap. Once in a while, ever more rarely, the place that was used least gets a call,
+in case what is believed of it is out of date.
+
+One lock guards all estimates. It is held for some hundred nanoseconds, no code of anybody else's
+runs under it, and it is re-entrant, since a signal handler or a finalizer that submits may land on
+a thread that holds it.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
+from typing import Any
+
+from hybrid_compute._keys import key_of
 from hybrid_compute.abc import Fleet, WorkItem
-from hybrid_compute.policy._base import Move
-from hybrid_compute.policy.fixed import Prefer
+from hybrid_compute.decisions import Choice, seconds_in_words
+from hybrid_compute.items import name_of
+from hybrid_compute.policy._base import Move, check_move
+from hybrid_compute.policy._belief import QUICK_RUNS, Belief
+from hybrid_compute.policy._beliefs import Beliefs
+from hybrid_compute.policy._memory import load, rows, save
+from hybrid_compute.policy._places import Place
+from hybrid_compute.policy._sizes import measure
+from hybrid_compute.routed import RoutedItem
+from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["Adaptive"]
 
+_PROBES = 2
+_DEAD_BAND = 0.8
+_DECISION_SECONDS = 1e-3  # a decision takes some 5 us: it holds for calls of so long together
+_MOST_LEFT = 63
+_FIRST_LOOK = 64  # decisions before another place is looked at, then twice as many, and so on
+_WORTH_A_LOOK = 3.0  # times the best prediction
 
-class Adaptive(Prefer):
-    """Declared tasks go to processes, where Python code uses all cores; the rest stays.
+_UNKNOWN = Choice(rule="a first call, on a thread, since nothing is known of the task yet")
+_FIXED = Choice(rule="processes, where work can be ended, then threads")
+_STREAM = Choice(rule="a generator: a process, then threads")
+_ALL = Choice(rule="whatever the fleet has")
 
-    Where a fleet has no processes, or they do not start, threads take the tasks.
+
+class Adaptive:
+    """Declared tasks go where they are done soonest, as far as was seen; the rest stays.
 
     Args:
         move: "declared" lets only declared tasks leave the thread pool; "all" moves plain
             callables too.
+        estimates: a file that `save` has written, so that a second start is warm; None: nothing
+            is known at first.
+        cores: usable cores; None: those of this process.
+
+    Attributes:
+        names: executors that it must have: none, it takes the fleet as it is.
+        moves_plain: whether plain callables are routed too.
+        quick: the tasks that their submitter may run, by key and size class.
+
+    Thread-safe. What it remembers of a task keeps neither the function nor arguments alive.
+
+    Raises:
+        ConfigurationError: `move` is another word; or `estimates` is no such file.
     """
 
-    def __init__(self, *, move: Move = "declared") -> None:
-        super().__init__("process", "thread", move=move)
-        self.names = frozenset()  # it takes the fleet as it is
+    names = frozenset[str]()
 
-    def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...]:
-        """Return processes, then threads; or all that the fleet has if it has neither."""
-        return super().route(item, fleet) or tuple(fleet)
+    def __init__(
+        self,
+        *,
+        move: Move = "declared",
+        estimates: str | os.PathLike[str] | None = None,
+        cores: int | None = None,
+    ) -> None:
+        self.moves_plain = check_move(type(self).__name__, move)
+        self._cores = cores or _usable_cores()
+        self._lock = threading.RLock()  # guards all below, and what hangs from it
+        self._beliefs = Beliefs({} if estimates is None else load(estimates))
+        self.quick = self._beliefs.quick
+        self._places: dict[str, Place] = {}
+        self._held = 0.0  # seconds of work on threads that holds the GIL
 
     def __repr__(self) -> str:
-        return "Adaptive()" if not self.moves_plain else "Adaptive(move='all')"
+        return "Adaptive(move='all')" if self.moves_plain else "Adaptive()"
+
+    # Choosing.
+
+    def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...] | None:
+        """Return where the item is done soonest, then where else it may go; None: not yet."""
+        if not isinstance(item, RoutedItem):
+            return self._usual_route(fleet)
+        if item.streams or item.options.timeout is not None:
+            item.choice = _STREAM if item.streams else _FIXED
+            return self._usual_route(fleet)
+        belief, size, calls = self._look_up(item)
+        if belief.left > 0 and calls == 1 and belief.route[0] in fleet:
+            belief.left -= 1
+            route: tuple[str, ...] | None = belief.route
+            item.choice = belief.choice
+        else:
+            with self._lock:
+                route = self._decide(item, belief, fleet, size, calls)
+        item.belief = belief
+        return route
+
+    def _usual_route(self, fleet: Fleet) -> tuple[str, ...]:
+        return tuple(name for name in ("process", "thread") if name in fleet) or tuple(fleet)
+
+    def _look_up(self, item: RoutedItem) -> tuple[Belief, int, int]:
+        fn: Any = item.fn
+        args, kwargs, calls = item.args, item.kwargs, item.calls
+        if fn is not item.target:  # a chunk of a map: its first call stands for it
+            fn, chunk, star = args
+            args, kwargs = (tuple(chunk[0]) if star else (chunk[0],)) if chunk else (), None
+        key = key_of(fn)
+        kind, size = measure((*args, *kwargs.values()) if kwargs else args)
+        belief = self._beliefs.get(key, kind)
+        if belief is None:
+            with self._lock:
+                belief = self._beliefs.add(fn, key, kind)
+        return belief, size, calls
+
+    def _decide(
+        self, item: RoutedItem, belief: Belief, fleet: Fleet, size: int, calls: int
+    ) -> tuple[str, ...] | None:
+        lane = "lane" if "lane" in fleet else "thread" if "thread" in fleet else None
+        if not belief.known and lane is not None:
+            if belief.probing >= _PROBES:
+                return None
+            belief.probing += 1
+            item.probes = True
+            item.choice = _UNKNOWN
+            return (lane, *(name for name in ("process",) if name in fleet))
+        if belief.kind == "quick" and calls == 1:
+            inline = fleet.get("inline")
+            if inline is not None and inline.capabilities.blocks and _may_be_inline(item.options):
+                if item.options.movable is None:
+                    belief.quick_options = item.options
+                    self._beliefs.set_quick(belief)
+                item.choice = belief.quick_choice = Choice(
+                    rule=f"tiny ({seconds_in_words(belief.run)} a call): over before a hand-over"
+                )
+                return ("inline",)
+        if belief.kind in ("tiny", "quick") and lane is not None and calls == 1:
+            route: tuple[str, ...] = (lane,)
+            choice = Choice(rule=f"{belief.in_words()}: threads")
+        else:
+            candidates = self._candidates(item, belief, fleet, size, calls)
+            if not candidates:
+                item.choice = _ALL
+                return self._usual_route(fleet)
+            best = self._best(belief, candidates)
+            others = (name for name in ("process", "thread") if name in fleet and name != best)
+            route = (best, *others)
+            choice = Choice(rule=belief.in_words(), candidates=tuple(candidates))
+        item.choice = choice
+        if calls == 1:
+            belief.route, belief.choice = route, choice
+            belief.left = min(_MOST_LEFT, int(_DECISION_SECONDS / max(belief.run, 1e-6)))
+        return route
+
+    def _candidates(
+        self, item: RoutedItem, belief: Belief, fleet: Fleet, size: int, calls: int
+    ) -> list[tuple[str, float]]:
+        waits = belief.kind == "waits" and "lane" in fleet
+        found = []
+        for name, each in fleet.items():
+            capabilities = each.capabilities
+            if capabilities.blocks:
+                continue
+            if capabilities.shares_memory:
+                # Waiting takes many threads and no core, computing as many as there are cores.
+                if name not in ("thread", "lane") or (name == "lane") != waits:
+                    continue
+            elif belief.unpicklable or not (capabilities.isolates or capabilities.remote):
+                continue  # of such an executor nothing is known but its name: it has to be named
+            place = self._place(name, fleet)
+            seconds = place.predict(
+                belief,
+                size=calls * (size + belief.out_bytes),
+                calls=calls,
+                behind=item.behind,
+                cores=self._cores,
+                held=self._held,
+            )
+            found.append((name, seconds))
+        found.sort(key=_by_seconds)
+        return found
+
+    def _best(self, belief: Belief, candidates: list[tuple[str, float]]) -> str:
+        best, least = candidates[0]
+        belief.asked += 1
+        if belief.asked >= _FIRST_LOOK and not belief.asked & (belief.asked - 1):  # a power of two
+            near = [name for name, seconds in candidates if seconds <= _WORTH_A_LOOK * least]
+            return min(near, key=lambda name: self._places[name].served)
+        now = belief.route[0] if belief.route else best
+        for name, seconds in candidates:
+            if name == now and least > _DEAD_BAND * seconds:
+                return name
+        return best
+
+    def _place(self, name: str, fleet: Fleet) -> Place:
+        place = self._places.get(name)
+        if place is None:
+            place = self._places[name] = Place(name, fleet[name])
+        return place
+
+    # Learning. Called by whoever has the item in hand, from any thread.
+
+    def handed(self, item: RoutedItem, name: str, fleet: Fleet) -> None:
+        """Take note that an executor is about to get an item that was routed here."""
+        belief = item.belief
+        if belief is None:
+            return
+        with self._lock:
+            place = self._place(name, fleet)
+            calls = item.calls
+            seconds = belief.took.get(name, belief.run) * calls
+            held = belief.holds * calls if place.shares else 0.0
+            item.counted = (place, seconds, held, not place.count)
+            place.count += 1
+            place.served += 1
+            place.used = True
+            place.seconds += seconds
+            self._held += held
+
+    def left(self, item: RoutedItem) -> None:
+        """Take note that an item has left the executor that had it; idempotent."""
+        if item.counted is None and not item.probes:
+            return
+        with self._lock:
+            if item.probes:
+                item.probes = False
+                item.belief.probing -= 1
+            if item.counted is None:
+                return
+            place, seconds, held, _ = item.counted
+            item.counted = None
+            place.count -= 1
+            if place.count > 0:
+                place.seconds = max(0.0, place.seconds - seconds)
+            else:
+                place.count, place.seconds = 0, 0.0
+            self._held = max(0.0, self._held - held)
+            if held and not any(each.count for each in self._places.values() if each.shares):
+                self._held = 0.0  # sums of fractions never come out even
+
+    def answered(self, item: RoutedItem, elapsed: float) -> None:
+        """Take note of a result from another machine, so many seconds after the hand-over.
+
+        What runs there, and how long, only that machine knows; what is learned is the time that
+        the item took, less what it is likely to have waited for others of ours.
+        """
+        belief = item.belief
+        with self._lock:
+            place = item.counted[0]
+            each = elapsed / max(1.0, place.count / place.workers) / item.calls
+            each = max(0.0, each - place.delay)
+            old = belief.took.get(place.name)
+            belief.took[place.name] = each if old is None else old + 0.2 * (each - old)
+
+    def ran(self, belief: Belief, count: int, wall: float, cpu: float | None) -> bool:
+        """Take note of calls that have run on this machine.
+
+        Args:
+            belief: what their items were given.
+            count: how many calls.
+            wall: seconds that they took together.
+            cpu: of these, seconds of CPU; None: not measured.
+
+        Returns:
+            Whether items of the task that wait should be thought over.
+        """
+        with self._lock:
+            news = belief.ran(count, wall, cpu)
+            if news and belief.kind != "quick":
+                self._beliefs.set_slow(belief)
+            return news
+
+    def ran_here(
+        self, item: RoutedItem, begun: float, ended: float, cpu: float | None, value: Any
+    ) -> bool:
+        """Take note of an item that has run on a thread of this process; see `ran`.
+
+        Args:
+            item: which.
+            begun: when it began, by the performance counter.
+            ended: when it ended.
+            cpu: seconds of CPU that its thread has used; None: not measured.
+            value: its result, of which the size is looked at; None if it failed.
+        """
+        belief = item.belief
+        with self._lock:
+            if item.counted is not None and item.counted[3] and item.handed_at is not None:
+                item.counted[0].took(begun - item.handed_at)
+            if cpu is not None:
+                belief.overlapped(begun, ended, cpu)
+            if value is not None:
+                calls = item.calls
+                size = measure((value,))[1] / calls
+                belief.out_bytes += 0.2 * (size - belief.out_bytes)
+            return self.ran(belief, item.calls, ended - begun, cpu)
+
+    def seen(self, belief: Belief, wall: float, cpu: float | None) -> bool:
+        """Take note of a first call that still runs; return whether that is enough to go by.
+
+        Args:
+            belief: of its task.
+            wall: seconds that it has run so far.
+            cpu: of these, seconds of CPU; None: it has not begun, or cannot be looked at. Then
+                its items will go to processes.
+        """
+        with self._lock:
+            if belief.runs or belief.waived:
+                return True
+            belief.run, belief.cpu = wall, wall if cpu is None else cpu
+            belief.waived = True
+            belief.classify()
+            return True
+
+    def slow(self, belief: Belief, seconds: float) -> None:
+        """Take note of a call that took long on its submitter's thread."""
+        with self._lock:
+            belief.ran(1, seconds, None)
+            if belief.quick < QUICK_RUNS:
+                self._beliefs.set_slow(belief)
+                belief.classify()
+
+    def wrong_places(self, belief: Belief) -> tuple[str, ...]:
+        """Return where items of this task should not wait for their turn, by what is known now."""
+        if belief.kind in ("tiny", "quick", "waits"):
+            return ("process",)
+        return ("lane",) if belief.kind in ("holds", "works") else ()
+
+    # Telling.
+
+    def explain(self, fn: Any) -> str:
+        """Return what is believed of a function, for a person: a line for each size."""
+        with self._lock:
+            known = self._beliefs.of(fn)
+        return (
+            "\n".join(
+                f"{each.name}, arguments below {4 ** (each.key[1] + 1)}: {each.in_words()}"
+                + (f"; {each.place}" if each.place else "")
+                for each in known
+            )
+            or f"{name_of(fn)}: nothing is known yet"
+        )
+
+    def usual(self, fn: Any) -> Belief | None:
+        """Return what is known best of a function; None if nothing is."""
+        with self._lock:
+            known = self._beliefs.of(fn)
+        return max(known, key=lambda each: each.runs) if known else None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what is known to a file, for `Adaptive(estimates=path)`. Blocks for the disk.
+
+        The file is replaced as a whole. Functions are known by module and name.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._lock:
+            found = rows(each for each in self._beliefs.all() if each.runs)
+        save(path, found)
+
+
+def _by_seconds(candidate: tuple[str, float]) -> float:
+    return candidate[1]
+
+
+def _may_be_inline(options: TaskOptions) -> bool:
+    return options.inline is not False and not options.retries
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1

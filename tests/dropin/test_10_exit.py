@@ -290,7 +290,7 @@ def test_a_script_with_a_declared_task_needs_no_main_guard_either(
             return n + 1, os.getpid()
 
         executor = make(2)
-        value, pid = executor.submit(work, 1).result()
+        value, pid = executor.options(executor="process").submit(work, 1).result()
         assert value == 2
         assert pid != os.getpid()
         os.write(1, b"end")

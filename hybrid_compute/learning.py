@@ -1,0 +1,321 @@
+"""Learning: between a policy that learns and the fleet that it learns about.
+
+Owns the items that are held since the policy answered "not yet", and carries measurements to the
+policy. What is held is not bound to any executor: it is routed again when its policy has learned
+something, or when it was held for long enough. ::
+
+    submit -> route: None -> hold --.     a first call ends -> Learning.end -> news?
+                                    |                                           |
+                                    '--> release <------------------------------'
+                                            ^-------- the look-out, at 8 ms: has it used CPU?
+
+Threads. `hold` runs on submitters, `end` and `reconsider` on the executors' threads, the look-out
+is a thread of its own, which is there only while something is held.
+
+The lock guards the held items, who releases, and the running first calls. It is re-entrant, as a
+signal handler or a finalizer that submits may land on a thread that holds it. No policy is asked,
+no executor called and no future settled under it.
+
+Why no item is forgotten. It is in one of: a queue here, the hands of one `release`, an executor.
+A queue that is not empty has a look-out: `hold` starts it under the same lock under which it ends
+itself, when nothing is held. At the second look, 50 ms after the first item came, all of a queue is
+routed, known or not. An item counts as outstanding from `hold` to its end, so that a shutdown
+waits for it before it closes the fleet; and at the interpreter's exit `flush` comes first. A
+thread that releases and is interrupted by Ctrl-C has the item that it had in hand abandoned, and
+leaves the rest to the look-out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures._base import LOGGER
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from hybrid_compute import _exit
+from hybrid_compute.errors import PlacementError, PolicyError
+from hybrid_compute.routed import RoutedItem
+
+if TYPE_CHECKING:
+    from hybrid_compute._alarm import Alarm
+    from hybrid_compute.abc import Fleet
+    from hybrid_compute.router import Router
+
+__all__ = ["Learning"]
+
+_FIRST_LOOK = 0.008  # seconds: two switch intervals of the GIL, so that a first call has run
+_LAST_LOOK = 0.050
+_MUCH = 0.003  # seconds of CPU from which on a call that still runs is known to compute
+
+_cpu_clock_of: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)
+
+
+class _Queue:
+    """Items of one task that wait for the same news."""
+
+    __slots__ = ("due", "items", "last")
+
+    def __init__(self, now: float) -> None:
+        self.items: deque[tuple[RoutedItem, Alarm | None]] = deque()
+        self.due = now + _FIRST_LOOK
+        self.last = now + _LAST_LOOK
+
+
+class Learning(_exit.Member):
+    """Holds items, and is the meter of those that a learning policy routes.
+
+    Attributes:
+        learns: whether the policy wants measurements; any policy may have items held.
+    """
+
+    def __init__(self, policy: Any, router: Router, fleet: Fleet) -> None:
+        self._policy = policy if callable(getattr(policy, "ran_here", None)) else None
+        self.learns = self._policy is not None
+        self._router = router
+        self._fleet = fleet
+        self._changed = threading.Condition(threading.RLock())  # guards all below
+        self._held: dict[Any, _Queue] = {}
+        self._running: dict[int, tuple[Any, float, float]] = {}  # first calls, by thread
+        self._releasing: list[int] = []  # threads that have an item in hand
+        self._closed = False
+        self._look_out: threading.Thread | None = None
+        _exit.register(self)
+
+    # Holding.
+
+    def hold(self, item: RoutedItem, alarm: Alarm | None) -> bool:
+        """Keep an item until its policy knows more; False if it must be routed now."""
+        now = time.monotonic()
+        with self._changed:
+            if self._closed:
+                return False
+            if self._look_out is None:
+                thread = threading.Thread(target=self._watch, name="look-out", daemon=True)
+                thread.start()  # it may not be possible; it waits for our lock
+                self._look_out = thread
+            queue = self._held.get(item.belief)
+            if queue is None:
+                queue = self._held[item.belief] = _Queue(now)
+                self._changed.notify_all()
+            queue.items.append((item, alarm))
+            return True
+
+    def flush(self) -> None:
+        """Hold nothing any more: the interpreter exits, and executors close next."""
+        self.close()
+
+    def _drain(self) -> None:
+        """Route all that is held, now; return when it is in its executors."""
+        me = get_ident()
+        with self._changed:
+            waiting = list(self._held)
+        for belief in waiting:
+            self._release(belief, late=True)
+        with self._changed:
+            if me not in self._releasing:  # or two callbacks might wait for each other
+                self._changed.wait_for(lambda: not self._releasing)
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Hold nothing any more; route, or cancel, what is held."""
+        with self._changed:
+            self._closed = True
+        while cancel:
+            with self._changed:
+                items = [item for queue in self._held.values() for item, _ in queue.items]
+                self._held.clear()
+                self._changed.notify_all()
+            if not items:
+                break
+            for item in items:
+                item.cancel()
+        self._drain()
+
+    def join(self) -> None:
+        """Block until the look-out has gone, which has nothing left to do."""
+        thread = self._look_out
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _release(self, belief: Any, *, late: bool = False) -> None:
+        """Route what is held of a task, as far as its policy answers.
+
+        Args:
+            belief: what the policy knows of it.
+            late: it was held for long enough.
+        """
+        me = get_ident()
+        while True:
+            with self._changed:
+                queue = self._held.get(belief)
+                if queue is None:
+                    return
+                if not queue.items:
+                    del self._held[belief]
+                    self._changed.notify_all()
+                    return
+                item, alarm = queue.items.popleft()
+                self._releasing.append(me)
+            kept = False
+            try:
+                kept = not self._route(item, alarm, late=late)
+                if kept:
+                    with self._changed:
+                        self._held.setdefault(belief, queue).items.appendleft((item, alarm))
+                    return
+            except BaseException:
+                if not kept:
+                    item.abandon(RuntimeError("interrupted while it was routed"))
+                raise
+            finally:
+                with self._changed:
+                    self._releasing.remove(me)
+                    self._changed.notify_all()
+                del item
+
+    def _route(self, item: RoutedItem, alarm: Alarm | None, *, late: bool) -> bool:
+        """Route an item and hand it over; False if its policy still cannot tell."""
+        try:
+            if item.future.cancelled():
+                item.start()  # tells those who wait() for it
+                return True
+            route, fleet = self._router.route(item, held=True)
+            if route is None:
+                if not late:
+                    return False
+                route = self._router.for_want_of_an_answer(fleet)
+            item.launch(route, fleet, alarm, late=True)
+        except (PlacementError, PolicyError) as error:
+            if error.__cause__ is not None:
+                error.__cause__.with_traceback(None)
+            item.abandon(error.with_traceback(None))
+        except Exception as error:  # shut down meanwhile, or whatever a foreign submit raises
+            item.abandon(error.with_traceback(None))
+        return True
+
+    def _watch(self) -> None:
+        """The life of the look-out: see after each queue in its time."""
+        while True:
+            with self._changed:
+                if not self._held:
+                    self._look_out = None
+                    return
+                now = time.monotonic()
+                due = [(belief, each) for belief, each in self._held.items() if each.due <= now]
+                if not due:
+                    self._changed.wait(min(each.due for each in self._held.values()) - now)
+                    continue
+                for _, queue in due:
+                    queue.due = queue.last if now < queue.last else now + _LAST_LOOK
+            for belief, queue in due:
+                try:
+                    late = now >= queue.last
+                    if self._look(belief, late=late):
+                        self._release(belief, late=late)
+                except BaseException:
+                    LOGGER.exception("exception routing held work items")
+            due.clear()
+            belief = queue = None  # type: ignore[assignment]  # nothing is kept while it waits
+
+    def _look(self, belief: Any, *, late: bool) -> bool:
+        """Tell the policy what can be seen of first calls that still run; say if it is enough."""
+        if self._policy is None or belief is None:
+            return True
+        seen: tuple[float, float] | None = None
+        with self._changed:  # so that none of the threads that are looked at ends meanwhile
+            for thread, (each, begun, cpu) in self._running.items():
+                if each is belief and _cpu_clock_of is not None:
+                    used = time.clock_gettime(_cpu_clock_of(thread)) - cpu
+                    seen = max(seen or (0.0, 0.0), (time.perf_counter() - begun, used))
+        if seen is not None and (seen[1] >= _MUCH or seen[0] >= _FIRST_LOOK / 2):
+            return bool(self._policy.seen(belief, *seen))
+        if late:
+            return bool(self._policy.seen(belief, _LAST_LOOK, None))
+        return False
+
+    # Measuring: the Meter of items.
+
+    def begin(self, item: RoutedItem) -> float | None:
+        """Say that the item begins on this thread; return its CPU time if that is wanted."""
+        belief = item.belief
+        if not belief.wants_cpu:
+            return None
+        cpu = time.thread_time()
+        if not belief.known:
+            with self._changed:
+                self._running[get_ident()] = belief, time.perf_counter(), cpu
+        return cpu
+
+    def end(self, item: RoutedItem, begun: float, cpu: float | None, value: Any) -> bool:
+        """Say that it has ended; return whether to call `reconsider`."""
+        ended = time.perf_counter()
+        used = None if cpu is None else time.thread_time() - cpu
+        if self._running:
+            with self._changed:
+                self._running.pop(get_ident(), None)
+        decision = item.decision
+        if decision is not None:
+            decision.wall, decision.cpu = ended - begun, used
+        assert self._policy is not None  # noqa: S101 - else there is no meter
+        return bool(self._policy.ran_here(item, begun, ended, used, value))
+
+    def handed(self, item: RoutedItem, name: str) -> None:
+        """Say that an executor is about to get the item."""
+        item.handed_at = time.perf_counter()
+        assert self._policy is not None  # noqa: S101 - else there is no meter
+        self._policy.handed(item, name, self._fleet)
+
+    def left(self, item: RoutedItem, *, done: bool = False) -> None:
+        """Say that the item has left its executor; `done`: with a result."""
+        policy = self._policy
+        assert policy is not None  # noqa: S101 - else there is no meter
+        counted = item.counted
+        if done and counted is not None and counted[0].remote and item.handed_at is not None:
+            policy.answered(item, time.perf_counter() - item.handed_at)
+        policy.left(item)
+
+    def ran(self, belief: Any, count: int, wall: float, cpu: float) -> None:
+        """Say that so many calls have run in another process of this machine."""
+        assert self._policy is not None  # noqa: S101 - else there is no meter
+        if self._policy.ran(belief, count, wall, cpu):
+            self.reconsider(belief)
+
+    def usual(self, fn: Any) -> Any:
+        """Return what the policy knows best of a function; None if nothing."""
+        return None if self._policy is None else self._policy.usual(fn)
+
+    def slow(self, belief: Any, seconds: float) -> None:
+        """Say that a call took long on its submitter's thread."""
+        assert self._policy is not None  # noqa: S101 - else there is no meter
+        self._policy.slow(belief, seconds)
+
+    def reconsider(self, belief: Any) -> None:
+        """Route what is held of a task, and move what waits where it does not belong any more."""
+        if belief in self._held:
+            self._release(belief)
+        assert self._policy is not None  # noqa: S101 - else there is no meter
+        me = get_ident()
+        with self._changed:
+            if self._closed:  # the executors are about to refuse what they would get anew
+                return
+            self._releasing.append(me)
+        try:
+            for name in self._policy.wrong_places(belief):
+                executor = self._fleet.get(name)
+                for item in () if executor is None else executor.give_back(belief):
+                    item._leave()
+                    self._route(item, item._alarm, late=True)
+        finally:
+            with self._changed:
+                self._releasing.remove(me)
+                self._changed.notify_all()
+
+    def after_fork(self) -> None:
+        """Forget the parent's items and thread."""
+        self._changed = threading.Condition(threading.RLock())
+        self._held = {}
+        self._running = {}
+        self._releasing = []
+        self._look_out = None
