@@ -16,7 +16,9 @@ from benchmarks._targets import OURS, table_of_targets
 
 __all__ = ["main"]
 
-MODULES = (*("thread", "inline", "process", "stream", "waiting", "startup", "memory", "remote"),)
+MODULES = (
+    *("thread", "inline", "process", "stream", "waiting", "startup", "memory", "routing", "remote"),
+)
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ class Decision:
 
     Attributes:
         choice: what the policy said.
-        attempts: executors' names, each followed by why it was not the last.
+        attempts: executors' names, each with why it was not the last, if that was an error.
         submitted: seconds of the performance counter when it was routed.
         ended: the same of its end; None before.
         wall: seconds that the work itself took, where it ran; None if that was not measured.
@@ -65,7 +65,7 @@ class Decision:
     def __init__(self, choice: Choice, submitted: float) -> None:
         self.choice = choice
         self.submitted = submitted
-        self.attempts: list[str | None] = []
+        self.attempts: list[tuple[str, str | None]] = []
         self.ended: float | None = None
         self.wall: float | None = None
         self.cpu: float | None = None
@@ -154,12 +154,7 @@ def explain(told: Decision | Choice | str | None) -> Explanation:
         return Explanation(
             rule=told.rule, candidates=told.candidates, attempts=(Attempt(executor="inline"),)
         )
-    steps = list(told.attempts)  # a copy: the item may be on its way
-    names, errors = steps[::2], steps[1::2]
-    attempts = tuple(
-        Attempt(executor=str(name), error=errors[place] if place < len(errors) else None)
-        for place, name in enumerate(names)
-    )
+    attempts = tuple(Attempt(executor=name, error=error) for name, error in list(told.attempts))
     return Explanation(
         rule=told.choice.rule,
         candidates=told.choice.candidates,

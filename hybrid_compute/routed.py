@@ -177,7 +177,7 @@ class RoutedItem(WorkItem):
             self.decision = self.future._decision = decision
         while True:
             self.executor = route[self._place]
-            decision.attempts.append(self.executor)
+            decision.attempts.append((self.executor, None))
             executor = fleet[self.executor]
             # One that blocks runs the item, and fails it, inside execute(): it then only leaves
             # word, and the loop goes round, or a hundred retries would be a hundred calls deep.
@@ -365,5 +365,6 @@ class RoutedItem(WorkItem):
         return True
 
     def _note(self, error: BaseException) -> None:
-        if self.decision is not None:
-            self.decision.attempts.append(text_of(error))
+        if self.decision is not None and self.decision.attempts:
+            name, _ = self.decision.attempts[-1]
+            self.decision.attempts[-1] = name, f"{type(error).__name__}: {text_of(error)}"

@@ -17,7 +17,6 @@ from hybrid_compute.executors._delivery import settle
 from hybrid_compute.executors._dispatch import Pool
 from hybrid_compute.executors._frames import (
     BEGUN,
-    CPU,
     END,
     ERROR,
     LIMIT,
@@ -26,6 +25,7 @@ from hybrid_compute.executors._frames import (
     RETURNED,
     SEGMENT,
     STARTED,
+    TIMES,
     UNDECODABLE,
     UNFIT,
     VALUE,
@@ -130,7 +130,8 @@ class Answers:
                 worker.watched = worker.withheld = None
         if message.metered is not None and message.key is not None and body:
             meter, belief, calls = message.metered
-            settle(lambda cpu: meter.ran(belief, calls, seconds, cpu), CPU.unpack(body)[0] * 1e-9)
+            wall, cpu = TIMES.unpack(body)
+            settle(lambda own: meter.ran(belief, calls, own, cpu * 1e-9), wall * 1e-9)
         self._upkeep.after_message(worker)
 
     def _on_undecodable(self, worker: Worker, body: bytes) -> None:

@@ -15,7 +15,7 @@ order in which they were sent, and answered in that order.
              for which `number` stands      UNDECODABLE  body: why; none of the message was run
              from now on; b"": no longer    RETURNED     `number` and what is behind were not run
     CALLS    number: of the first call      END          `number`: nanoseconds that the calls took
-             body: a pickle of one call,                 body: how many of them CPU; b"": none ran
+             body: a pickle of one call,                 body: see TIMES; b"": none ran
              or of a list of calls
 
                                             BEGUN, ITEMS, PICKLES, ITEM_APART  see `_production`
@@ -54,7 +54,6 @@ __all__ = [
     "CLOSING",
     "CONSUMED",
     "CONSUMED_BYTES",
-    "CPU",
     "DECODING",
     "END",
     "ENDING",
@@ -77,6 +76,7 @@ __all__ = [
     "SEGMENT",
     "SETUP",
     "STARTED",
+    "TIMES",
     "TRACE",
     "UNDECODABLE",
     "UNFIT",
@@ -94,7 +94,9 @@ READY, UNFIT, VALUE, VALUE_APART, ERROR, UNDECODABLE, RETURNED, END = range(11, 
 SEGMENT, BEGUN, ITEMS, PICKLES, ITEM_APART = range(21, 26)
 
 LENGTH = Struct("<Q")  # of one of several pickles in a frame
-CPU = Struct("<Q")  # nanoseconds of CPU that the calls of a message took, behind END
+# Of the calls of a message, behind END: nanoseconds without those in which others had the core,
+# and how many of them were CPU.
+TIMES = Struct("<QQ")
 
 # What the caller and the spawner say to each other.
 REQUEST = Struct("<Q")  # serial of the worker; its socket and journal come along

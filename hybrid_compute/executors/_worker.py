@@ -24,6 +24,7 @@ import _socket
 import faulthandler
 import marshal
 import os
+import resource
 import select
 import sys
 import time
@@ -38,7 +39,6 @@ from hybrid_compute.executors._frames import (
     BASE,
     CALLS,
     CALLS_APART,
-    CPU,
     DECODING,
     END,
     ERROR,
@@ -50,6 +50,7 @@ from hybrid_compute.executors._frames import (
     SEGMENT,
     SETUP,
     STARTED,
+    TIMES,
     TRACE,
     UNDECODABLE,
     UNFIT,
@@ -73,7 +74,10 @@ _HEADER_BYTES = HEADER.size
 _FD = Struct("i")
 _BRISK_NS = 250_000  # measured: a caller that waits for each answer takes 50 to 200 us
 _LONGEST_MS = 1 << 30
+_PER_THREAD = hasattr(resource, "RUSAGE_THREAD")  # Linux; elsewhere all may have waited
+_UNIQUE = iter(range(_LONGEST_MS, 0, -1))
 _TRIM_MS = 2000  # how long memory for large results is kept warm, with nothing to do
+
 
 _let_others = getattr(os, "sched_yield", int)  # int: where there is no such thing
 
@@ -227,7 +231,7 @@ class _Worker:
         dumps, apart = _pickling.dumps, self._apart
         large = min(BIG, _pickling.max_payload or BIG)
         calls.reverse()
-        used = time.thread_time_ns()
+        used, waits = time.thread_time_ns(), _times_given_up()
         begun = flushed = clock()
         while calls:
             # First STARTED, then LIMIT. The caller does it the other way round: see `_answers`.
@@ -263,7 +267,10 @@ class _Worker:
                 if now - flushed > _PATIENCE_NS:
                     self.flush()
                     flushed = now
-        answer(END, clock() - begun, CPU.pack(time.thread_time_ns() - used))
+        took, cpu = clock() - begun, time.thread_time_ns() - used
+        # If it has never waited, what is no CPU in it is the time of others on this core.
+        own = min(took, cpu) if _times_given_up() == waits else took
+        answer(END, took, TIMES.pack(own, min(own, cpu)))
         calls.clear()
         self.flush()
 
@@ -350,6 +357,11 @@ def refused(value: object, failure: BaseException) -> BaseException:
     )
     error.__cause__ = failure
     return error
+
+
+def _times_given_up() -> int:
+    """Return how often this thread has given up its core by itself, to wait for something."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw if _PER_THREAD else next(_UNIQUE)
 
 
 def _leave(code: int) -> NoReturn:

@@ -13,9 +13,12 @@ for sha256 of large data, 0.00 for sleep.) So holding it is assumed until such a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.decisions import Choice, seconds_in_words
+
+if TYPE_CHECKING:
+    from hybrid_compute.policy._places import Place
 
 __all__ = ["QUICK_RUNS", "Belief"]
 
@@ -27,11 +30,14 @@ _STUCK_SECONDS = 5e-3  # the GIL's switch interval: who takes that long inline h
 QUICK_RUNS = 32
 _MOST_QUICK = 64
 _WAITING = 0.25  # a task waits if so much of its run, or less, is CPU
+_NOT_WAITING = 0.4  # and does not any more, if so much is
+COMPUTES = 1e-3  # seconds of CPU from which on a task that waits needs a core as well
 _SHORTEST_WAIT = 100e-6
 _SURE_RUNS = 2  # "its first two samples"
 _STEP = 0.15  # weight of a new sample, once there are some
 _JUMP = 8.0  # three samples in a row so many times off are no noise: all else is forgotten
 _SURPRISES = 3
+_GROWTH = 8.0  # how much longer a call may take with arguments of the next size class
 _OVERLAP = 1.2  # CPU seconds a second that two holders of the GIL cannot reach
 _CPU_SAMPLED = 8  # every so many-th short run has its CPU time taken, once some have
 
@@ -57,7 +63,8 @@ class Belief:
         probing: calls that run, or are about to, so that something is known.
         waived: it is to be routed as it is, known or not: whoever held its items has waited enough.
         unpicklable: it did not travel to a process.
-        route: the last answer, for `left` more items.
+        where: the place of the last answer.
+        route: that answer, for `left` more items.
         choice: why.
         asked: how many decisions there were, the answer for several counting once.
     """
@@ -65,7 +72,7 @@ class Belief:
     __slots__ = (
         *("choice", "cpu", "held", "key", "kind", "left", "name", "out_bytes", "probing"),
         *("quick", "quick_choice", "quick_options", "route", "run", "runs", "spread"),
-        *("surprises", "took", "unpicklable", "waived", "_last", "asked", "origin"),
+        *("surprises", "took", "unpicklable", "waived", "where", "_last", "asked", "origin"),
     )
 
     def __init__(self, name: str, origin: str, key: tuple[Any, int]) -> None:
@@ -78,6 +85,7 @@ class Belief:
         self.quick_options: Any = None
         self.took: dict[str, float] = {}
         self.waived = self.unpicklable = False
+        self.where: Place | None = None
         self.route: tuple[str, ...] = ()
         self.choice: Choice | None = None
         self.quick_choice: Choice | None = None
@@ -95,6 +103,14 @@ class Belief:
         return max(0.0, self.run - self.cpu)
 
     @property
+    def length(self) -> float:
+        """Seconds that one call is expected to take: of one that computes, its CPU time alone.
+
+        What else such calls seem to take is mostly the time of others, on whose core they were.
+        """
+        return self.cpu if self.kind in ("holds", "works") else self.run
+
+    @property
     def holds(self) -> float:
         """Seconds of one call that hold the GIL."""
         return self.cpu * self.held
@@ -104,8 +120,26 @@ class Belief:
         """Whether the CPU time of the next run is worth taking: it costs half a microsecond."""
         return self.runs < QUICK_RUNS or self.run > 1e-3 or not self.runs % _CPU_SAMPLED
 
-    def ran(self, count: int, wall: float, cpu: float | None) -> bool:
+    def inherit(self, other: Belief) -> None:
+        """Believe at first what is known of the same task with arguments of about this size.
+
+        One that is far from taking long may at once be run by its submitter, as the other one.
+        """
+        for name in ("run", "cpu", "held", "spread", "out_bytes", "unpicklable"):
+            setattr(self, name, getattr(other, name))
+        self.runs = min(other.runs, _SURE_RUNS)
+        if other.kind == "quick" and _GROWTH * other.run <= TINY_SECONDS:
+            self.quick = QUICK_RUNS
+        self.classify()
+
+    def ran(self, count: int, wall: float, cpu: float | None, *, alone: bool = True) -> bool:
         """Take note of some calls, which took so many seconds together.
+
+        Args:
+            count: how many.
+            wall: seconds that they took.
+            cpu: of these, seconds of CPU; None: not measured.
+            alone: nothing else is known to have run beside them.
 
         Returns:
             Whether what is to be done with such calls may have changed.
@@ -122,7 +156,8 @@ class Belief:
                 self.took.clear()
             step = max(_STEP, 1 / (self.runs + 1))
             self.spread += step * (abs(each - self.run) - self.spread)
-            self.run = each if each < self.run else self.run + 0.05 * (each - self.run)
+            creep = 0.05 if alone else 0.005
+            self.run = each if each < self.run else self.run + creep * (each - self.run)
             if mine is not None:
                 self.cpu += step * (mine - self.cpu)
         self.run = max(self.run, min(self.cpu, each))
@@ -166,7 +201,9 @@ class Belief:
             kind = "unknown"
         elif self.run <= TINY_SECONDS:
             kind = "tiny" if self.quick < QUICK_RUNS else "quick"
-        elif self.run >= _SHORTEST_WAIT and self.cpu <= _WAITING * self.run:
+        elif self.run >= _SHORTEST_WAIT and self.cpu <= self.run * (
+            _NOT_WAITING if self.kind == "waits" else _WAITING
+        ):
             kind = "waits"
         else:
             kind = "holds" if self.held > 0.5 else "works"

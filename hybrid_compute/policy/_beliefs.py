@@ -52,6 +52,12 @@ class Beliefs:
         saved = self._saved.get((origin, size))
         if saved is not None:
             recall(belief, saved)
+        else:
+            for near in (size - 1, size + 1):
+                other = self._all.get((key, near))
+                if other is not None and other.known:
+                    belief.inherit(other)
+                    break
         self._all[key, size] = belief
         self._sizes.setdefault(key, []).append(size)
         return belief

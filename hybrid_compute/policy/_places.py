@@ -1,4 +1,4 @@
-"""Place: what is known of one executor of a fleet: what it has to do, and what a hand-over costs.
+"""Places: what is known of the executors of a fleet: what they have to do, what a hand-over costs.
 
 Pure; guarded by whoever owns it.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hybrid_compute.policy._belief import COMPUTES
+
 if TYPE_CHECKING:
     from hybrid_compute.abc import SubExecutor
     from hybrid_compute.policy._belief import Belief
 
-__all__ = ["Place"]
+__all__ = ["Cores", "Place"]
 
 # Before anything was measured; from benchmarks/README.rst, on the slow side.
 _THREAD_SECONDS = 30e-6
@@ -21,6 +23,37 @@ _REMOTE_SECONDS = 2e-3
 _LOCAL_BYTE = 2e-9  # seconds to pickle, move and unpickle one: both ways are counted
 _REMOTE_BYTE = 20e-9  # 50 MB/s: measured on loopback for JSON; a network is slower
 _STEP = 0.1
+
+
+class Cores:
+    """The cores of this machine, and what has to be done there.
+
+    Attributes:
+        number: of them.
+        count: items that compute.
+        seconds: of CPU that these will take.
+        held: of CPU that items on threads of this process will take while they hold the GIL.
+    """
+
+    __slots__ = ("count", "held", "number", "seconds")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.count = 0
+        self.seconds = self.held = 0.0
+
+    def queue(self) -> float:
+        """Return the seconds until a core is free."""
+        return self.seconds / self.number if self.count >= self.number else 0.0
+
+    def add(self, sign: int, seconds: float, held: float) -> None:
+        """Count an item in (+1), or out (-1)."""
+        self.count = max(0, self.count + sign)
+        if self.count:
+            self.seconds = max(0.0, self.seconds + sign * seconds)
+            self.held = max(0.0, self.held + sign * held)
+        else:
+            self.seconds = self.held = 0.0  # sums of fractions never come out even
 
 
 class Place:
@@ -35,12 +68,11 @@ class Place:
         seconds: predicted seconds of work that is there.
         delay: seconds that an item loses on its way there and back, if nobody is before it.
         byte: seconds for each byte.
-        served: items that went there so far.
         used: whether anything went there; the first item of some has to wait for their start.
     """
 
     __slots__ = (
-        *("byte", "count", "delay", "name", "remote", "seconds", "served", "shares", "used"),
+        *("byte", "count", "delay", "name", "remote", "seconds", "shares", "used"),
         "workers",
     )
 
@@ -50,7 +82,7 @@ class Place:
         self.workers = max(1, executor.workers)
         self.shares = capabilities.shares_memory
         self.remote = capabilities.remote
-        self.count = self.served = 0
+        self.count = 0
         self.seconds = 0.0
         self.used = capabilities.remote or capabilities.shares_memory
         self.delay = _PROCESS_SECONDS
@@ -60,12 +92,12 @@ class Place:
         elif self.remote:
             self.delay, self.byte = _REMOTE_SECONDS, _REMOTE_BYTE
 
-    def queue(self, workers: int) -> float:
-        """Return the seconds that an item waits there before it runs."""
-        return self.seconds / workers if self.count >= workers else 0.0
+    def has_room(self) -> bool:
+        """Whether an item that comes now need not wait for another one."""
+        return self.count < self.workers
 
     def predict(
-        self, belief: Belief, *, size: float, calls: int, behind: int, cores: int, held: float
+        self, belief: Belief, *, size: float, calls: int, behind: int, cores: Cores
     ) -> float:
         """Return the seconds from now to the end of an item that goes there.
 
@@ -74,19 +106,19 @@ class Place:
             size: bytes that go there and come back.
             calls: how many calls it is.
             behind: how many more will come, which would go the same way.
-            cores: of this machine.
-            held: seconds of work on threads that holds the GIL.
+            cores: what this machine has to do.
         """
-        # Many threads may wait at once, but no more than there are cores can work.
-        workers = self.workers
-        run = belief.took.get(self.name, belief.run) * calls
-        if self.shares:
+        run = belief.took.get(self.name, belief.length) * calls
+        queue = 0.0 if self.has_room() else self.seconds / self.workers
+        if not self.remote and belief.cpu * (calls + behind) >= COMPUTES:
             if belief.kind != "waits":
-                workers = min(workers, cores)
-            # Who holds the GIL waits for the other holders, and keeps the submitter from it.
-            run += (calls + behind) * belief.holds + held * belief.held
+                # Wherever it is queued on this machine, it waits for a core like all others.
+                queue = max(queue, cores.queue())
+            if self.shares:
+                # Who holds the GIL waits for the other holders, and keeps the submitter from it.
+                run += (calls + behind) * belief.holds + cores.held * belief.held
         start = 0.0 if self.used else _START_SECONDS
-        return self.delay + start + self.queue(workers) + size * self.byte + run
+        return self.delay + start + queue + size * self.byte + run
 
     def took(self, seconds: float) -> None:
         """Take note of what a hand-over has cost an item that found nobody before it."""

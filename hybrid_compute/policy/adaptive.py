@@ -15,8 +15,8 @@ learn something. ::
 
 The prediction: queue + hand-over + transfer + run, see `_places`; the measurements: `_belief`. A
 task stays where it is unless another place promises to be a fifth quicker, or small differences
-would make it flap. Once in a while, ever more rarely, the place that was used least gets a call,
-in case what is believed of it is out of date.
+would make it flap. Once in a while, ever more rarely, another machine that is not the best choice
+gets a call, in case what is believed of it is out of date.
 
 One lock guards all estimates. It is held for some hundred nanoseconds, no code of anybody else's
 runs under it, and it is re-entrant, since a signal handler or a finalizer that submits may land on
@@ -34,10 +34,11 @@ from hybrid_compute.abc import Fleet, WorkItem
 from hybrid_compute.decisions import Choice, seconds_in_words
 from hybrid_compute.items import name_of
 from hybrid_compute.policy._base import Move, check_move
-from hybrid_compute.policy._belief import QUICK_RUNS, Belief
+from hybrid_compute.policy._belief import COMPUTES, QUICK_RUNS, Belief
 from hybrid_compute.policy._beliefs import Beliefs
+from hybrid_compute.policy._choosing import Load, best_of, candidates_of
 from hybrid_compute.policy._memory import load, rows, save
-from hybrid_compute.policy._places import Place
+from hybrid_compute.policy._places import Cores, Place
 from hybrid_compute.policy._sizes import measure
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.tasks import TaskOptions
@@ -45,11 +46,7 @@ from hybrid_compute.tasks import TaskOptions
 __all__ = ["Adaptive"]
 
 _PROBES = 2
-_DEAD_BAND = 0.8
-_DECISION_SECONDS = 1e-3  # a decision takes some 5 us: it holds for calls of so long together
-_MOST_LEFT = 63
-_FIRST_LOOK = 64  # decisions before another place is looked at, then twice as many, and so on
-_WORTH_A_LOOK = 3.0  # times the best prediction
+_MOST_LEFT = 63  # a decision takes some 5 us: it holds for so many items that find room
 
 _UNKNOWN = Choice(rule="a first call, on a thread, since nothing is known of the task yet")
 _FIXED = Choice(rule="processes, where work can be ended, then threads")
@@ -88,12 +85,11 @@ class Adaptive:
         cores: int | None = None,
     ) -> None:
         self.moves_plain = check_move(type(self).__name__, move)
-        self._cores = cores or _usable_cores()
         self._lock = threading.RLock()  # guards all below, and what hangs from it
         self._beliefs = Beliefs({} if estimates is None else load(estimates))
         self.quick = self._beliefs.quick
         self._places: dict[str, Place] = {}
-        self._held = 0.0  # seconds of work on threads that holds the GIL
+        self._cores = Cores(cores or _usable_cores())
 
     def __repr__(self) -> str:
         return "Adaptive(move='all')" if self.moves_plain else "Adaptive()"
@@ -108,8 +104,15 @@ class Adaptive:
             item.choice = _STREAM if item.streams else _FIXED
             return self._usual_route(fleet)
         belief, size, calls = self._look_up(item)
-        if belief.left > 0 and calls == 1 and belief.route[0] in fleet:
-            belief.left -= 1
+        place = belief.where
+        if (
+            place is not None
+            and belief.left > 0
+            and calls == 1
+            and (place.has_room() or belief.kind in ("tiny", "quick"))
+            and place.name in fleet
+        ):
+            belief.left -= 1  # nobody is before it there: no place is better than it was
             route: tuple[str, ...] | None = belief.route
             item.choice = belief.choice
         else:
@@ -160,59 +163,20 @@ class Adaptive:
             route: tuple[str, ...] = (lane,)
             choice = Choice(rule=f"{belief.in_words()}: threads")
         else:
-            candidates = self._candidates(item, belief, fleet, size, calls)
+            load = Load(calls, calls * (size + belief.out_bytes), item.behind)
+            candidates = candidates_of(belief, fleet, load, self._cores, self._place)
             if not candidates:
                 item.choice = _ALL
                 return self._usual_route(fleet)
-            best = self._best(belief, candidates)
+            best = best_of(belief, candidates, self._places)
             others = (name for name in ("process", "thread") if name in fleet and name != best)
             route = (best, *others)
             choice = Choice(rule=belief.in_words(), candidates=tuple(candidates))
         item.choice = choice
         if calls == 1:
-            belief.route, belief.choice = route, choice
-            belief.left = min(_MOST_LEFT, int(_DECISION_SECONDS / max(belief.run, 1e-6)))
+            belief.route, belief.choice, belief.left = route, choice, _MOST_LEFT
+            belief.where = self._place(route[0], fleet)
         return route
-
-    def _candidates(
-        self, item: RoutedItem, belief: Belief, fleet: Fleet, size: int, calls: int
-    ) -> list[tuple[str, float]]:
-        waits = belief.kind == "waits" and "lane" in fleet
-        found = []
-        for name, each in fleet.items():
-            capabilities = each.capabilities
-            if capabilities.blocks:
-                continue
-            if capabilities.shares_memory:
-                # Waiting takes many threads and no core, computing as many as there are cores.
-                if name not in ("thread", "lane") or (name == "lane") != waits:
-                    continue
-            elif belief.unpicklable or not (capabilities.isolates or capabilities.remote):
-                continue  # of such an executor nothing is known but its name: it has to be named
-            place = self._place(name, fleet)
-            seconds = place.predict(
-                belief,
-                size=calls * (size + belief.out_bytes),
-                calls=calls,
-                behind=item.behind,
-                cores=self._cores,
-                held=self._held,
-            )
-            found.append((name, seconds))
-        found.sort(key=_by_seconds)
-        return found
-
-    def _best(self, belief: Belief, candidates: list[tuple[str, float]]) -> str:
-        best, least = candidates[0]
-        belief.asked += 1
-        if belief.asked >= _FIRST_LOOK and not belief.asked & (belief.asked - 1):  # a power of two
-            near = [name for name, seconds in candidates if seconds <= _WORTH_A_LOOK * least]
-            return min(near, key=lambda name: self._places[name].served)
-        now = belief.route[0] if belief.route else best
-        for name, seconds in candidates:
-            if name == now and least > _DEAD_BAND * seconds:
-                return name
-        return best
 
     def _place(self, name: str, fleet: Fleet) -> Place:
         place = self._places.get(name)
@@ -230,14 +194,15 @@ class Adaptive:
         with self._lock:
             place = self._place(name, fleet)
             calls = item.calls
-            seconds = belief.took.get(name, belief.run) * calls
-            held = belief.holds * calls if place.shares else 0.0
-            item.counted = (place, seconds, held, not place.count)
+            seconds = belief.took.get(name, belief.length) * calls
+            cpu = 0.0 if place.remote or belief.cpu * calls < COMPUTES else belief.cpu * calls
+            held = cpu * belief.held if place.shares else 0.0
+            item.counted = (place, seconds, cpu, held, not place.count)
             place.count += 1
-            place.served += 1
             place.used = True
             place.seconds += seconds
-            self._held += held
+            if cpu:
+                self._cores.add(1, cpu, held)
 
     def left(self, item: RoutedItem) -> None:
         """Take note that an item has left the executor that had it; idempotent."""
@@ -249,16 +214,15 @@ class Adaptive:
                 item.belief.probing -= 1
             if item.counted is None:
                 return
-            place, seconds, held, _ = item.counted
+            place, seconds, cpu, held, _ = item.counted
             item.counted = None
             place.count -= 1
             if place.count > 0:
                 place.seconds = max(0.0, place.seconds - seconds)
             else:
                 place.count, place.seconds = 0, 0.0
-            self._held = max(0.0, self._held - held)
-            if held and not any(each.count for each in self._places.values() if each.shares):
-                self._held = 0.0  # sums of fractions never come out even
+            if cpu:
+                self._cores.add(-1, cpu, held)
 
     def answered(self, item: RoutedItem, elapsed: float) -> None:
         """Take note of a result from another machine, so many seconds after the hand-over.
@@ -274,7 +238,15 @@ class Adaptive:
             old = belief.took.get(place.name)
             belief.took[place.name] = each if old is None else old + 0.2 * (each - old)
 
-    def ran(self, belief: Belief, count: int, wall: float, cpu: float | None) -> bool:
+    def ran(
+        self,
+        belief: Belief,
+        count: int,
+        wall: float,
+        cpu: float | None,
+        *,
+        alone: bool = True,
+    ) -> bool:
         """Take note of calls that have run on this machine.
 
         Args:
@@ -282,12 +254,13 @@ class Adaptive:
             count: how many calls.
             wall: seconds that they took together.
             cpu: of these, seconds of CPU; None: not measured.
+            alone: nothing else is known to have run beside them.
 
         Returns:
             Whether items of the task that wait should be thought over.
         """
         with self._lock:
-            news = belief.ran(count, wall, cpu)
+            news = belief.ran(count, wall, cpu, alone=alone)
             if news and belief.kind != "quick":
                 self._beliefs.set_slow(belief)
             return news
@@ -306,7 +279,8 @@ class Adaptive:
         """
         belief = item.belief
         with self._lock:
-            if item.counted is not None and item.counted[3] and item.handed_at is not None:
+            alone = item.counted is None or item.counted[4]
+            if item.counted is not None and alone and item.handed_at is not None:
                 item.counted[0].took(begun - item.handed_at)
             if cpu is not None:
                 belief.overlapped(begun, ended, cpu)
@@ -314,7 +288,7 @@ class Adaptive:
                 calls = item.calls
                 size = measure((value,))[1] / calls
                 belief.out_bytes += 0.2 * (size - belief.out_bytes)
-            return self.ran(belief, item.calls, ended - begun, cpu)
+            return self.ran(belief, item.calls, ended - begun, cpu, alone=alone)
 
     def seen(self, belief: Belief, wall: float, cpu: float | None) -> bool:
         """Take note of a first call that still runs; return whether that is enough to go by.
@@ -379,10 +353,6 @@ class Adaptive:
         with self._lock:
             found = rows(each for each in self._beliefs.all() if each.runs)
         save(path, found)
-
-
-def _by_seconds(candidate: tuple[str, float]) -> float:
-    return candidate[1]
 
 
 def _may_be_inline(options: TaskOptions) -> bool:
