@@ -53,19 +53,21 @@ class Decision:
 
     Attributes:
         choice: what the policy said.
-        attempts: executors' names, each with why it was not the last, if that was an error.
+        executor: name of the executor that has it, or had it last; None before.
+        earlier: those that had it before, and why they were not the last.
         submitted: seconds of the performance counter when it was routed.
         ended: the same of its end; None before.
         wall: seconds that the work itself took, where it ran; None if that was not measured.
         cpu: seconds of CPU of these; None likewise.
     """
 
-    __slots__ = ("attempts", "choice", "cpu", "ended", "submitted", "wall")
+    __slots__ = ("choice", "cpu", "earlier", "ended", "executor", "submitted", "wall")
 
     def __init__(self, choice: Choice, submitted: float) -> None:
         self.choice = choice
         self.submitted = submitted
-        self.attempts: list[tuple[str, str | None]] = []
+        self.executor: str | None = None
+        self.earlier: tuple[Attempt, ...] = ()
         self.ended: float | None = None
         self.wall: float | None = None
         self.cpu: float | None = None
@@ -154,7 +156,9 @@ def explain(told: Decision | Choice | str | None) -> Explanation:
         return Explanation(
             rule=told.rule, candidates=told.candidates, attempts=(Attempt(executor="inline"),)
         )
-    attempts = tuple(Attempt(executor=name, error=error) for name, error in list(told.attempts))
+    attempts = told.earlier
+    if told.executor is not None:
+        attempts += (Attempt(executor=told.executor),)
     return Explanation(
         rule=told.choice.rule,
         candidates=told.choice.candidates,

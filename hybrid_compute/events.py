@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from hybrid_compute.decisions import Choice
+
 __all__ = ["Event", "Kind"]
 
 Kind: TypeAlias = Literal[
@@ -31,6 +33,10 @@ class Event:
         attempt: number of the attempt, counted from 1; 0 before the first.
         time: seconds of the monotonic clock when it happened.
         error: what was raised, for "retried" and "failed"; else None.
+        choice: of "routed": why the policy chose as it did, and what it predicted; None if it
+            does not tell.
+        wall: of "succeeded" and "failed": seconds that the work itself took, if that was measured.
+        cpu: of these, seconds of CPU; None likewise.
     """
 
     kind: Kind
@@ -40,3 +46,6 @@ class Event:
     attempt: int
     time: float
     error: BaseException | None = None
+    choice: Choice | None = None
+    wall: float | None = None
+    cpu: float | None = None

@@ -260,6 +260,14 @@ class HybridExecutor(Executor):
 
     def _launch(self, item: RoutedItem, route: tuple[str, ...], fleet: Fleet) -> HybridFuture[Any]:
         future = item.future  # once a stream has begun, its item has another one
+        if not item.options.retries and len(route) == 1 and not fleet[route[0]].capabilities.blocks:
+            # It goes there once, and nobody need see after it.
+            try:
+                item.launch(route, fleet, alarm_of(self, item))
+            except BaseException:
+                future.cancel()  # nobody has it
+                raise
+            return future
         if item.options.retries or len(route) > 1:
             self._outstanding.add()
             item.future.add_done_callback(self._outstanding.remove)

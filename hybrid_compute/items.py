@@ -33,7 +33,7 @@ def name_of(fn: Callable[..., Any] | None) -> str:
 
 def _is(fn: object, mark: str) -> bool:
     # Of functions only, which ours are: other callables may do anything when they are asked.
-    return type(fn) is FunctionType and getattr(fn, mark, False) is True
+    return type(fn) is FunctionType and mark in fn.__dict__
 
 
 class Keeper:

@@ -83,6 +83,7 @@ class ObservedItem(RoutedItem):
         self._tell("submitted")
 
     def _tell(self, kind: Kind, error: BaseException | None = None) -> None:
+        decision = self.decision if kind in ("succeeded", "failed") else None
         self._observers.tell(
             Event(
                 kind=kind,
@@ -92,6 +93,9 @@ class ObservedItem(RoutedItem):
                 attempt=self._attempt,
                 time=time.monotonic(),
                 error=error,
+                choice=self.choice if kind == "routed" else None,
+                wall=None if decision is None else decision.wall,
+                cpu=None if decision is None else decision.cpu,
             )
         )
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hybrid_compute import _exit
 from hybrid_compute._failures import text_of
 from hybrid_compute.attempts import Verdict, after_failure
-from hybrid_compute.decisions import Choice, Decision
+from hybrid_compute.decisions import Attempt, Choice, Decision
 from hybrid_compute.errors import ExecutorUnavailable, TaskEncodeError, TaskTimeout
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
@@ -177,7 +177,7 @@ class RoutedItem(WorkItem):
             self.decision = self.future._decision = decision
         while True:
             self.executor = route[self._place]
-            decision.attempts.append((self.executor, None))
+            decision.executor = self.executor
             executor = fleet[self.executor]
             # One that blocks runs the item, and fails it, inside execute(): it then only leaves
             # word, and the loop goes round, or a hundred retries would be a hundred calls deep.
@@ -365,6 +365,7 @@ class RoutedItem(WorkItem):
         return True
 
     def _note(self, error: BaseException) -> None:
-        if self.decision is not None and self.decision.attempts:
-            name, _ = self.decision.attempts[-1]
-            self.decision.attempts[-1] = name, f"{type(error).__name__}: {text_of(error)}"
+        if self.decision is not None and self.executor is not None:
+            text = f"{type(error).__name__}: {text_of(error)}"
+            self.decision.earlier += (Attempt(executor=self.executor, error=text),)
+            self.decision.executor = None

@@ -64,8 +64,10 @@ class Router:
             UnknownExecutorError: the options name an executor that is not in the fleet.
         """
         options = item.options
-        fn = item.target
-        every = self._all_eligible and has_body(fn) and not item.streams
+        fn = item.fn
+        if type(fn) is not Task:
+            fn = item.target
+        every = self._all_eligible and not item.streams and has_body(fn)
         fleet = self._fleet if every else self._eligible(item)
         if held:
             fleet = self._without_blocking(fleet)

@@ -64,6 +64,7 @@ class Belief:
         waived: it is to be routed as it is, known or not: whoever held its items has waited enough.
         unpicklable: it did not travel to a process.
         where: the place of the last answer.
+        sole: there was no other place to choose from.
         route: that answer, for `left` more items.
         choice: why.
         asked: how many decisions there were, the answer for several counting once.
@@ -71,7 +72,7 @@ class Belief:
 
     __slots__ = (
         *("choice", "cpu", "held", "key", "kind", "left", "name", "out_bytes", "probing"),
-        *("quick", "quick_choice", "quick_options", "route", "run", "runs", "spread"),
+        *("quick", "quick_choice", "quick_options", "route", "run", "runs", "sole", "spread"),
         *("surprises", "took", "unpicklable", "waived", "where", "_last", "asked", "origin"),
     )
 
@@ -84,7 +85,7 @@ class Belief:
         self.held = 1.0
         self.quick_options: Any = None
         self.took: dict[str, float] = {}
-        self.waived = self.unpicklable = False
+        self.waived = self.unpicklable = self.sole = False
         self.where: Place | None = None
         self.route: tuple[str, ...] = ()
         self.choice: Choice | None = None

@@ -41,7 +41,7 @@ from hybrid_compute.policy._memory import load, rows, save
 from hybrid_compute.policy._places import Cores, Place
 from hybrid_compute.policy._sizes import measure
 from hybrid_compute.routed import RoutedItem
-from hybrid_compute.tasks import TaskOptions
+from hybrid_compute.tasks import Task, TaskOptions
 
 __all__ = ["Adaptive"]
 
@@ -109,7 +109,7 @@ class Adaptive:
             place is not None
             and belief.left > 0
             and calls == 1
-            and (place.has_room() or belief.kind in ("tiny", "quick"))
+            and (belief.sole or place.has_room())
             and place.name in fleet
         ):
             belief.left -= 1  # nobody is before it there: no place is better than it was
@@ -126,11 +126,13 @@ class Adaptive:
 
     def _look_up(self, item: RoutedItem) -> tuple[Belief, int, int]:
         fn: Any = item.fn
-        args, kwargs, calls = item.args, item.kwargs, item.calls
-        if fn is not item.target:  # a chunk of a map: its first call stands for it
+        args, kwargs, calls = item.args, item.kwargs, 1
+        if type(fn) is not Task and fn is not item.target:
+            # A chunk of a map: its first call stands for it.
+            calls = item.calls
             fn, chunk, star = args
             args, kwargs = (tuple(chunk[0]) if star else (chunk[0],)) if chunk else (), None
-        key = key_of(fn)
+        key = fn.key if type(fn) is Task else key_of(fn)
         kind, size = measure((*args, *kwargs.values()) if kwargs else args)
         belief = self._beliefs.get(key, kind)
         if belief is None:
@@ -148,7 +150,7 @@ class Adaptive:
             belief.probing += 1
             item.probes = True
             item.choice = _UNKNOWN
-            return (lane, *(name for name in ("process",) if name in fleet))
+            return (lane,)
         if belief.kind == "quick" and calls == 1:
             inline = fleet.get("inline")
             if inline is not None and inline.capabilities.blocks and _may_be_inline(item.options):
@@ -161,6 +163,7 @@ class Adaptive:
                 return ("inline",)
         if belief.kind in ("tiny", "quick") and lane is not None and calls == 1:
             route: tuple[str, ...] = (lane,)
+            sole = True
             choice = Choice(rule=f"{belief.in_words()}: threads")
         else:
             load = Load(calls, calls * (size + belief.out_bytes), item.behind)
@@ -169,13 +172,15 @@ class Adaptive:
                 item.choice = _ALL
                 return self._usual_route(fleet)
             best = best_of(belief, candidates, self._places)
-            others = (name for name in ("process", "thread") if name in fleet and name != best)
-            route = (best, *others)
+            sole = len(candidates) == 1
+            # On threads it is certain to run.
+            others = () if best in ("thread", "lane") else ("thread",)
+            route = (best, *(name for name in others if name in fleet))
             choice = Choice(rule=belief.in_words(), candidates=tuple(candidates))
         item.choice = choice
         if calls == 1:
             belief.route, belief.choice, belief.left = route, choice, _MOST_LEFT
-            belief.where = self._place(route[0], fleet)
+            belief.where, belief.sole = self._place(route[0], fleet), sole
         return route
 
     def _place(self, name: str, fleet: Fleet) -> Place:
@@ -188,12 +193,11 @@ class Adaptive:
 
     def handed(self, item: RoutedItem, name: str, fleet: Fleet) -> None:
         """Take note that an executor is about to get an item that was routed here."""
-        belief = item.belief
-        if belief is None:
-            return
+        belief, calls = item.belief, item.calls
         with self._lock:
-            place = self._place(name, fleet)
-            calls = item.calls
+            place = belief.where
+            if place is None or place.name != name:
+                place = self._place(name, fleet)
             seconds = belief.took.get(name, belief.length) * calls
             cpu = 0.0 if place.remote or belief.cpu * calls < COMPUTES else belief.cpu * calls
             held = cpu * belief.held if place.shares else 0.0
