@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hybrid_compute.executors.thread import ThreadExecutor
     from hybrid_compute.futures import HybridFuture
     from hybrid_compute.hybrid import HybridExecutor
+    from hybrid_compute.retry import Retry
     from hybrid_compute.streams import Stream
     from hybrid_compute.tasks import Task, TaskOptions, TaskRegistry, remote_task, task
 
@@ -26,6 +27,7 @@ __all__ = [
     "InlineExecutor",
     "ProcessExecutor",
     "RemoteExecutor",
+    "Retry",
     "Stream",
     "Task",
     "TaskOptions",
@@ -47,6 +49,7 @@ _HOMES = {
     "InlineExecutor": "executors.inline",
     "ProcessExecutor": "executors.process",
     "RemoteExecutor": "executors.remote",
+    "Retry": "retry",
     "Stream": "streams",
     "Task": "tasks",
     "TaskOptions": "tasks",

@@ -18,6 +18,7 @@ from concurrent.futures._base import LOGGER
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
+from hybrid_compute._timer import Timer
 
 if TYPE_CHECKING:
     from hybrid_compute.items import WorkItem
@@ -77,13 +78,18 @@ def _item_of(reference: weakref.ref[Any]) -> WorkItem | None:
 
 
 class Alarm(_exit.Member):
-    """Fails items at their deadlines."""
+    """Fails items at their deadlines.
+
+    Attributes:
+        timer: for those that pause between two attempts.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())  # guards all below
         self._deadlines = Deadlines()
         self._out = 0
         self._thread: threading.Thread | None = None
+        self.timer = Timer("pauses")
         _exit.register(self)
 
     def set(self, item: RoutedItem) -> None:

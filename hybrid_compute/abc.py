@@ -23,6 +23,7 @@ from hybrid_compute.tasks import NO_OPTIONS, Task
 
 if TYPE_CHECKING:
     from hybrid_compute.events import Event
+    from hybrid_compute.retry import RetryBudget
 
 __all__ = [
     "Capabilities",
@@ -94,8 +95,10 @@ class SubExecutor(Executor):
         name: its name in a fleet: in routes, options, events and thread names.
         capabilities: frozen; the same for its whole life.
         workers: how many items it can run at once, at the most.
+        retry_budget: bounds how many attempts there may repeat others; None: no bound but theirs.
     """
 
+    retry_budget: RetryBudget | None = None
     name: str
     capabilities: Capabilities
     workers: int

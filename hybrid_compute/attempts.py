@@ -1,8 +1,9 @@
-"""Attempts: what follows when one attempt at an item has failed. Pure: no clock, no threads."""
+"""Attempts: what follows when one attempt at an item has failed. No clock, no threads."""
 
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 from hybrid_compute.errors import (
     AuthError,
@@ -30,7 +31,7 @@ class Verdict(enum.Enum):
 
 def after_failure(
     error: BaseException, options: TaskOptions, *, failures: int, fallbacks: int
-) -> Verdict:
+) -> tuple[Verdict, float]:
     """Decide what follows a failed attempt.
 
     An executor that did not accept the item, or whose workers do not start, never started
@@ -45,19 +46,30 @@ def after_failure(
         options: the item's own.
         failures: how many attempts have started and failed, this one included.
         fallbacks: how many executors of the route are left behind this one.
+
+    Returns:
+        What to do, and the seconds to wait before that.
     """
     if isinstance(error, (ExecutorUnavailable, WorkerStartError)):
-        return Verdict.NEXT_EXECUTOR if fallbacks else Verdict.GIVE_UP
+        return (Verdict.NEXT_EXECUTOR if fallbacks else Verdict.GIVE_UP), 0.0
     # What a second try cannot change: time is up, no trust, no such task, wrong arguments.
     if isinstance(error, (TaskTimeout, AuthError, TLSError, UnknownTaskError, TaskInputError)):
-        return Verdict.GIVE_UP
-    if failures > (options.retries or 0) or not isinstance(error, Exception):
-        return Verdict.GIVE_UP
+        return Verdict.GIVE_UP, 0.0
+    delay = _delay(error, options.retries, failures)
+    if delay is None or not isinstance(error, Exception):
+        return Verdict.GIVE_UP, 0.0
     effects = isinstance(error, WorkerCrashed)
     if isinstance(error, RemoteConnectionLost):
         if not error.may_have_run and fallbacks:
-            return Verdict.NEXT_EXECUTOR
+            return Verdict.NEXT_EXECUTOR, 0.0
         effects = error.may_have_run
     if effects and not options.idempotent:
-        return Verdict.GIVE_UP
-    return Verdict.SAME_ROUTE
+        return Verdict.GIVE_UP, 0.0
+    return Verdict.SAME_ROUTE, delay
+
+
+def _delay(error: BaseException, retries: Any, failures: int) -> float | None:
+    if retries is None or isinstance(retries, int):
+        # One that never started has not failed yet: it may have as many attempts as before.
+        return 0.0 if failures <= (retries or 0) else None
+    return retries.delay(max(1, failures), error)  # type: ignore[no-any-return]  # a Retry

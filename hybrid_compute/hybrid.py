@@ -44,6 +44,7 @@ from hybrid_compute.learning import Learning
 from hybrid_compute.mapped import map_on
 from hybrid_compute.maps import MapOptions, shortest
 from hybrid_compute.quick import quick_belief, run_quick
+from hybrid_compute.retry import Retry
 from hybrid_compute.routed import Outstanding, RoutedItem, alarm_of
 from hybrid_compute.router import Router, as_policy
 from hybrid_compute.streamed import StreamItem
@@ -359,7 +360,7 @@ class HybridExecutor(Executor):
         self,
         *,
         executor: str | None = None,
-        retries: int | None = None,
+        retries: int | Retry | Any | None = None,
         idempotent: bool | None = None,
         movable: bool | None = None,
         local_only: bool | None = None,
@@ -436,6 +437,7 @@ class HybridExecutor(Executor):
         self._closed = True
         self._learning.close(cancel=cancel_futures)
         if cancel_futures:
+            self._cancel_pauses()
             self._feeders.cancel()
             self._close_fleet(wait=False, cancel_futures=True)
         else:
@@ -450,6 +452,9 @@ class HybridExecutor(Executor):
         settled.wait()
         self._close_fleet(wait=True)
         self._learning.join()
+        alarm = self.__dict__.get("_alarm")
+        if alarm is not None:
+            alarm.timer.join()
 
     def _runs_here(self) -> bool:
         # On a thread that is inside an item, or delivers the outcome of one, a wait for items
@@ -457,6 +462,11 @@ class HybridExecutor(Executor):
         return get_ident() in self._launching or any(
             each.runs_here() for each in self._fleet.values()
         )
+
+    def _cancel_pauses(self) -> None:
+        alarm = self.__dict__.get("_alarm")
+        for pause in () if alarm is None else alarm.timer.withdraw_all():
+            pause.cancel()
 
     def _close_fleet(self, *, wait: bool, cancel_futures: bool = False) -> None:
         for each in self._fleet.values():

@@ -20,16 +20,22 @@ from hybrid_compute import _exit
 from hybrid_compute._failures import text_of
 from hybrid_compute.attempts import Verdict, after_failure
 from hybrid_compute.decisions import Attempt, Choice, Decision
-from hybrid_compute.errors import ExecutorUnavailable, TaskEncodeError, TaskTimeout
+from hybrid_compute.errors import (
+    ExecutorUnavailable,
+    ResultEncodeError,
+    TaskDecodeError,
+    TaskEncodeError,
+    TaskTimeout,
+)
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import Keeper, WorkItem
 from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
     from hybrid_compute._alarm import Alarm
     from hybrid_compute.abc import Fleet
 
-__all__ = ["Outstanding", "RoutedItem", "alarm_of"]
+__all__ = ["Outstanding", "Pause", "RoutedItem", "alarm_of"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
@@ -37,8 +43,9 @@ _BY_POLICY = "as the policy, or the options, said"
 
 
 def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
-    """Return the alarm of an executor, made when the first item has a deadline; else None."""
-    if item.deadline is None:
+    """Return the alarm of an executor, made when the first item needs one; else None."""
+    retries = item.options.retries
+    if item.deadline is None and (retries is None or isinstance(retries, int)):
         return None
     from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
 
@@ -83,6 +90,31 @@ class Outstanding(_exit.Member):
         self._when_none = []
 
 
+class Pause(Keeper):
+    """Keeps an item between two attempts, with a timer, so that nobody has to sleep."""
+
+    def __init__(self, item: RoutedItem, alarm: Alarm, seconds: float) -> None:
+        self._item = item
+        self._timer = alarm.timer
+        self._timer.after(seconds, self)
+
+    def __call__(self) -> None:
+        """Begin the next attempt; the timer's thread does."""
+        self._item.keeper = None
+        self._item.go_on()
+
+    def cancel(self) -> None:
+        """Give the item up, though it has attempts left: its executor is shut down."""
+        self._item.cancel()
+
+    def stop(self, item: WorkItem) -> bool | None:
+        """End the item, which does not run at the moment."""
+        if not self._timer.withdraw(self):
+            return None
+        item.end()
+        return True
+
+
 class RoutedItem(WorkItem):
     """A work item with a route.
 
@@ -101,6 +133,7 @@ class RoutedItem(WorkItem):
         "_fleet",
         "_inside",
         "_last",
+        "_pause",
         "_place",
         "_route",
         "_settled",
@@ -137,6 +170,7 @@ class RoutedItem(WorkItem):
         self.executor: str | None = None
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
         self._alarm: Alarm | None = None
+        self._pause = 0.0
         self.belief = self.choice = self.counted = self.meter = self.handed_at = None
         self.probes = False
         self.behind = 0
@@ -164,7 +198,8 @@ class RoutedItem(WorkItem):
         Args:
             route: the executors' names.
             fleet: where they are found.
-            alarm: sees to the item's deadline where the executor cannot; needed if it has one.
+            alarm: sees to the item's deadline where the executor cannot, and to pauses between
+                attempts; see `alarm_of`.
             late: an attempt has failed: who shuts down need not refuse another.
         """
         self._route = route
@@ -192,6 +227,8 @@ class RoutedItem(WorkItem):
                 alarm.set(self)
             if self.meter is not None:
                 self.meter.handed(self, self.executor)
+            if executor.retry_budget is not None and not self._failures:
+                executor.retry_budget.earn()
             try:
                 if late:
                     executor.execute_late(self)
@@ -206,6 +243,9 @@ class RoutedItem(WorkItem):
                 continue
             if not (blocks and self._again):
                 return
+            if self._pause:
+                # Who runs his own work waits for it himself.
+                threading.Event().wait(self._pause)
 
     def handed_over(self) -> None:
         """Do nothing: called before each hand-over if `observed`."""
@@ -249,6 +289,7 @@ class RoutedItem(WorkItem):
             self = kwargs = value = None  # type: ignore[assignment]  # what follows may take long
         if news:
             meter.reconsider(belief)
+        meter = None  # the traceback of an error holds this frame, and the meter leads to the fleet
 
     def _leave(self) -> None:
         """Say, once, that the item is in no executor any more."""
@@ -298,12 +339,21 @@ class RoutedItem(WorkItem):
             self._again = True
         else:
             self._last = error
-            try:
-                self.launch(self._route, self._fleet, self._alarm, late=True)
-            except (
-                Exception
-            ):  # shut down meanwhile, or a foreign submit raised: what is known stays
-                self.give_up(error)
+            if self._pause and self._alarm is not None:
+                self.keeper = Pause(self, self._alarm, self._pause)
+            else:
+                self.go_on()
+
+    def go_on(self) -> None:
+        """Begin another attempt, now. The last one's failure stands if that cannot be."""
+        error = self._last
+        assert error is not None  # noqa: S101 - it has failed
+        if self.future.done():
+            return  # its time was up meanwhile
+        try:
+            self.launch(self._route, self._fleet, self._alarm, late=True)
+        except Exception:  # shut down meanwhile, or a foreign submit raised: what is known stays
+            self.give_up(error)
 
     def abandon(self, error: BaseException) -> None:
         """Deliver that nobody took the item, unless it was cancelled; it did not start."""
@@ -343,16 +393,18 @@ class RoutedItem(WorkItem):
             return False  # its time was up, or it was given up
         if (
             self.belief is not None
-            and isinstance(error, TaskEncodeError)
+            and isinstance(error, (TaskEncodeError, TaskDecodeError))
             and self._place + 1 < len(self._route)
         ):
-            # Nothing was sent, and threads need no pickle. The policy has chosen the process, not
+            # It has not run, and threads need no pickle. The policy has chosen the process, not
             # the caller, who need not know that he could have.
             self.belief.unpicklable = True
             self._place += 1
             self._note(error)
             return True
-        verdict = after_failure(
+        if self.belief is not None and isinstance(error, ResultEncodeError):
+            self.belief.unpicklable = True  # the work was done, and is not done again
+        verdict, self._pause = after_failure(
             error,
             self.options,
             failures=self._failures,
@@ -360,9 +412,24 @@ class RoutedItem(WorkItem):
         )
         if verdict is Verdict.GIVE_UP:
             return False
+        if verdict is Verdict.SAME_ROUTE and not self._may_repeat(error):
+            return False
         self._place = 0 if verdict is Verdict.SAME_ROUTE else self._place + 1
         self._note(error)
         return True
+
+    def _may_repeat(self, error: BaseException) -> bool:
+        now = time.monotonic()
+        if self.deadline is not None and now + self._pause >= self.deadline:
+            return False  # there is no time left for another attempt
+        budget = self._fleet[self.executor].retry_budget if self.executor is not None else None
+        if budget is None or budget.spend(now):
+            return True
+        error.add_note(
+            f"not tried again: {self.executor!r} has had as many retries of late as its "
+            "RetryBudget allows"
+        )
+        return False
 
     def _note(self, error: BaseException) -> None:
         if self.decision is not None and self.executor is not None:

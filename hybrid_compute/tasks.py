@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from hybrid_compute._keys import key_of
 from hybrid_compute._values import Value
 from hybrid_compute.errors import ConfigurationError, DuplicateTaskError, PlacementError
+from hybrid_compute.retry import Retry, as_retry
 
 __all__ = ["NO_OPTIONS", "Task", "TaskOptions", "TaskRegistry", "has_body", "remote_task", "task"]
 
@@ -76,7 +77,8 @@ class TaskOptions(Value):
         timeout: seconds from its submission to its end, waiting included; then it fails with
             `TaskTimeout`. In a process the work is ended; a thread cannot be, so there the
             future fails and the work goes on, in vain. Default: none.
-        retries: how many more attempts there are after the first failed; default 0. An
+        retries: how many more attempts there are after the first failed, at once; default 0. Or
+            a `Retry`, which says how often, how soon and after what; or a `tenacity.Retrying`. An
             exception that the work itself raised counts as a failure.
         idempotent: True if running it twice does no harm, so that it may run again after a
             worker died in the middle of it; default False.
@@ -99,7 +101,7 @@ class TaskOptions(Value):
     )
 
     executor: str | None
-    retries: int | None
+    retries: Any
     idempotent: bool | None
     movable: bool | None
     local_only: bool | None
@@ -113,7 +115,7 @@ class TaskOptions(Value):
         self,
         *,
         executor: str | None = None,
-        retries: int | None = None,
+        retries: int | Retry | Any | None = None,
         idempotent: bool | None = None,
         movable: bool | None = None,
         local_only: bool | None = None,
@@ -125,7 +127,7 @@ class TaskOptions(Value):
     ) -> None:
         self._set(
             executor=_name("executor", executor),
-            retries=_count("retries", retries),
+            retries=as_retry(retries),
             idempotent=_flag("idempotent", idempotent),
             movable=_flag("movable", movable),
             local_only=_flag("local_only", local_only),
@@ -255,7 +257,7 @@ def task(
     *,
     name: str | None = None,
     executor: str | None = None,
-    retries: int | None = None,
+    retries: int | Retry | Any | None = None,
     idempotent: bool | None = None,
     movable: bool | None = None,
     local_only: bool | None = None,
@@ -357,7 +359,7 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         *,
         name: str | None = None,
         executor: str | None = None,
-        retries: int | None = None,
+        retries: int | Retry | Any | None = None,
         idempotent: bool | None = None,
         movable: bool | None = None,
         local_only: bool | None = None,

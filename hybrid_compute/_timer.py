@@ -1,0 +1,108 @@
+"""Timer: calls things later, so that nobody has to sleep until then.
+
+Its one lock guards the heap, and its thread is there only while something waits. What it calls, it
+calls with no lock held, one after the other: so that must be quick.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures._base import LOGGER
+
+from hybrid_compute import _exit
+
+__all__ = ["Timer"]
+
+_LONGEST = 3600.0  # seconds of one wait: there are limits to what a lock can wait for
+
+Call = Callable[[], object]
+
+
+class Timer(_exit.Member):
+    """Things to be called, by time."""
+
+    def __init__(self, name: str = "timer") -> None:
+        self._name = name
+        # Guards all below; re-entrant: a signal handler or a finalizer may land in the middle.
+        self._changed = threading.Condition(threading.RLock())
+        self._heap: list[tuple[float, int, Call]] = []
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._at_once = False
+        _exit.register(self)
+
+    def after(self, seconds: float, call: Call) -> None:
+        """Have `call` called on the timer's thread; at once, if the interpreter exits before."""
+        with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()  # it may not be possible; it waits for our lock
+                self._thread = thread
+            due = time.monotonic() + (0.0 if self._at_once else seconds)
+            heapq.heappush(self._heap, (due, next(self._numbers), call))
+            self._changed.notify_all()
+
+    def withdraw(self, call: Call) -> bool:
+        """Forget a call; return whether it was still waiting."""
+        with self._changed:
+            for place, (_, _, each) in enumerate(self._heap):
+                if each is call:
+                    del self._heap[place]
+                    heapq.heapify(self._heap)
+                    self._changed.notify_all()
+                    return True
+        return False
+
+    def withdraw_all(self) -> list[Call]:
+        """Forget all calls, and return them."""
+        with self._changed:
+            calls = [call for _, _, call in self._heap]
+            self._heap.clear()
+            self._changed.notify_all()
+        return calls
+
+    def flush(self) -> None:
+        """Call everything now: the interpreter exits."""
+        with self._changed:
+            self._at_once = True
+        for call in self.withdraw_all():
+            _call(call)
+
+    def join(self) -> None:
+        """Block until the thread has gone, which has nothing left to do."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._heap:
+                    self._thread = None
+                    return
+                due, _, call = self._heap[0]
+                wait = due - time.monotonic()
+                if wait > 0:
+                    del call  # nothing is kept while it waits
+                    self._changed.wait(min(wait, _LONGEST))
+                    continue
+                heapq.heappop(self._heap)
+            _call(call)
+            del call
+
+    def after_fork(self) -> None:
+        """Forget the parent's calls and thread."""
+        self._changed = threading.Condition(threading.RLock())
+        self._heap = []
+        self._thread = None
+
+
+def _call(call: Call) -> None:
+    try:
+        call()
+    except BaseException:
+        LOGGER.exception("exception in a call that was put off")

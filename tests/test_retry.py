@@ -1,0 +1,250 @@
+"""Retry, its budget, and the pauses between attempts."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import tenacity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_compute import HybridExecutor, Retry, ThreadExecutor, task
+from hybrid_compute.abc import Capabilities, SubExecutor, WorkItem
+from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable, TaskTimeout
+from hybrid_compute.policy import Always
+from hybrid_compute.retry import RetryBudget
+
+TIMEOUT = 30.0
+
+
+class Flaky:
+    """Fails so many times, then returns how often it was called."""
+
+    def __init__(self, failures: int, error: BaseException | None = None) -> None:
+        self.calls: list[str] = []
+        self._failures = failures
+        self._error = error or OSError("not yet")
+
+    def __call__(self) -> int:
+        self.calls.append(threading.current_thread().name)
+        if len(self.calls) <= self._failures:
+            raise self._error
+        return len(self.calls)
+
+
+# The rule.
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    rule = Retry(attempts=9, backoff=0.5, longest=3.0, jitter=False)
+    assert [rule.delay(n, OSError()) for n in range(1, 9)] == [0.5, 1, 2, 3, 3, 3, 3, 3]
+    assert rule.delay(9, OSError()) is None
+
+
+@given(st.integers(1, 500), st.floats(0, 1))
+def test_jitter_takes_a_part_of_the_wait(failures: int, chance: float) -> None:
+    rule = Retry(attempts=1000, backoff=0.1, longest=10.0)
+    whole = Retry(attempts=1000, backoff=0.1, longest=10.0, jitter=False)
+    assert rule.delay(failures, OSError(), lambda: chance) == pytest.approx(
+        chance * (whole.delay(failures, OSError()) or 0.0)
+    )
+
+
+def test_only_errors_that_it_is_for_are_tried_again() -> None:
+    assert Retry(on=OSError).delay(1, ValueError()) is None
+    assert Retry(on=(OSError, ValueError)).delay(1, ValueError()) is not None
+    assert Retry(on=lambda error: "again" in str(error)).delay(1, ValueError("again")) is not None
+    assert Retry(on=lambda error: "again" in str(error)).delay(1, ValueError("no")) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"attempts": 0}, r"attempts=0"),
+        ({"attempts": True}, r"attempts=True"),
+        ({"backoff": -1}, r"backoff=-1"),
+        ({"backoff": float("nan")}, r"backoff=nan"),
+        ({"factor": 0.5}, r"factor=0.5.*at least 1"),
+        ({"longest": "1"}, r"longest='1'"),
+        ({"jitter": 1}, r"jitter=1"),
+        ({"on": 3}, r"on=3"),
+        ({"on": (OSError, 3)}, r"on=\("),
+    ],
+)
+def test_a_wrong_value_is_named(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Retry(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [-1, True, 1.5, "3", object()])
+def test_retries_that_are_no_rule_are_refused(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"retries=.*Retry\(\.\.\.\)"):
+        task(retries=wrong)(len)
+
+
+# Attempts.
+
+
+@pytest.mark.parametrize("where", ["thread", "inline", "process"])
+def test_an_item_is_tried_again_after_its_pause(where: str) -> None:
+    rule = Retry(attempts=4, backoff=0.001)
+    with HybridExecutor(1, max_processes=1, policy=Always(where)) as executor:
+        if where == "process":
+            # Each attempt is a call of a copy: it fails as often as there are attempts.
+            future = executor.options(retries=rule).submit(task(int), "x")
+            assert isinstance(future.exception(TIMEOUT), ValueError)
+            assert len(future.explain().attempts) == 4
+        else:
+            flaky = Flaky(3)
+            future = executor.options(retries=rule).submit(task(flaky))
+            assert future.result(TIMEOUT) == 4
+            assert [each.error for each in future.explain().attempts] == [
+                *["OSError: not yet"] * 3,
+                None,
+            ]
+
+
+def test_nobody_sleeps_in_a_worker_meanwhile() -> None:
+    flaky = Flaky(1)
+    with HybridExecutor(1, policy=Always("thread")) as executor:
+        late = executor.options(retries=Retry(2, backoff=0.3, jitter=False)).submit(task(flaky))
+        # The only thread is free: it does other work while the first item pauses.
+        assert executor.submit(threading.get_ident).result(TIMEOUT)
+        assert not late.done()
+        assert late.result(TIMEOUT) == 2
+
+
+def test_a_pause_can_be_cancelled() -> None:
+    flaky = Flaky(9)
+    with HybridExecutor(1, policy=Always("thread")) as executor:
+        future = executor.options(retries=Retry(9, backoff=60, jitter=False)).submit(task(flaky))
+        while not flaky.calls:
+            executor.submit(str).result(TIMEOUT)
+        executor.submit(str).result(TIMEOUT)  # the failure is delivered by now
+        assert future.cancel() is False  # it runs, as far as the stdlib knows
+        assert future.cancel_running() is True
+        assert future.cancelled()
+    assert len(flaky.calls) == 1
+
+
+def test_a_shutdown_that_cancels_ends_pauses_with_what_is_known() -> None:
+    flaky = Flaky(9)
+    executor = HybridExecutor(1, policy=Always("thread"))
+    future = executor.options(retries=Retry(9, backoff=60, jitter=False)).submit(task(flaky))
+    while not flaky.calls:
+        executor.submit(str).result(TIMEOUT)
+    executor.submit(str).result(TIMEOUT)
+    executor.shutdown(cancel_futures=True)
+    assert isinstance(future.exception(TIMEOUT), OSError)
+
+
+def test_a_shutdown_waits_for_the_attempts_that_are_left() -> None:
+    flaky = Flaky(2)
+    with HybridExecutor(1, policy=Always("thread")) as executor:
+        future = executor.options(retries=Retry(3, backoff=0.01)).submit(task(flaky))
+    assert future.result(0) == 3
+
+
+def test_no_attempt_begins_after_the_deadline() -> None:
+    flaky = Flaky(9)
+    with HybridExecutor(1, policy=Always("thread")) as executor:
+        view = executor.options(retries=Retry(9, backoff=60, jitter=False), timeout=5)
+        assert isinstance(view.submit(task(flaky)).exception(TIMEOUT), OSError)
+    assert len(flaky.calls) == 1
+
+
+def test_a_deadline_in_the_middle_of_a_pause_is_kept() -> None:
+    gate = threading.Event()
+
+    def wait_and_fail() -> None:
+        gate.wait(TIMEOUT)
+        raise OSError
+
+    with HybridExecutor(1, policy=Always("thread")) as executor:
+        view = executor.options(retries=Retry(9, backoff=0.001), timeout=0.05)
+        future = view.submit(task(wait_and_fail))
+        assert isinstance(future.exception(TIMEOUT), TaskTimeout)
+        gate.set()
+
+
+def test_a_tenacity_object_is_a_rule() -> None:
+    rules = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(3),
+        wait=tenacity.wait_fixed(0.001),
+        retry=tenacity.retry_if_exception_type(OSError),
+    )
+    with HybridExecutor(1, policy=Always("thread")) as executor:
+        view = executor.options(retries=rules)
+        assert view.submit(task(Flaky(2))).result(TIMEOUT) == 3
+        assert isinstance(view.submit(task(Flaky(3))).exception(TIMEOUT), OSError)
+        other = Flaky(1, ValueError("no"))
+        assert isinstance(view.submit(task(other)).exception(TIMEOUT), ValueError)
+        assert len(other.calls) == 1
+
+
+def test_an_executor_by_itself_pauses_too() -> None:
+    with ThreadExecutor(1) as executor:
+        flaky = Flaky(2)
+        declared = task(retries=Retry(3, backoff=0.001))(flaky)
+        assert executor.submit(declared).result(TIMEOUT) == 3
+
+
+# The budget.
+
+
+def test_a_budget_is_earned_by_first_attempts_and_by_time() -> None:
+    budget = RetryBudget(share=0.5, least=2.0, most=3.0)
+    assert [budget.spend(0.0) for _ in range(4)] == [True, True, True, False]
+    budget.earn()
+    assert budget.spend(0.0) is False
+    budget.earn()
+    assert budget.spend(0.0) is True
+    assert budget.spend(0.5) is True
+    assert [budget.spend(1000.0) for _ in range(4)] == [True, True, True, False]
+
+
+class Away(SubExecutor):
+    """A service that fails whatever it gets."""
+
+    capabilities = Capabilities(remote=True)
+    workers = 1
+    name = "away"
+
+    def __init__(self, budget: RetryBudget) -> None:
+        self.retry_budget = budget
+        self.tries = 0
+
+    def execute(self, item: WorkItem) -> None:
+        self.tries += 1
+        if item.start():
+            item.fail(OSError("away"))
+
+    def load(self) -> float:
+        return 0.0
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pass
+
+
+def test_a_service_that_fails_is_not_buried_in_retries() -> None:
+    away = Away(RetryBudget(share=0.0, least=0.0, most=5.0))
+    with HybridExecutor(executors={"away": away}, policy=Always("away")) as executor:
+        view = executor.options(retries=3)
+        errors = [view.submit(task(str)).exception(TIMEOUT) for _ in range(10)]
+    assert away.tries == 15
+    assert "RetryBudget allows" in errors[-1].__notes__[0]  # type: ignore[union-attr]
+
+
+def test_an_executor_that_refuses_costs_no_budget() -> None:
+    class Refuses(Away):
+        def execute(self, item: WorkItem) -> None:
+            raise ExecutorUnavailable("no")
+
+    budget = RetryBudget(share=0.0, least=0.0, most=1.0)
+    with HybridExecutor(executors={"away": Refuses(budget)}, policy=Always("away")) as executor:
+        for _ in range(3):
+            future = executor.options(retries=3).submit(task(str))
+            assert isinstance(future.exception(TIMEOUT), ExecutorUnavailable)
+    assert budget.spend(0.0) is True
