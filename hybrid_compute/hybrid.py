@@ -26,6 +26,7 @@ from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+from hybrid_compute._pauses import Outstanding
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
 from hybrid_compute.errors import (
     ConfigurationError,
@@ -45,7 +46,7 @@ from hybrid_compute.mapped import map_on
 from hybrid_compute.maps import MapOptions, shortest
 from hybrid_compute.quick import quick_belief, run_quick
 from hybrid_compute.retry import Retry
-from hybrid_compute.routed import Outstanding, RoutedItem, alarm_of
+from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.router import Router, as_policy
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.streams import Stream

@@ -1,10 +1,9 @@
 """RoutedItem: a work item that carries itself along its route, attempt after attempt.
 
 Owns what happens between a policy's answer and the end of an item: handing over, retrying,
-falling back, and counting who is still on the way. Decides nothing: `attempts` does.
+falling back. Decides nothing: `attempts` does.
 
-Threads and locks: an item is in one pair of hands at a time, so it has no lock. `Outstanding`
-has one, which guards its count.
+Threads and locks: an item is in one pair of hands at a time, so it has no lock.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from concurrent.futures import CancelledError
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hybrid_compute import _exit
 from hybrid_compute._failures import text_of
+from hybrid_compute._pauses import Pause
 from hybrid_compute.attempts import Verdict, after_failure
 from hybrid_compute.decisions import Attempt, Choice, Decision
 from hybrid_compute.errors import (
@@ -28,14 +27,14 @@ from hybrid_compute.errors import (
     TaskTimeout,
 )
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import Keeper, WorkItem
+from hybrid_compute.items import WorkItem
 from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
     from hybrid_compute._alarm import Alarm
     from hybrid_compute.abc import Fleet
 
-__all__ = ["Outstanding", "Pause", "RoutedItem", "alarm_of"]
+__all__ = ["RoutedItem", "alarm_of"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
@@ -51,68 +50,6 @@ def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
 
     # One, whichever thread comes first.
     return executor.__dict__.setdefault("_alarm", Alarm())  # type: ignore[no-any-return]
-
-
-class Outstanding(_exit.Member):
-    """Counts the items that may need an executor once more."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()  # guards both below; re-entrant: finalizers may submit
-        self._count = 0
-        self._when_none: list[Callable[[], object]] = []  # each shutdown() has its own
-        _exit.register(self)
-
-    def add(self) -> None:
-        """Count one more."""
-        with self._lock:
-            self._count += 1
-
-    def remove(self, future: object) -> None:
-        """Count one less; a done-callback."""
-        with self._lock:
-            self._count = max(0, self._count - 1)  # in a forked child, one of the parent's
-            calls = () if self._count else tuple(self._when_none)
-        for call in calls:
-            call()
-
-    def when_none(self, call: Callable[[], object]) -> None:
-        """Call `call` once there are none, or more than once: now, or from who settles the last."""
-        with self._lock:
-            self._when_none.append(call)
-            none = not self._count
-        if none:
-            call()
-
-    def after_fork(self) -> None:
-        """Forget the parent's items: this is a forked child, where they never end."""
-        self._lock = threading.RLock()
-        self._count = 0
-        self._when_none = []
-
-
-class Pause(Keeper):
-    """Keeps an item between two attempts, with a timer, so that nobody has to sleep."""
-
-    def __init__(self, item: RoutedItem, alarm: Alarm, seconds: float) -> None:
-        self._item = item
-        self._timer = alarm.timer
-        self._timer.after(seconds, self)
-
-    def __call__(self) -> None:
-        """Begin the next attempt; the timer's thread does."""
-        self._item.keeper = None
-        self._item.go_on()
-
-    def cancel(self) -> None:
-        """Give the item up, though it has attempts left: its executor is shut down."""
-        self._item.cancel()
-
-    def stop(self, item: WorkItem) -> bool | None:
-        """End the item, which does not run at the moment."""
-        if not self._timer.withdraw(self):
-            return None
-        item.end()
-        return True
 
 
 class RoutedItem(WorkItem):
@@ -420,7 +357,7 @@ class RoutedItem(WorkItem):
 
     def _may_repeat(self, error: BaseException) -> bool:
         now = time.monotonic()
-        if self.deadline is not None and now + self._pause >= self.deadline:
+        if self._pause and self.deadline is not None and now + self._pause >= self.deadline:
             return False  # there is no time left for another attempt
         budget = self._fleet[self.executor].retry_budget if self.executor is not None else None
         if budget is None or budget.spend(now):

@@ -1,0 +1,81 @@
+"""Pauses: items between two attempts, and how many items may need an executor once more.
+
+`Outstanding` has a lock, which guards its count; `Pause` has none: its timer has one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hybrid_compute import _exit
+from hybrid_compute.items import Keeper, WorkItem
+
+if TYPE_CHECKING:
+    from hybrid_compute._alarm import Alarm
+    from hybrid_compute.routed import RoutedItem
+
+__all__ = ["Outstanding", "Pause"]
+
+
+class Outstanding(_exit.Member):
+    """Counts the items that may need an executor once more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # guards both below; re-entrant: finalizers may submit
+        self._count = 0
+        self._when_none: list[Callable[[], object]] = []  # each shutdown() has its own
+        _exit.register(self)
+
+    def add(self) -> None:
+        """Count one more."""
+        with self._lock:
+            self._count += 1
+
+    def remove(self, future: object) -> None:
+        """Count one less; a done-callback."""
+        with self._lock:
+            self._count = max(0, self._count - 1)  # in a forked child, one of the parent's
+            calls = () if self._count else tuple(self._when_none)
+        for call in calls:
+            call()
+
+    def when_none(self, call: Callable[[], object]) -> None:
+        """Call `call` once there are none, or more than once: now, or from who settles the last."""
+        with self._lock:
+            self._when_none.append(call)
+            none = not self._count
+        if none:
+            call()
+
+    def after_fork(self) -> None:
+        """Forget the parent's items: this is a forked child, where they never end."""
+        self._lock = threading.RLock()
+        self._count = 0
+        self._when_none = []
+
+
+class Pause(Keeper):
+    """Keeps an item between two attempts, with a timer, so that nobody has to sleep."""
+
+    def __init__(self, item: RoutedItem, alarm: Alarm, seconds: float) -> None:
+        self._item = item
+        self._timer = alarm.timer
+        self._timer.after(seconds, self)
+
+    def __call__(self) -> None:
+        """Begin the next attempt; the timer's thread does."""
+        self._item.keeper = None
+        self._item.go_on()
+
+    def cancel(self) -> None:
+        """Give the item up, though it has attempts left: its executor is shut down."""
+        self._item.cancel()
+
+    def stop(self, item: WorkItem) -> bool | None:
+        """End the item, which does not run at the moment."""
+        if not self._timer.withdraw(self):
+            return None
+        item.end()
+        return True
