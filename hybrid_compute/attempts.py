@@ -29,7 +29,12 @@ class Verdict(enum.Enum):
 
 
 def after_failure(
-    error: BaseException, options: TaskOptions, *, failures: int, fallbacks: int
+    error: BaseException,
+    options: TaskOptions,
+    *,
+    failures: int,
+    fallbacks: int,
+    raised: bool = False,
 ) -> Verdict:
     """Decide what follows a failed attempt.
 
@@ -45,8 +50,9 @@ def after_failure(
         options: the item's own.
         failures: how many attempts have started and failed, this one included.
         fallbacks: how many executors of the route are left behind this one.
+        raised: the work itself raised it, in whatever it did with executors of its own.
     """
-    if isinstance(error, (ExecutorUnavailable, WorkerStartError)):
+    if not raised and isinstance(error, (ExecutorUnavailable, WorkerStartError)):
         return Verdict.NEXT_EXECUTOR if fallbacks else Verdict.GIVE_UP
     # What a second try cannot change: time is up, no trust, no such task, wrong arguments.
     if isinstance(error, (TaskTimeout, AuthError, TLSError, UnknownTaskError, TaskInputError)):
@@ -54,7 +60,7 @@ def after_failure(
     if failures > (options.retries or 0) or not isinstance(error, Exception):
         return Verdict.GIVE_UP
     effects = isinstance(error, WorkerCrashed)
-    if isinstance(error, RemoteConnectionLost):
+    if isinstance(error, RemoteConnectionLost) and not raised:
         if not error.may_have_run and fallbacks:
             return Verdict.NEXT_EXECUTOR
         effects = error.may_have_run

@@ -102,6 +102,7 @@ class RoutedItem(WorkItem):
         "_inside",
         "_last",
         "_place",
+        "_raised",
         "_route",
         "_settled",
         "_started",
@@ -132,7 +133,7 @@ class RoutedItem(WorkItem):
         self.keeper = None
         self.future = HybridFuture(self)
         self._failures = self._place = 0
-        self._again = self._inside = self._started = self._settled = False
+        self._again = self._inside = self._raised = self._started = self._settled = False
         self._last: BaseException | None = None  # what ended the attempt before
         self.executor: str | None = None
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
@@ -241,7 +242,7 @@ class RoutedItem(WorkItem):
             value = self.fn(*self.args, **kwargs) if kwargs else self.fn(*self.args)  # type: ignore[misc]
         except BaseException as error:  # as WorkItem.run, which says why
             news = meter.end(self, begun, cpu, None)
-            self.fail(error)
+            self.raised(error)
             self = kwargs = None  # type: ignore[assignment]
         else:
             news = meter.end(self, begun, cpu, value)
@@ -305,6 +306,11 @@ class RoutedItem(WorkItem):
             ):  # shut down meanwhile, or a foreign submit raised: what is known stays
                 self.give_up(error)
 
+    def raised(self, error: BaseException) -> None:
+        """Deliver what the work itself raised; only `retries` has it run again."""
+        self._raised = True
+        self.fail(error)
+
     def abandon(self, error: BaseException) -> None:
         """Deliver that nobody took the item, unless it was cancelled; it did not start."""
         if self._started or self.future._begin():
@@ -337,12 +343,14 @@ class RoutedItem(WorkItem):
         )
 
     def _goes_on(self, error: BaseException) -> bool:
+        raised, self._raised = self._raised, False
         if self._started:
             self._failures += 1
         if self.future.done():
             return False  # its time was up, or it was given up
         if (
             self.belief is not None
+            and not raised
             and isinstance(error, TaskEncodeError)
             and self._place + 1 < len(self._route)
         ):
@@ -357,6 +365,7 @@ class RoutedItem(WorkItem):
             self.options,
             failures=self._failures,
             fallbacks=len(self._route) - self._place - 1,
+            raised=raised,
         )
         if verdict is Verdict.GIVE_UP:
             return False
