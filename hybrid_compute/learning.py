@@ -182,6 +182,8 @@ class Learning(_exit.Member):
                 item.start()  # tells those who wait() for it
                 return True
             route, fleet = self._router.route(item, held=True)
+            if item.meter is None and item.belief is not None and self._policy is not None:
+                self._policy.left(item)  # it was cancelled meanwhile, and may count as a first call
             if route is None:
                 if not late:
                     return False

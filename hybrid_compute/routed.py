@@ -191,8 +191,11 @@ class RoutedItem(WorkItem):
             if self.deadline is not None and not executor.capabilities.kills:
                 assert alarm is not None  # noqa: S101 - see above
                 alarm.set(self)
-            if self.meter is not None:
-                self.meter.handed(self, self.executor)
+            meter = self.meter
+            if meter is not None:
+                meter.handed(self, self.executor)
+                if self.meter is None:
+                    meter.left(self)  # it was cancelled meanwhile, by whoever has its future
             try:
                 if late:
                     executor.execute_late(self)
@@ -253,16 +256,18 @@ class RoutedItem(WorkItem):
 
     def _leave(self) -> None:
         """Say, once, that the item is in no executor any more."""
-        if self.meter is not None:
-            self.meter.left(self)
+        meter = self.meter
+        if meter is not None:
+            meter.left(self)
 
     def _is_over(self, *, done: bool = False) -> None:
         self._fleet = _NO_FLEET
         if self.decision is not None:
             self.decision.ended = time.perf_counter()
-        if self.meter is not None:
-            self.meter.left(self, done=done)
-            self.meter = None  # it leads to the fleet as well
+        # Gone first, since it leads to the fleet as well, and `launch` looks at it afterwards.
+        meter, self.meter = self.meter, None
+        if meter is not None:
+            meter.left(self, done=done)
 
     def release(self) -> None:
         """Let go of the call, which was cancelled."""
