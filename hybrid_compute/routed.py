@@ -253,6 +253,7 @@ class RoutedItem(WorkItem):
             self = kwargs = value = None  # type: ignore[assignment]  # what follows may take long
         if news:
             meter.reconsider(belief)
+        meter = None  # the traceback of a failure keeps this frame, and it leads to the fleet
 
     def _leave(self) -> None:
         """Say, once, that the item is in no executor any more."""
