@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
 from hybrid_compute.errors import PlacementError, PolicyError
+from hybrid_compute.executors._delivery import cancel as cancel_item
 from hybrid_compute.routed import RoutedItem
 
 if TYPE_CHECKING:
@@ -122,16 +123,19 @@ class Learning(_exit.Member):
         """Hold nothing any more; route, or cancel, what is held."""
         with self._changed:
             self._closed = True
-        while cancel:
-            with self._changed:
-                items = [item for queue in self._held.values() for item, _ in queue.items]
-                self._held.clear()
-                self._changed.notify_all()
-            if not items:
-                break
-            for item in items:
-                item.cancel()
+        # One by one: whatever comes out of one's callbacks, the others are not forgotten.
+        while cancel and (item := self._take_held()) is not None:
+            cancel_item(item)
         self._drain()
+
+    def _take_held(self) -> RoutedItem | None:
+        with self._changed:
+            for queue in self._held.values():
+                if queue.items:
+                    return queue.items.popleft()[0]
+            self._held.clear()
+            self._changed.notify_all()
+            return None
 
     def join(self) -> None:
         """Block until the look-out has gone, which has nothing left to do."""
@@ -303,13 +307,22 @@ class Learning(_exit.Member):
             if self._closed:  # the executors are about to refuse what they would get anew
                 return
             self._releasing.append(me)
+        escaped: BaseException | None = None
         try:
             for name in self._policy.wrong_places(belief):
                 executor = self._fleet.get(name)
                 for item in () if executor is None else executor.give_back(belief):
-                    item._leave()
-                    self._route(item, item._alarm, late=True)
+                    try:
+                        item._leave()
+                        self._route(item, item._alarm, late=True)
+                    except BaseException as error:  # a callback's SystemExit, or Ctrl-C
+                        escaped = escaped or error  # the others are in nobody's hands but ours
+                        if not item.future.done():
+                            item.abandon(RuntimeError("interrupted while it was routed"))
+            if escaped is not None:
+                raise escaped
         finally:
+            escaped = None
             with self._changed:
                 self._releasing.remove(me)
                 self._changed.notify_all()
