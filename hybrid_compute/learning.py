@@ -192,6 +192,7 @@ class Learning(_exit.Member):
                 if not late:
                     return False
                 route = self._router.for_want_of_an_answer(fleet)
+            item._place = 0  # it may have gone some way along another route
             item.launch(route, fleet, alarm, late=True)
         except (PlacementError, PolicyError) as error:
             if error.__cause__ is not None:
