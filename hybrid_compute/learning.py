@@ -93,16 +93,22 @@ class Learning(_exit.Member):
         with self._changed:
             if self._closed:
                 return False
-            if self._look_out is None:
-                thread = threading.Thread(target=self._watch, name="look-out", daemon=True)
-                thread.start()  # it may not be possible; it waits for our lock
-                self._look_out = thread
+            self._post()
             queue = self._held.get(item.belief)
             if queue is None:
                 queue = self._held[item.belief] = _Queue(now)
                 self._changed.notify_all()
             queue.items.append((item, alarm))
-            return True
+        if self.learns and item.belief is not None and item.belief.known:
+            self._release(item.belief)  # what it was to wait for came before it was here
+        return True
+
+    def _post(self) -> None:
+        """See that there is a look-out. Under the lock."""
+        if self._look_out is None:
+            thread = threading.Thread(target=self._watch, name="look-out", daemon=True)
+            thread.start()  # it may not be possible; it waits for our lock
+            self._look_out = thread
 
     def flush(self) -> None:
         """Hold nothing any more: the interpreter exits, and executors close next."""
@@ -168,7 +174,10 @@ class Learning(_exit.Member):
                 if kept:
                     with self._changed:
                         self._held.setdefault(belief, queue).items.appendleft((item, alarm))
-                    return
+                        self._post()  # another thread may have found the queue empty
+                        late = self._closed  # then nobody will come for it
+                    if not late:
+                        return
             except BaseException:
                 if not kept:
                     item.abandon(RuntimeError("interrupted while it was routed"))
@@ -210,10 +219,14 @@ class Learning(_exit.Member):
                     self._look_out = None
                     return
                 now = time.monotonic()
-                due = [(belief, each) for belief, each in self._held.items() if each.due <= now]
+                held = self._held.copy()  # a finalizer that submits would change it under our eyes
+                due = [(belief, each) for belief, each in held.items() if each.due <= now]
                 if not due:
-                    self._changed.wait(min(each.due for each in self._held.values()) - now)
+                    soonest = min(each.due for each in held.values())
+                    held.clear()
+                    self._changed.wait(soonest - now)
                     continue
+                held.clear()
                 for _, queue in due:
                     queue.due = queue.last if now < queue.last else now + _LAST_LOOK
             for belief, queue in due:
@@ -228,7 +241,7 @@ class Learning(_exit.Member):
 
     def _look(self, belief: Any, *, late: bool) -> bool:
         """Tell the policy what can be seen of first calls that still run; say if it is enough."""
-        if self._policy is None or belief is None:
+        if self._policy is None or belief is None or belief.known:
             return True
         seen: tuple[float, float] | None = None
         with self._changed:  # so that none of the threads that are looked at ends meanwhile
