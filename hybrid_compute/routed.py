@@ -350,8 +350,6 @@ class RoutedItem(WorkItem):
 
     def _goes_on(self, error: BaseException) -> bool:
         raised, self._raised = self._raised, False
-        if self._started:
-            self._failures += 1
         if self.future.done():
             return False  # its time was up, or it was given up
         if (
@@ -363,9 +361,12 @@ class RoutedItem(WorkItem):
             # Nothing was sent, and threads need no pickle. The policy has chosen the process, not
             # the caller, who need not know that he could have.
             self.belief.unpicklable = True
+            self.belief.left = 0
             self._place += 1
             self._note(error)
             return True
+        if self._started:
+            self._failures += 1
         verdict = after_failure(
             error,
             self.options,
