@@ -29,6 +29,7 @@ import os
 import threading
 from typing import Any
 
+from hybrid_compute import _exit
 from hybrid_compute._keys import key_of
 from hybrid_compute.abc import Fleet, WorkItem
 from hybrid_compute.decisions import Choice, seconds_in_words
@@ -54,7 +55,7 @@ _STREAM = Choice(rule="a generator: a process, then threads")
 _ALL = Choice(rule="whatever the fleet has")
 
 
-class Adaptive:
+class Adaptive(_exit.Member):
     """Declared tasks go where they are done soonest, as far as was seen; the rest stays.
 
     Args:
@@ -90,9 +91,19 @@ class Adaptive:
         self.quick = self._beliefs.quick
         self._places: dict[str, Place] = {}
         self._cores = Cores(cores or _usable_cores())
+        _exit.register(self)
 
     def __repr__(self) -> str:
         return "Adaptive(move='all')" if self.moves_plain else "Adaptive()"
+
+    def after_fork(self) -> None:
+        """Keep what is known, and forget what is going on: this is a forked child."""
+        self._lock = threading.RLock()
+        self._places = {}
+        self._cores = Cores(self._cores.number)
+        for belief in self._beliefs.all():
+            belief.probing = belief.left = 0
+            belief.where = None
 
     # Choosing.
 
