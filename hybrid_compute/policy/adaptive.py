@@ -173,18 +173,19 @@ class Adaptive(_exit.Member):
         if belief.kind in ("tiny", "quick") and lane is not None and calls == 1:
             route: tuple[str, ...] = (lane,)
             choice = Choice(rule=f"{belief.in_words()}: threads")
+            looks = False
         else:
             load = Load(calls, calls * (size + belief.out_bytes), item.behind)
             candidates = candidates_of(belief, fleet, load, self._cores, self._place)
             if not candidates:
                 item.choice = _ALL
                 return self._usual_route(fleet)
-            best = best_of(belief, candidates, self._places)
+            best, looks = best_of(belief, candidates, self._places)
             others = (name for name in ("process", "thread") if name in fleet and name != best)
             route = (best, *others)
             choice = Choice(rule=belief.in_words(), candidates=tuple(candidates))
         item.choice = choice
-        if calls == 1:
+        if calls == 1 and not looks:
             belief.route, belief.choice, belief.left = route, choice, _MOST_LEFT
             belief.where = self._place(route[0], fleet)
         return route
@@ -248,6 +249,7 @@ class Adaptive(_exit.Member):
             each = max(0.0, each - place.delay)
             old = belief.took.get(place.name)
             belief.took[place.name] = each if old is None else old + 0.2 * (each - old)
+            belief.left = 0  # beside such a call a decision costs nothing
 
     def ran(
         self,
