@@ -114,7 +114,8 @@ class SubExecutor(Executor):
         Called from any thread. Must not block for the work (unless `capabilities.blocks`).
         Having accepted it, call `item.start()` just before the work begins, do nothing more if
         that is False, else call `item.succeed(value)` or `item.fail(error)` once: from any
-        thread, holding no lock.
+        thread, holding no lock. `item.raised(error)` instead says that the work itself raised it,
+        which is never tried elsewhere, even if it looks like a refusal.
 
         Raises:
             ExecutorUnavailable: not accepted; the item was not touched.

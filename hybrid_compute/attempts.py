@@ -30,7 +30,12 @@ class Verdict(enum.Enum):
 
 
 def after_failure(
-    error: BaseException, options: TaskOptions, *, failures: int, fallbacks: int
+    error: BaseException,
+    options: TaskOptions,
+    *,
+    failures: int,
+    fallbacks: int,
+    raised: bool = False,
 ) -> tuple[Verdict, float]:
     """Decide what follows a failed attempt.
 
@@ -46,11 +51,12 @@ def after_failure(
         options: the item's own.
         failures: how many attempts have started and failed, this one included.
         fallbacks: how many executors of the route are left behind this one.
+        raised: the work itself raised it, in whatever it did with executors of its own.
 
     Returns:
         What to do, and the seconds to wait before that.
     """
-    if isinstance(error, (ExecutorUnavailable, WorkerStartError)):
+    if not raised and isinstance(error, (ExecutorUnavailable, WorkerStartError)):
         return (Verdict.NEXT_EXECUTOR if fallbacks else Verdict.GIVE_UP), 0.0
     # What a second try cannot change: time is up, no trust, no such task, wrong arguments.
     if isinstance(error, (TaskTimeout, AuthError, TLSError, UnknownTaskError, TaskInputError)):
@@ -59,7 +65,7 @@ def after_failure(
     if delay is None or not isinstance(error, Exception):
         return Verdict.GIVE_UP, 0.0
     effects = isinstance(error, WorkerCrashed)
-    if isinstance(error, RemoteConnectionLost):
+    if isinstance(error, RemoteConnectionLost) and not raised:
         if not error.may_have_run and fallbacks:
             return Verdict.NEXT_EXECUTOR, 0.0
         effects = error.may_have_run

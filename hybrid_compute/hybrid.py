@@ -151,7 +151,9 @@ class HybridExecutor(Executor):
         self._learns = self._learning.learns
         # Tasks that their submitter may run himself: see `_run_quick`. None: nobody may.
         own = type(fleet["inline"]) is InlineExecutor and not self._observed
-        self._quick: dict[Any, Any] | None = getattr(chosen, "quick", None) if own else None
+        quick = getattr(chosen, "quick", None) if own else None
+        # Another's policy may have something else of that name.
+        self._quick: dict[Any, Any] | None = quick if isinstance(quick, dict) else None
         # Plain callables take the short way unless somebody wants to see them or to move them.
         ours = isinstance(self._thread, ThreadExecutor)
         self._short_way = ours and not self._router.moves_plain and not self._observed

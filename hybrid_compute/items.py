@@ -146,6 +146,10 @@ class WorkItem:
         """Deliver what the work raised, or what became of it. Callbacks run: hold no lock."""
         self.future.set_exception(error)
 
+    def raised(self, error: BaseException) -> None:
+        """Deliver what the work itself raised, which ran: whatever it is, it is no refusal."""
+        self.fail(error)
+
     def reject(self, error: BaseException) -> None:
         """Fail the item, which has not started and never will, unless it was cancelled."""
         if self.start():
@@ -182,7 +186,7 @@ class WorkItem:
             kwargs = self.kwargs
             value = self.fn(*self.args, **kwargs) if kwargs else self.fn(*self.args)  # type: ignore[misc]
         except BaseException as error:  # KeyboardInterrupt and the like go to the caller as well
-            self.fail(error)
+            self.raised(error)
             # The traceback holds this frame: leave nothing in it, least of all the future.
             self = kwargs = None  # type: ignore[assignment]
         else:

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
 from hybrid_compute.errors import PlacementError, PolicyError
+from hybrid_compute.executors._delivery import cancel as cancel_item
 from hybrid_compute.routed import RoutedItem
 
 if TYPE_CHECKING:
@@ -92,16 +93,22 @@ class Learning(_exit.Member):
         with self._changed:
             if self._closed:
                 return False
-            if self._look_out is None:
-                thread = threading.Thread(target=self._watch, name="look-out", daemon=True)
-                thread.start()  # it may not be possible; it waits for our lock
-                self._look_out = thread
+            self._post()
             queue = self._held.get(item.belief)
             if queue is None:
                 queue = self._held[item.belief] = _Queue(now)
                 self._changed.notify_all()
             queue.items.append((item, alarm))
-            return True
+        if self.learns and item.belief is not None and item.belief.known:
+            self._release(item.belief)  # what it was to wait for came before it was here
+        return True
+
+    def _post(self) -> None:
+        """See that there is a look-out. Under the lock."""
+        if self._look_out is None:
+            thread = threading.Thread(target=self._watch, name="look-out", daemon=True)
+            thread.start()  # it may not be possible; it waits for our lock
+            self._look_out = thread
 
     def flush(self) -> None:
         """Hold nothing any more: the interpreter exits, and executors close next."""
@@ -122,16 +129,19 @@ class Learning(_exit.Member):
         """Hold nothing any more; route, or cancel, what is held."""
         with self._changed:
             self._closed = True
-        while cancel:
-            with self._changed:
-                items = [item for queue in self._held.values() for item, _ in queue.items]
-                self._held.clear()
-                self._changed.notify_all()
-            if not items:
-                break
-            for item in items:
-                item.cancel()
+        # One by one: whatever comes out of one's callbacks, the others are not forgotten.
+        while cancel and (item := self._take_held()) is not None:
+            cancel_item(item)
         self._drain()
+
+    def _take_held(self) -> RoutedItem | None:
+        with self._changed:
+            for queue in self._held.values():
+                if queue.items:
+                    return queue.items.popleft()[0]
+            self._held.clear()
+            self._changed.notify_all()
+            return None
 
     def join(self) -> None:
         """Block until the look-out has gone, which has nothing left to do."""
@@ -164,7 +174,10 @@ class Learning(_exit.Member):
                 if kept:
                     with self._changed:
                         self._held.setdefault(belief, queue).items.appendleft((item, alarm))
-                    return
+                        self._post()  # another thread may have found the queue empty
+                        late = self._closed  # then nobody will come for it
+                    if not late:
+                        return
             except BaseException:
                 if not kept:
                     item.abandon(RuntimeError("interrupted while it was routed"))
@@ -182,10 +195,13 @@ class Learning(_exit.Member):
                 item.start()  # tells those who wait() for it
                 return True
             route, fleet = self._router.route(item, held=True)
+            if item.meter is None and item.belief is not None and self._policy is not None:
+                self._policy.left(item)  # it was cancelled meanwhile, and may count as a first call
             if route is None:
                 if not late:
                     return False
                 route = self._router.for_want_of_an_answer(fleet)
+            item._place = 0  # it may have gone some way along another route
             item.launch(route, fleet, alarm, late=True)
         except (PlacementError, PolicyError) as error:
             if error.__cause__ is not None:
@@ -203,10 +219,14 @@ class Learning(_exit.Member):
                     self._look_out = None
                     return
                 now = time.monotonic()
-                due = [(belief, each) for belief, each in self._held.items() if each.due <= now]
+                held = self._held.copy()  # a finalizer that submits would change it under our eyes
+                due = [(belief, each) for belief, each in held.items() if each.due <= now]
                 if not due:
-                    self._changed.wait(min(each.due for each in self._held.values()) - now)
+                    soonest = min(each.due for each in held.values())
+                    held.clear()
+                    self._changed.wait(soonest - now)
                     continue
+                held.clear()
                 for _, queue in due:
                     queue.due = queue.last if now < queue.last else now + _LAST_LOOK
             for belief, queue in due:
@@ -221,7 +241,7 @@ class Learning(_exit.Member):
 
     def _look(self, belief: Any, *, late: bool) -> bool:
         """Tell the policy what can be seen of first calls that still run; say if it is enough."""
-        if self._policy is None or belief is None:
+        if self._policy is None or belief is None or belief.known:
             return True
         seen: tuple[float, float] | None = None
         with self._changed:  # so that none of the threads that are looked at ends meanwhile
@@ -301,13 +321,22 @@ class Learning(_exit.Member):
             if self._closed:  # the executors are about to refuse what they would get anew
                 return
             self._releasing.append(me)
+        escaped: BaseException | None = None
         try:
             for name in self._policy.wrong_places(belief):
                 executor = self._fleet.get(name)
                 for item in () if executor is None else executor.give_back(belief):
-                    item._leave()
-                    self._route(item, item._alarm, late=True)
+                    try:
+                        item._leave()
+                        self._route(item, item._alarm, late=True)
+                    except BaseException as error:  # a callback's SystemExit, or Ctrl-C
+                        escaped = escaped or error  # the others are in nobody's hands but ours
+                        if not item.future.done():
+                            item.abandon(RuntimeError("interrupted while it was routed"))
+            if escaped is not None:
+                raise escaped
         finally:
+            escaped = None
             with self._changed:
                 self._releasing.remove(me)
                 self._changed.notify_all()

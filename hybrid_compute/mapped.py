@@ -12,7 +12,7 @@ from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._chunks import map_in_chunks
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit
-from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
+from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions, has_body
 
 if TYPE_CHECKING:
     from hybrid_compute.hybrid import HybridExecutor
@@ -90,8 +90,9 @@ def _map_learned(
 ) -> Iterator[Any]:
     """Map where the policy, which learns, says for each call or chunk of calls."""
     known = executor._learning.usual(fn)
-    if known is not None and known.kind == "waits":
-        # Each call by itself: a chunk would have one wait for the other.
+    if (known is not None and known.kind == "waits") or not has_body(fn):
+        # Each call by itself: a chunk would have one wait for the other; and a service knows its
+        # tasks by name, of which a chunk has none.
         return map_by_submit(
             lambda fn, *args: executor._route(executor._item(fn, args, None, options)),
             fn,
@@ -106,8 +107,12 @@ def _map_learned(
         and not executor._observed
     )
     thread = executor._fleet["thread"]
-    if short and thread.can_run(WorkItem(fn, options=options)):
-        return thread._map(fn, iterables, mapping)
+    if short:
+        probe = WorkItem(fn, options=options)
+        fits = thread.can_run(probe)
+        probe.future.cancel()  # as above
+        if fits:
+            return thread._map(fn, iterables, mapping)
     sent = 0
 
     def submit(_: object, fn: Any, calls: list[Any], star: bool) -> Any:

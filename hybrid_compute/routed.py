@@ -32,7 +32,7 @@ from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
     from hybrid_compute._alarm import Alarm
-    from hybrid_compute.abc import Fleet
+    from hybrid_compute.abc import Fleet, SubExecutor
 
 __all__ = ["RoutedItem", "alarm_of"]
 
@@ -72,6 +72,7 @@ class RoutedItem(WorkItem):
         "_last",
         "_pause",
         "_place",
+        "_raised",
         "_route",
         "_settled",
         "_started",
@@ -102,7 +103,7 @@ class RoutedItem(WorkItem):
         self.keeper = None
         self.future = HybridFuture(self)
         self._failures = self._place = 0
-        self._again = self._inside = self._started = self._settled = False
+        self._again = self._inside = self._raised = self._started = self._settled = False
         self._last: BaseException | None = None  # what ended the attempt before
         self.executor: str | None = None
         self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
@@ -157,15 +158,7 @@ class RoutedItem(WorkItem):
             self._inside = blocks = executor.capabilities.blocks
             self._again = False
             self.keeper = None
-            if self.observed:
-                self.handed_over()
-            if self.deadline is not None and not executor.capabilities.kills:
-                assert alarm is not None  # noqa: S101 - see above
-                alarm.set(self)
-            if self.meter is not None:
-                self.meter.handed(self, self.executor)
-            if executor.retry_budget is not None and not self._failures:
-                executor.retry_budget.earn()
+            self._prepare(executor, alarm)
             try:
                 if late:
                     executor.execute_late(self)
@@ -183,6 +176,21 @@ class RoutedItem(WorkItem):
             if self._pause:
                 # Who runs his own work waits for it himself.
                 threading.Event().wait(self._pause)
+
+    def _prepare(self, executor: SubExecutor, alarm: Alarm | None) -> None:
+        """Tell all who must know that this executor is about to get the item."""
+        if self.observed:
+            self.handed_over()
+        if self.deadline is not None and not executor.capabilities.kills:
+            assert alarm is not None  # noqa: S101 - see `launch`
+            alarm.set(self)
+        if executor.retry_budget is not None and not self._failures:
+            executor.retry_budget.earn()
+        meter = self.meter
+        if meter is not None:
+            meter.handed(self, self.executor or "")
+            if self.meter is None:
+                meter.left(self)  # it was cancelled meanwhile, by whoever has its future
 
     def handed_over(self) -> None:
         """Do nothing: called before each hand-over if `observed`."""
@@ -218,7 +226,7 @@ class RoutedItem(WorkItem):
             value = self.fn(*self.args, **kwargs) if kwargs else self.fn(*self.args)  # type: ignore[misc]
         except BaseException as error:  # as WorkItem.run, which says why
             news = meter.end(self, begun, cpu, None)
-            self.fail(error)
+            self.raised(error)
             self = kwargs = None  # type: ignore[assignment]
         else:
             news = meter.end(self, begun, cpu, value)
@@ -226,20 +234,22 @@ class RoutedItem(WorkItem):
             self = kwargs = value = None  # type: ignore[assignment]  # what follows may take long
         if news:
             meter.reconsider(belief)
-        meter = None  # the traceback of an error holds this frame, and the meter leads to the fleet
+        meter = None  # the traceback of a failure keeps this frame, and it leads to the fleet
 
     def _leave(self) -> None:
         """Say, once, that the item is in no executor any more."""
-        if self.meter is not None:
-            self.meter.left(self)
+        meter = self.meter
+        if meter is not None:
+            meter.left(self)
 
     def _is_over(self, *, done: bool = False) -> None:
         self._fleet = _NO_FLEET
         if self.decision is not None:
             self.decision.ended = time.perf_counter()
-        if self.meter is not None:
-            self.meter.left(self, done=done)
-            self.meter = None  # it leads to the fleet as well
+        # Gone first, since it leads to the fleet as well, and `launch` looks at it afterwards.
+        meter, self.meter = self.meter, None
+        if meter is not None:
+            meter.left(self, done=done)
 
     def release(self) -> None:
         """Let go of the call, which was cancelled."""
@@ -292,6 +302,11 @@ class RoutedItem(WorkItem):
         except Exception:  # shut down meanwhile, or a foreign submit raised: what is known stays
             self.give_up(error)
 
+    def raised(self, error: BaseException) -> None:
+        """Deliver what the work itself raised; only `retries` has it run again."""
+        self._raised = True
+        self.fail(error)
+
     def abandon(self, error: BaseException) -> None:
         """Deliver that nobody took the item, unless it was cancelled; it did not start."""
         if self._started or self.future._begin():
@@ -324,28 +339,34 @@ class RoutedItem(WorkItem):
         )
 
     def _goes_on(self, error: BaseException) -> bool:
-        if self._started:
-            self._failures += 1
+        raised, self._raised = self._raised, False
         if self.future.done():
             return False  # its time was up, or it was given up
         if (
             self.belief is not None
+            and not raised
             and isinstance(error, (TaskEncodeError, TaskDecodeError))
             and self._place + 1 < len(self._route)
         ):
             # It has not run, and threads need no pickle. The policy has chosen the process, not
             # the caller, who need not know that he could have.
             self.belief.unpicklable = True
+            self.belief.left = 0
             self._place += 1
+            self._pause = 0.0
             self._note(error)
             return True
-        if self.belief is not None and isinstance(error, ResultEncodeError):
+        if self.belief is not None and not raised and isinstance(error, ResultEncodeError):
             self.belief.unpicklable = True  # the work was done, and is not done again
+            self.belief.left = 0
+        if self._started:
+            self._failures += 1
         verdict, self._pause = after_failure(
             error,
             self.options,
             failures=self._failures,
             fallbacks=len(self._route) - self._place - 1,
+            raised=raised,
         )
         if verdict is Verdict.GIVE_UP:
             return False

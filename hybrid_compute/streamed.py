@@ -116,7 +116,7 @@ class StreamItem(RoutedItem):
             fn, _, _, _, *args = self.args
             return as_iterator(fn(*args, **(self.kwargs or {})))
         except BaseException as error:
-            self.fail(error)
+            self.raised(error)
             return None
 
     def begin(self, source: Source) -> None:

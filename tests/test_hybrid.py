@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,10 @@ from hybrid_compute.errors import (
     ExecutorUnavailable,
     PlacementError,
     PolicyError,
+    TaskEncodeError,
     UnknownExecutorError,
     WorkerCrashed,
+    WorkerStartError,
 )
 from hybrid_compute.events import Event
 from hybrid_compute.policy import Always, Prefer, Rules, tagged, when
@@ -232,6 +235,30 @@ def test_without_retries_a_failing_item_runs_once(hybrid: HybridExecutor) -> Non
     with pytest.raises(OSError, match="not yet"):
         hybrid.options(executor="thread").submit(flaky).result()
     assert flaky.calls == 1
+
+
+@pytest.mark.parametrize("error", [ExecutorUnavailable, WorkerStartError, TaskEncodeError])
+@pytest.mark.parametrize("first", ["inline", "thread", "process", "lane", "foreign"])
+def test_work_that_raises_what_looks_like_a_refusal_runs_once(
+    tmp_path: Path, first: str, error: type[Exception]
+) -> None:
+    effects = tmp_path / "effects"
+
+    @task
+    def work() -> None:
+        with effects.open("a") as file:
+            file.write("x")
+        raise error("of an executor that the work uses itself")
+
+    foreign = ThreadPoolExecutor(1)
+    policy = Prefer(first, "thread", "process", "inline")
+    with HybridExecutor(
+        1, max_processes=1, executors={"foreign": foreign}, policy=policy
+    ) as executor:
+        assert isinstance(executor.submit(work).exception(), error)
+        with pytest.raises(error):
+            next(executor.stream(work))
+    assert effects.read_text() == "xx"
 
 
 def test_shutdown_waits_for_the_retries_of_what_it_accepted() -> None:

@@ -81,7 +81,7 @@ class Answers:
                 if self.stops is not None and self.stops.take(item):
                     worker.kill()  # what SIGTERM has raised in it is not to go further
                 else:
-                    settle(item.fail, _failures.decode_error(bytes(body)))
+                    settle(item.raised, _failures.decode_error(bytes(body)))
                 item = None
             else:
                 self._on_news(worker, kind, number, body)

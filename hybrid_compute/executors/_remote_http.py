@@ -89,6 +89,7 @@ class Posts:
         """Make the call and deliver its outcome. On a thread of the pool."""
         if not item.start():
             return
+        fail = item.fail
         try:
             if isinstance(item, StreamItem):
                 self._stream(item, deadline, timeout)
@@ -96,9 +97,11 @@ class Posts:
             if signed is None:
                 value = self._call(item, deadline, timeout)
             else:
-                value = self._call_signed(item, deadline, timeout, signed)
+                answer = self._call_signed(item, deadline, timeout, signed)
+                fail = item.raised
+                value = signed.open(answer)
         except BaseException as error:
-            item.fail(error)
+            fail(error)
         else:
             item.succeed(value)
 
@@ -113,7 +116,7 @@ class Posts:
             if now in (None, boot):
                 raise
             answer = self._call(item, deadline, timeout, lambda: signed.message(now))
-        return signed.open(answer)
+        return answer
 
     def _call(
         self,

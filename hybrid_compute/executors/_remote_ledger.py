@@ -101,12 +101,14 @@ class Ledger:
                     continue
                 result: Any = value
                 problem: BaseException | None = error
+                fail = item.fail
                 if problem is None and call.signed is not None:
                     result, problem = call.signed.settle(result)
+                    fail = item.raised
                 if problem is None:
                     _delivery.settle(partial(finish, item), result)
                 else:
-                    _delivery.settle(item.fail, problem)
+                    _delivery.settle(fail, problem)
         finally:
             if outer:
                 self._delivering.discard(me)

@@ -92,7 +92,7 @@ class ForeignExecutor(SubExecutor):
             if error is None:
                 item.succeed(theirs.result())
             else:
-                item.fail(error)
+                item.raised(error)
 
     def load(self) -> float:
         """Return how many items are out per worker of the executor."""

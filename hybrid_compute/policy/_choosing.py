@@ -67,17 +67,20 @@ def candidates_of(
 
 def best_of(
     belief: Belief, candidates: list[tuple[str, float]], places: Mapping[str, Place]
-) -> str:
-    """Return the one to take: the first, unless it is hardly better than where the task is now."""
+) -> tuple[str, bool]:
+    """Return the one to take: the first, unless it is hardly better than where the task is now.
+
+    And whether it is only a look at another one, for this item alone.
+    """
     best, least = candidates[0]
     belief.asked += 1
     if belief.asked >= _FIRST_LOOK and not belief.asked & (belief.asked - 1):  # a power of two
         # Of another machine one only knows what was seen; what runs here was measured anyway.
         for name, seconds in candidates[1:]:
             if places[name].remote and seconds <= _WORTH_A_LOOK * least:
-                return name
+                return name, True
     now = belief.route[0] if belief.route else best
     for name, seconds in candidates:
         if name == now and least > _DEAD_BAND * seconds:
-            return name
-    return best
+            return name, False
+    return best, False

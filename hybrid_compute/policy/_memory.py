@@ -54,11 +54,16 @@ def save(path: str | os.PathLike[str], found: list[dict[str, Any]]) -> None:
     from pathlib import Path  # noqa: PLC0415 - it takes long to import
 
     target = Path(path).absolute()
-    with tempfile.NamedTemporaryFile(
+    file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - it is closed before it is moved
         "w", dir=target.parent, delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
-    Path(file.name).replace(target)
+    )
+    try:
+        with file:
+            file.write(text)
+        Path(file.name).replace(target)
+    except BaseException:
+        Path(file.name).unlink()
+        raise
 
 
 def load(path: str | os.PathLike[str]) -> dict[tuple[str, int], dict[str, Any]]:

@@ -29,6 +29,7 @@ import os
 import threading
 from typing import Any
 
+from hybrid_compute import _exit
 from hybrid_compute._keys import key_of
 from hybrid_compute.abc import Fleet, WorkItem
 from hybrid_compute.decisions import Choice, seconds_in_words
@@ -54,7 +55,7 @@ _STREAM = Choice(rule="a generator: a process, then threads")
 _ALL = Choice(rule="whatever the fleet has")
 
 
-class Adaptive:
+class Adaptive(_exit.Member):
     """Declared tasks go where they are done soonest, as far as was seen; the rest stays.
 
     Args:
@@ -90,9 +91,19 @@ class Adaptive:
         self.quick = self._beliefs.quick
         self._places: dict[str, Place] = {}
         self._cores = Cores(cores or _usable_cores())
+        _exit.register(self)
 
     def __repr__(self) -> str:
         return "Adaptive(move='all')" if self.moves_plain else "Adaptive()"
+
+    def after_fork(self) -> None:
+        """Keep what is known, and forget what is going on: this is a forked child."""
+        self._lock = threading.RLock()
+        self._places = {}
+        self._cores = Cores(self._cores.number)
+        for belief in self._beliefs.all():
+            belief.probing = belief.left = 0
+            belief.where = None
 
     # Choosing.
 
@@ -165,20 +176,21 @@ class Adaptive:
             route: tuple[str, ...] = (lane,)
             sole = True
             choice = Choice(rule=f"{belief.in_words()}: threads")
+            looks = False
         else:
             load = Load(calls, calls * (size + belief.out_bytes), item.behind)
             candidates = candidates_of(belief, fleet, load, self._cores, self._place)
             if not candidates:
                 item.choice = _ALL
                 return self._usual_route(fleet)
-            best = best_of(belief, candidates, self._places)
+            best, looks = best_of(belief, candidates, self._places)
             sole = len(candidates) == 1
             # On threads it is certain to run.
             others = () if best in ("thread", "lane") else ("thread",)
             route = (best, *(name for name in others if name in fleet))
             choice = Choice(rule=belief.in_words(), candidates=tuple(candidates))
         item.choice = choice
-        if calls == 1:
+        if calls == 1 and not looks:
             belief.route, belief.choice, belief.left = route, choice, _MOST_LEFT
             belief.where, belief.sole = self._place(route[0], fleet), sole
         return route
@@ -194,6 +206,8 @@ class Adaptive:
     def handed(self, item: RoutedItem, name: str, fleet: Fleet) -> None:
         """Take note that an executor is about to get an item that was routed here."""
         belief, calls = item.belief, item.calls
+        if belief is None:
+            return
         with self._lock:
             place = belief.where
             if place is None or place.name != name:
@@ -241,6 +255,7 @@ class Adaptive:
             each = max(0.0, each - place.delay)
             old = belief.took.get(place.name)
             belief.took[place.name] = each if old is None else old + 0.2 * (each - old)
+            belief.left = 0  # beside such a call a decision costs nothing
 
     def ran(
         self,
