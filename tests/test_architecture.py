@@ -25,6 +25,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("errors", "tasks", "events", "futures", "items", "maps", "abc"),
         *("attempts", "decisions", "routed", "_alarm", "_timer", "_pauses", "_keys"),
         "retry",
+        *("sensitive", "privacy", "_secrets"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer"),
     ),
