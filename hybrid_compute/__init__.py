@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hybrid_compute.futures import HybridFuture
     from hybrid_compute.hybrid import HybridExecutor
     from hybrid_compute.retry import Retry
+    from hybrid_compute.sensitive import Sensitive
     from hybrid_compute.streams import Stream
     from hybrid_compute.tasks import Task, TaskOptions, TaskRegistry, remote_task, task
 
@@ -28,6 +29,7 @@ __all__ = [
     "ProcessExecutor",
     "RemoteExecutor",
     "Retry",
+    "Sensitive",
     "Stream",
     "Task",
     "TaskOptions",
@@ -50,6 +52,7 @@ _HOMES = {
     "ProcessExecutor": "executors.process",
     "RemoteExecutor": "executors.remote",
     "Retry": "retry",
+    "Sensitive": "sensitive",
     "Stream": "streams",
     "Task": "tasks",
     "TaskOptions": "tasks",

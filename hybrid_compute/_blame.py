@@ -26,13 +26,25 @@ def explain(
     error: BaseException,
     *,
     name: str,
+    private: bool = False,
 ) -> TaskEncodeError:
-    """Return the TaskEncodeError for a call that could not be pickled."""
-    deep = not isinstance(error, (RecursionError, MemoryError))
+    """Return the TaskEncodeError for a call that could not be pickled.
+
+    Args:
+        fn: the function.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        error: what pickling has raised.
+        name: what the function is called.
+        private: an argument is sensitive: its parts are not named, since keys of dicts are values
+            too, and what pickling said is left out, since that shows what it could not pickle.
+    """
+    deep = not private and not isinstance(error, (RecursionError, MemoryError))
     where, kind = _guilty_part(fn, args, kwargs, deep=deep)
+    said = "" if private else f": {text_of(error)}"
     return TaskEncodeError(
         f"task {name!r} cannot be sent to another process: {where}{kind} cannot be pickled: "
-        f"{type(error).__name__}: {text_of(error)}. Pass plain data and make such objects inside "
+        f"{type(error).__name__}{said}. Pass plain data and make such objects inside "
         "the task, give their class a __reduce__ that works, or run the task on threads"
     )
 

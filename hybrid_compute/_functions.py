@@ -62,8 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CallEncoder", "Library", "is_interrupt", "on_main_thread"]
 
-# Beyond these an entry costs more than it saves (memory for a function with huge constants,
-# examining one whose variables change with every call.
+# Beyond these an entry costs more than it saves: huge constants, variables that always change.
 _MAX_BYTES = 1 << 20
 _MAX_CHANGES = 16
 _MAX_NAMES = 512
@@ -150,6 +149,7 @@ class CallEncoder:
         name: str,
         library: Library | None = None,
         apart: Buffers | None = None,
+        private: bool = False,
     ) -> bytes:
         """Pickle one call, like `_pickling.encode_call`.
 
@@ -160,6 +160,7 @@ class CallEncoder:
             name: what an error calls it.
             library: of the worker that will get the call; None puts all into the pickle.
             apart: see `_pickling.dumps`.
+            private: an error tells no more of the arguments than their types.
 
         Raises:
             TaskEncodeError: a part of it cannot be pickled.
@@ -187,7 +188,8 @@ class CallEncoder:
                 raise
             from hybrid_compute._blame import explain  # noqa: PLC0415 - only when it fails
 
-            raise explain(fn, args, kwargs, error, name=name) from error
+            why = explain(fn, args, kwargs, error, name=name, private=private)
+            raise why from (None if private else error)
 
     def encode_calls(
         self, calls: Sequence[Call], *, library: Library | None = None, apart: Buffers | None = None
@@ -206,8 +208,7 @@ class CallEncoder:
                 if MAIN not in data:
                     return data
         done: dict[int, Any] = {}  # each function is checked once a message
-        swapped = []
-        mains = 0
+        swapped, mains = [], 0
         for fn, args, kwargs in calls:
             sent, light, more = self._swap(fn, args, done, library)
             mains += more

@@ -16,6 +16,7 @@ from hybrid_compute._values import Value
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit, shortest
+from hybrid_compute.privacy import Guard, guard_of, needs_a_look, open_map, refuse_to_send
 from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.streams import Stream
@@ -168,20 +169,34 @@ class SubExecutor(Executor):
         """Schedule `fn(*args, **kwargs)` here and return its future. Never blocks.
 
         Raises:
+            PlacementError: this executor leaves this machine, and the call must not.
             RuntimeError: the executor is shut down.
         """
-        options = fn.options if isinstance(fn, Task) else NO_OPTIONS
-        if isinstance(fn, Task) and fn.streams:
-            return self._submit_supervised(StreamItem(fn, args, kwargs, options))
-        if options.supervised:
-            return self._submit_supervised(RoutedItem(fn, args, kwargs, options))
+        if isinstance(fn, Task):
+            options, guard = fn.options, self._guard(fn, args, kwargs)
+            if fn.streams:
+                return self._submit_supervised(StreamItem(fn, args, kwargs, options), guard)
+            if guard is not None or options.supervised:
+                return self._submit_supervised(RoutedItem(fn, args, kwargs, options), guard)
+        else:
+            options = NO_OPTIONS
         item = WorkItem(fn, args, kwargs, options)
         self.execute(item)
         return item.future
 
-    def _submit_supervised(self, item: RoutedItem) -> HybridFuture[Any]:
+    def _guard(
+        self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Guard | None:
+        if not needs_a_look(remote=self.capabilities.remote):
+            return None
+        return guard_of(fn, args, kwargs, fn.options)
+
+    def _submit_supervised(self, item: RoutedItem, guard: Guard | None) -> HybridFuture[Any]:
         future = item.future  # once a stream has begun, its item has another one
+        item.guard = guard
         try:
+            if guard is not None and guard.why is not None and self.capabilities.remote:
+                refuse_to_send(item, self.name)
             item.launch((self.name,), {self.name: self}, alarm_of(self, item))
         except BaseException:
             future.cancel()  # nobody has it
@@ -197,12 +212,13 @@ class SubExecutor(Executor):
         iterator. What goes wrong is raised by the stream.
 
         Raises:
+            PlacementError: this executor leaves this machine, and the call must not.
             RuntimeError: the executor is shut down.
         """
-        options = fn.options if isinstance(fn, Task) else NO_OPTIONS
-        item = StreamItem(fn, args, kwargs, options)
+        item = StreamItem(fn, args, kwargs, fn.options if isinstance(fn, Task) else NO_OPTIONS)
         stream = item.hand_out()
-        self._submit_supervised(item)
+        guard = self._guard(fn, args, kwargs) if isinstance(fn, Task) else None
+        self._submit_supervised(item, guard)
         return stream
 
     def map(
@@ -253,6 +269,10 @@ class SubExecutor(Executor):
         )
         if isinstance(fn, Task) and (fn.options.supervised or fn.streams):
             return map_by_submit(self.submit, fn, iterables, options)  # a retry is of one call
+        if isinstance(fn, Task) and needs_a_look(remote=self.capabilities.remote):
+            if self.capabilities.remote:
+                return map_by_submit(self.submit, fn, iterables, options)  # and so is a guard
+            iterables, _ = open_map(iterables)
         return self._map(fn, iterables, options)
 
     def _map(

@@ -14,7 +14,15 @@ from hybrid_compute.decisions import Choice
 __all__ = ["Event", "Kind"]
 
 Kind: TypeAlias = Literal[
-    "submitted", "routed", "started", "retried", "succeeded", "failed", "cancelled"
+    "submitted",
+    "withheld",
+    "redacted",
+    "routed",
+    "started",
+    "retried",
+    "succeeded",
+    "failed",
+    "cancelled",
 ]
 
 
@@ -26,10 +34,13 @@ class Event:
         kind: which step. "submitted" comes first; "routed" each time an executor is offered the
             item; "started" when the work begins; "retried" when the offer was refused or the
             work failed, and another attempt follows; one of "succeeded", "failed" and "cancelled"
-            is the last.
+            is the last. For an audit of privacy, once an item at most: "withheld" when an executor
+            that leaves this machine was kept from getting it, "redacted" when one gets what
+            `before_remote` made of its arguments.
         item_id: number of the item, counted from 1 by its executor.
         name: name of the task or function.
-        executor: name of the executor; None before one is chosen.
+        executor: name of the executor; None before one is chosen. For "withheld", the one that was
+            kept out; if there are several, the first.
         attempt: number of the attempt, counted from 1; 0 before the first.
         time: seconds of the monotonic clock when it happened.
         error: what was raised, for "retried" and "failed"; else None.
@@ -37,6 +48,8 @@ class Event:
             does not tell.
         wall: of "succeeded" and "failed": seconds that the work itself took, if that was measured.
         cpu: of these, seconds of CPU; None likewise.
+        reason: why, in words, for "withheld" and "redacted"; else None. Names parameters and types,
+            never values.
     """
 
     kind: Kind
@@ -49,3 +62,4 @@ class Event:
     choice: Choice | None = None
     wall: float | None = None
     cpu: float | None = None
+    reason: str | None = None

@@ -55,6 +55,7 @@ from hybrid_compute.views import ExecutorView, ThreadPoolShape
 
 if TYPE_CHECKING:
     from hybrid_compute.executors.remote import RemoteExecutor
+    from hybrid_compute.privacy import Guard
     from hybrid_compute.stats import Stats
 
 __all__ = ["HybridExecutor"]
@@ -191,17 +192,19 @@ class HybridExecutor(Executor):
     ) -> HybridFuture[Any]:
         if self._closed:
             raise RuntimeError(_CLOSED)
-        options = said
+        options, streams = said, False
         routed = self._observed or options.supervised
         if isinstance(fn, Task):
             options = fn.options if said is NO_OPTIONS else said.over(fn.options)
-            if fn.streams:
-                return self._route(self._item(fn, args, kwargs, options, streams=True))
+            streams = fn.streams
             routed = self._learns or routed or options.supervised
         elif self._learns and (options.movable or self._router.moves_plain):
             routed = True
+        guard = self._router.guard(said, fn, args, kwargs, options)
+        if routed or streams or guard is not None:
+            return self._route(self._item(fn, args, kwargs, options, streams=streams, guard=guard))
         # Others have one place to go, and go there once: they need not be routed ones.
-        return self._route((self._item if routed else WorkItem)(fn, args, kwargs, options))
+        return self._route(WorkItem(fn, args, kwargs, options))
 
     def _route(self, item: WorkItem) -> HybridFuture[Any]:
         try:
@@ -252,15 +255,21 @@ class HybridExecutor(Executor):
         options: TaskOptions,
         *,
         streams: bool = False,
+        guard: Guard | None = None,
     ) -> RoutedItem:
         if self._observed:
             from hybrid_compute import observed  # noqa: PLC0415 - see __init__
 
             kind = observed.ObservedStreamItem if streams else observed.ObservedItem
-            return kind(
+            item: RoutedItem = kind(
                 fn, args, kwargs, options, observers=self._observers, item_id=next(self._ids)
             )
-        return (StreamItem if streams else RoutedItem)(fn, args, kwargs, options)
+        else:
+            item = (StreamItem if streams else RoutedItem)(fn, args, kwargs, options)
+        item.guard = guard
+        if self._observed:
+            self._router.audit(item)
+        return item
 
     def _launch(self, item: RoutedItem, route: tuple[str, ...], fleet: Fleet) -> HybridFuture[Any]:
         future = item.future  # once a stream has begun, its item has another one
@@ -310,7 +319,8 @@ class HybridExecutor(Executor):
         if self._closed:
             raise RuntimeError(_CLOSED)
         options = said.over(fn.options) if isinstance(fn, Task) else said
-        item = self._item(fn, args, kwargs, options, streams=True)
+        guard = self._router.guard(said, fn, args, kwargs, options)
+        item = self._item(fn, args, kwargs, options, streams=True, guard=guard)
         assert isinstance(item, StreamItem)  # noqa: S101 - as was asked for
         stream = item.hand_out()
         self._route(item)
@@ -367,6 +377,7 @@ class HybridExecutor(Executor):
         idempotent: bool | None = None,
         movable: bool | None = None,
         local_only: bool | None = None,
+        before_remote: Callable[..., Any] | None = None,
         inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
         timeout: float | None = None,
@@ -388,6 +399,7 @@ class HybridExecutor(Executor):
             idempotent=idempotent,
             movable=movable,
             local_only=local_only,
+            before_remote=before_remote,
             inline=inline,
             tags=tags,
             timeout=timeout,

@@ -18,6 +18,7 @@ from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 
 if TYPE_CHECKING:
     from hybrid_compute.decisions import Choice
+    from hybrid_compute.privacy import Guard
     from hybrid_compute.routed import RoutedItem
 
 __all__ = ["Keeper", "Meter", "WorkItem", "name_of"]
@@ -87,11 +88,15 @@ class WorkItem:
         keeper: who holds it, if that makes a difference to those who want it cancelled: someone
             else's queue, or an executor that can end work which runs.
         deadline: monotonic time by which it must be done; None: never mind.
+        guard: sees to it that what is sensitive stays here; None: nothing is.
+        observed: whether somebody wants to know of each step.
     """
 
     __slots__ = ("args", "fn", "future", "keeper", "kwargs", "options")
 
     deadline: float | None = None  # an attribute of those items that may have one
+    guard: Guard | None = None  # likewise
+    observed = False
     streams = False  # whether it is a StreamItem
     # What a policy that learns notes on an item that it routes, which is a RoutedItem then.
     belief: Any = None  # what is known of its task

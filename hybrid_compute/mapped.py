@@ -12,6 +12,7 @@ from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._chunks import map_in_chunks
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit
+from hybrid_compute.privacy import OpenedGuard, OpenedPiece, needs_a_look, open_map
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions, has_body
 
 if TYPE_CHECKING:
@@ -38,11 +39,20 @@ def map_on(  # noqa: PLR0911 - a case each
         return map_by_submit(
             lambda fn, *args: executor._submit(said, fn, args, None), fn, iterables, mapping
         )
+    hides = executor._router.guard(said, fn, (), None, options)
+    bare, guard = iterables, None if hides is None or hides.why is None else OpenedGuard(hides.why)
+    if executor._router.opens(said, fn) and needs_a_look(remote=False):
+        bare, found = open_map(iterables)
+        guard = guard or found
     may_move = options.movable or (
         options.movable is None and (isinstance(fn, Task) or executor._router.moves_plain)
     )
     if executor._learns and may_move and options.executor is None and not options.supervised:
-        return _map_learned(executor, options, fn, iterables, mapping)
+        if options.before_remote is None or not executor._router.remotes:
+            return _map_learned(executor, options, fn, bare, mapping, guard=guard)
+        return map_by_submit(  # each call may go out in another form
+            lambda fn, *args: executor._submit(said, fn, args, None), fn, iterables, mapping
+        )
     # One decision for the whole map, on an item that stands for all of its calls.
     probe = WorkItem(fn, options=options)
     try:
@@ -52,30 +62,46 @@ def map_on(  # noqa: PLR0911 - a case each
     finally:
         probe.future.cancel()  # it and its future refer to each other, and to `fn`
     first = fleet[route[0]]
+    # Each call has its own to hide, and is routed by itself.
+    apart = first.capabilities.remote and (guard is not None or options.before_remote is not None)
+    if apart:
+        bare = iterables
+    elif options.before_remote is not None:
+        guard = guard or OpenedGuard()
     # A retry, or a deadline, is of a call and not of a chunk.
-    if first.capabilities.chunks and not options.supervised:
+    if first.capabilities.chunks and not options.supervised and not apart:
         return map_in_chunks(
             lambda _, *args: executor._launch(
-                executor._item(run_batch, args, None, options), route, fleet
+                executor._item(run_batch, args, None, options, guard=guard), route, fleet
             ),
             fn,
-            iterables,
+            bare,
             mapping,
             resubmit=lambda *args: executor._relaunch(
-                WorkItem(args[0], args[1:], None, options), first
+                _piece_of(guard)(args[0], args[1:], None, options), first
             ),
             workers=lambda: first.workers,
             feeders=executor._feeders,
             split_crashed=bool(options.idempotent),
         )
-    if len(route) == 1 and not options.supervised and not executor._observed:
-        return first._map(fn, iterables, mapping)
+    if len(route) == 1 and not (options.supervised or executor._observed or apart):
+        return first._map(fn, bare, mapping)
     return map_by_submit(
-        lambda fn, *args: executor._launch(executor._item(fn, args, None, options), route, fleet),
+        lambda fn, *args: (
+            executor._submit(said, fn, args, None)
+            if apart
+            else executor._launch(
+                executor._item(fn, args, None, options, guard=guard), route, fleet
+            )
+        ),
         fn,
-        iterables,
+        bare,
         mapping,
     )
+
+
+def _piece_of(guard: OpenedGuard | None) -> type[WorkItem]:
+    return WorkItem if guard is None else OpenedPiece
 
 
 _SHORT_MAP_SECONDS = 0.002  # not worth a message to a process, let alone the start of one
@@ -87,6 +113,8 @@ def _map_learned(
     fn: Callable[..., Any],
     iterables: tuple[Iterable[Any], ...],
     mapping: MapOptions,
+    *,
+    guard: OpenedGuard | None,
 ) -> Iterator[Any]:
     """Map where the policy, which learns, says for each call or chunk of calls."""
     known = executor._learning.usual(fn)
@@ -94,7 +122,7 @@ def _map_learned(
         # Each call by itself: a chunk would have one wait for the other; and a service knows its
         # tasks by name, of which a chunk has none.
         return map_by_submit(
-            lambda fn, *args: executor._route(executor._item(fn, args, None, options)),
+            lambda fn, *args: executor._route(executor._item(fn, args, None, options, guard=guard)),
             fn,
             iterables,
             mapping,
@@ -118,7 +146,7 @@ def _map_learned(
     def submit(_: object, fn: Any, calls: list[Any], star: bool) -> Any:
         nonlocal sent
         sent += len(calls)
-        item = executor._item(run_batch, (fn, calls, star), None, options)
+        item = executor._item(run_batch, (fn, calls, star), None, options, guard=guard)
         item.behind = 10 * len(calls) if mapping.length is None else max(0, mapping.length - sent)
         return executor._route(item)
 
@@ -133,7 +161,7 @@ def _map_learned(
         iterables,
         mapping,
         resubmit=lambda *args: executor._relaunch(
-            WorkItem(args[0], args[1:], None, options), executor._fleet["process"]
+            _piece_of(guard)(args[0], args[1:], None, options), executor._fleet["process"]
         ),
         workers=workers,
         feeders=executor._feeders,

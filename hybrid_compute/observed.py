@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import LOGGER
-from typing import Any
+from typing import Any, Literal
 
 from hybrid_compute.abc import Observer
 from hybrid_compute.errors import ConfigurationError
@@ -63,7 +63,7 @@ class ObservedItem(RoutedItem):
 
     observed = True
 
-    __slots__ = ("_attempt", "_id", "_name", "_observers")
+    __slots__ = ("_attempt", "_audited", "_id", "_name", "_observers")
 
     def __init__(
         self,
@@ -80,24 +80,39 @@ class ObservedItem(RoutedItem):
         self._id = item_id
         self._name = self.name
         self._attempt = 0
+        self._audited: set[str] = set()  # what was told of privacy
         self._tell("submitted")
 
-    def _tell(self, kind: Kind, error: BaseException | None = None) -> None:
+    def _tell(
+        self,
+        kind: Kind,
+        error: BaseException | None = None,
+        *,
+        executor: str | None = None,
+        reason: str | None = None,
+    ) -> None:
         decision = self.decision if kind in ("succeeded", "failed") else None
         self._observers.tell(
             Event(
                 kind=kind,
                 item_id=self._id,
                 name=self._name,
-                executor=self.executor,
+                executor=executor or self.executor,
                 attempt=self._attempt,
                 time=time.monotonic(),
                 error=error,
                 choice=self.choice if kind == "routed" else None,
                 wall=None if decision is None else decision.wall,
                 cpu=None if decision is None else decision.cpu,
+                reason=reason,
             )
         )
+
+    def tell_privacy(self, kind: Literal["withheld", "redacted"], who: str, reason: str) -> None:
+        """Tell, once of each kind, that privacy kept the item, or a part of it, from `who`."""
+        if kind not in self._audited:
+            self._audited.add(kind)
+            self._tell(kind, executor=who, reason=reason)
 
     def handed_over(self) -> None:
         """Tell that an executor gets the item."""

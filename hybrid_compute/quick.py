@@ -6,6 +6,7 @@ future before the work is done, so nothing needs a lock.
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures._base import FINISHED
 from threading import current_thread, main_thread
 from time import perf_counter
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.policy._sizes import measure
+from hybrid_compute.privacy import SENSITIVE, has_wrapped
 from hybrid_compute.tasks import Task
 
 if TYPE_CHECKING:
     from hybrid_compute.learning import Learning
 
 __all__ = ["quick_belief", "run_quick"]
+
+_MODULES = sys.modules
 
 
 def quick_belief(
@@ -29,8 +33,8 @@ def quick_belief(
 ) -> Any:
     """Return what is known of a call that its submitter may run; None: he may not."""
     known = quick.get(fn.key)
-    if known is None:
-        return None
+    if known is None or (SENSITIVE in _MODULES and has_wrapped(args, kwargs)):
+        return None  # who opens what is wrapped is not on this way
     belief = known.get(measure((*args, *kwargs.values()) if kwargs else args)[0])
     # The task was looked at when it was routed; the key may be that of another one as well.
     return belief if belief is not None and belief.quick_options is fn.options else None

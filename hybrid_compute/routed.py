@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hybrid_compute._failures import text_of
 from hybrid_compute._pauses import Pause
@@ -28,6 +28,7 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
+from hybrid_compute.privacy import last_word
 from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class RoutedItem(WorkItem):
         "deadline",
         "decision",
         "executor",
+        "guard",
         "handed_at",
         "meter",
         "probes",
@@ -100,7 +102,7 @@ class RoutedItem(WorkItem):
         self.args = args
         self.kwargs = kwargs or None
         self.options = options
-        self.keeper = None
+        self.keeper = self.guard = None
         self.future = HybridFuture(self)
         self._failures = self._place = 0
         self._again = self._inside = self._raised = self._started = self._settled = False
@@ -160,15 +162,14 @@ class RoutedItem(WorkItem):
             self.keeper = None
             self._prepare(executor, alarm)
             try:
-                if late:
-                    executor.execute_late(self)
-                else:
-                    executor.execute(self)
+                if self.guard is not None:
+                    self.guard.present(self, executor)
+                (executor.execute_late if late else executor.execute)(self)
             except ExecutorUnavailable as error:
                 self._leave()
                 if not self._goes_on(error):
                     # Without its traceback, which would lead back to this item.
-                    self.abandon(self._last or error.with_traceback(None))
+                    self.abandon(self._last or last_word(error.with_traceback(None)))
                     return
                 continue
             if not (blocks and self._again):
@@ -194,6 +195,9 @@ class RoutedItem(WorkItem):
 
     def handed_over(self) -> None:
         """Do nothing: called before each hand-over if `observed`."""
+
+    def tell_privacy(self, kind: Literal["withheld", "redacted"], who: str, reason: str) -> None:
+        """Do nothing: called if `observed`, when privacy kept the item, or a part, from `who`."""
 
     def start(self) -> bool:
         """Mark the item as running; a later attempt finds it so."""
@@ -254,6 +258,7 @@ class RoutedItem(WorkItem):
     def release(self) -> None:
         """Let go of the call, which was cancelled."""
         super().release()
+        self.guard = None  # it has the arguments as well
         self._is_over()
 
     def succeed(self, value: Any) -> None:

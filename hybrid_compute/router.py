@@ -6,9 +6,11 @@ run it, and only then the policy. Pure, but for the policy's own memory.
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.abc import Fleet, Policy, SubExecutor
 from hybrid_compute.errors import (
@@ -19,12 +21,19 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.items import WorkItem
 from hybrid_compute.policy.adaptive import Adaptive
-from hybrid_compute.tasks import Task, has_body
+from hybrid_compute.privacy import SENSITIVE, guard_of, why_here
+from hybrid_compute.tasks import NO_OPTIONS, Task, has_body
+
+if TYPE_CHECKING:
+    from hybrid_compute.privacy import Guard
+    from hybrid_compute.routed import RoutedItem
+    from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["Router", "as_policy"]
 
 _POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType({"adaptive": Adaptive})
 _ON_THREADS = ("thread",)
+_MODULES = sys.modules
 
 
 class Router:
@@ -32,6 +41,7 @@ class Router:
 
     Attributes:
         moves_plain: whether the policy was built to move plain callables too.
+        remotes: names of the executors that leave this machine.
     """
 
     def __init__(self, fleet: Fleet, policy: Policy) -> None:
@@ -47,6 +57,7 @@ class Router:
             each.capabilities.remote or type(each).can_run is not SubExecutor.can_run
             for each in fleet.values()
         )
+        self.remotes = tuple(n for n, each in fleet.items() if each.capabilities.remote)
 
     def route(self, item: WorkItem, *, held: bool = False) -> tuple[tuple[str, ...] | None, Fleet]:
         """Return where to try the item, in order, and the executors to find there.
@@ -73,10 +84,7 @@ class Router:
             fleet = self._without_blocking(fleet)
         if options.executor is not None:
             route: tuple[str, ...] | None = (self.known(options.executor),)
-        elif not (
-            options.movable
-            or (options.movable is None and (self.moves_plain or isinstance(fn, Task)))
-        ):
+        elif not self._may_move(item):
             route = _ON_THREADS
         else:
             try:
@@ -111,6 +119,49 @@ class Router:
         usual = tuple(name for name in ("process", "thread") if name in fleet)
         return usual or tuple(fleet)
 
+    def guard(
+        self,
+        said: TaskOptions,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        options: TaskOptions,
+    ) -> Guard | None:
+        """Return the guard of a call that has something to hide, and may leave the pool.
+
+        Args:
+            said: the options of the call.
+            fn: what is called.
+            args: its arguments.
+            kwargs: its keywords.
+            options: those of the call, completed by the task's.
+        """
+        if (self.remotes or SENSITIVE in _MODULES) and self.opens(said, fn):
+            return guard_of(fn, args, kwargs, options)
+        return None
+
+    def opens(self, said: TaskOptions, fn: Callable[..., Any]) -> bool:
+        """Say whether a Sensitive is opened for a function: any other gets what it was given."""
+        return isinstance(fn, Task) or said is not NO_OPTIONS or self.moves_plain
+
+    def audit(self, item: RoutedItem) -> None:
+        """Have an item tell from which executor privacy keeps it, if it might have gone there."""
+        options, out = item.options, self.remotes
+        if options.executor is not None:
+            out = tuple(name for name in out if name == options.executor)
+        elif not self._may_move(item):
+            return
+        why = why_here(item) if out else None
+        if why is not None:
+            more = "" if len(out) == 1 else f"; kept out are {list(out)}"
+            item.tell_privacy("withheld", out[0], why + more)
+
+    def _may_move(self, item: WorkItem) -> bool:
+        movable = item.options.movable
+        if movable is not None:
+            return movable
+        return self.moves_plain or isinstance(item.target, Task)
+
     def known(self, name: str) -> str:
         """Return the name, if the fleet has it; else raise UnknownExecutorError."""
         if name not in self._fleet:
@@ -121,7 +172,9 @@ class Router:
         return name
 
     def _eligible(self, item: WorkItem) -> Fleet:
-        local, here = item.options.local_only, has_body(item.target)
+        here = has_body(item.target)
+        opened = item.guard is not None and item.guard.opened
+        local = bool(self.remotes) and (opened or why_here(item) is not None)
         return {
             name: each
             for name, each in self._fleet.items()
@@ -146,7 +199,8 @@ class Router:
         return kept
 
     def _nobody(self, route: tuple[str, ...], fleet: Fleet, item: WorkItem) -> PlacementError:
-        local = " (it is local_only)" if item.options.local_only else ""
+        why = why_here(item) if self.remotes else None
+        local = f" ({why})" if why else ""
         return PlacementError(
             f"no executor may run {item.name!r}{local}: it was to go to {list(route)}, and those "
             f"of the fleet that can and may run it are {list(fleet)}; name one of them in the "

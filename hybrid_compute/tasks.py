@@ -3,6 +3,8 @@
 Owns `Task`, its options and the registry that maps names to tasks (the allow-list of a
 server). Knows no executor, thread or wire. Everything here is immutable but `TaskRegistry`,
 whose one lock guards its mapping.
+
+(A few lines over 400: each option stands in four signatures, for those who write them.)
 """
 
 from __future__ import annotations
@@ -60,6 +62,12 @@ def _flag(name: str, value: Any) -> bool | None:
     raise ConfigurationError(f"{name}={value!r} is not True, False or None")
 
 
+def _transform(name: str, value: Any) -> Any:
+    if value is None or callable(value):
+        return value
+    raise ConfigurationError(f"{name}={value!r} cannot be called; give a function of the arguments")
+
+
 def _name(name: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return value
@@ -85,6 +93,14 @@ class TaskOptions(Value):
         movable: True if it may leave the thread pool, False if it must not; default: True for
             a declared task, False for a plain callable.
         local_only: True if it must never leave this machine; default False.
+        before_remote: called with the call's arguments just before it is handed to an executor
+            that leaves this machine, and only then; returns what goes out in their place: a tuple
+            of arguments, or a pair `(args, kwargs)` of a tuple and a dict. It gets a `Sensitive`
+            for each argument that is one, or whose parameter is annotated so; if any is left in
+            what it returns, or if it raises, that executor gets nothing, and the next of the route
+            is tried. Called once for each call, on the thread that hands it over: it must be quick
+            and have no effects. Default: the arguments go as they are, and never if one of them is
+            sensitive.
         inline: False: never on the thread that submits it; default True, which a policy makes use
             of only after many quick runs.
         tags: free words for `hybrid_compute.policy.tagged`; default none.
@@ -96,7 +112,8 @@ class TaskOptions(Value):
     """
 
     __slots__ = (
-        *("buffer_bytes", "buffersize", "executor", "idempotent", "inline", "local_only"),
+        *("before_remote", "buffer_bytes", "buffersize", "executor", "idempotent", "inline"),
+        *("local_only",),
         *("movable", "retries", "tags", "timeout"),
     )
 
@@ -105,6 +122,7 @@ class TaskOptions(Value):
     idempotent: bool | None
     movable: bool | None
     local_only: bool | None
+    before_remote: Callable[..., Any] | None
     inline: bool | None
     tags: frozenset[str] | None
     timeout: float | None
@@ -119,6 +137,7 @@ class TaskOptions(Value):
         idempotent: bool | None = None,
         movable: bool | None = None,
         local_only: bool | None = None,
+        before_remote: Callable[..., Any] | None = None,
         inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
         timeout: float | None = None,
@@ -131,6 +150,7 @@ class TaskOptions(Value):
             idempotent=_flag("idempotent", idempotent),
             movable=_flag("movable", movable),
             local_only=_flag("local_only", local_only),
+            before_remote=_transform("before_remote", before_remote),
             inline=_flag("inline", inline),
             tags=_tags(tags),
             timeout=_seconds("timeout", timeout),
@@ -159,6 +179,12 @@ class TaskOptions(Value):
         if other.tags and self.tags:
             mine["tags"] = self.tags | other.tags
         return other._with(**mine)
+
+    def _for_another_process(self) -> TaskOptions:
+        # A transform may hold keys, and is of use only here; without it the data stays there.
+        if self.before_remote is None:
+            return self
+        return self._with(before_remote=None, local_only=True)
 
 
 NO_OPTIONS = TaskOptions()
@@ -204,6 +230,8 @@ class Task(Generic[P, T]):
         self.options = options
         self.streams = _is_generator_function(fn)
         self.key = key_of(fn)
+        self._secrets: Any = ...  # not read yet: see `_secrets`, which owns it
+        self._declared: Task[..., Any] | None = None  # what a bound method was declared as
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function, right here on this thread."""
@@ -214,7 +242,10 @@ class Task(Generic[P, T]):
         if instance is None:
             return self
         bound = self.fn.__get__(instance, owner)
-        return Task(bound, name=self.name, options=self.options)
+        method: Task[..., Any] = Task(bound, name=self.name, options=self.options)
+        if getattr(bound, "__func__", None) is self.fn:
+            method._declared = self
+        return method
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -225,7 +256,7 @@ class Task(Generic[P, T]):
         module, qualname = getattr(self, "__module__", None), getattr(self, "__qualname__", None)
         if module != "__main__" and _is_global(self, module, qualname):
             return str(qualname)
-        return _task_by_value, (self.fn, self.name, self.options)
+        return _task_by_value, (self.fn, self.name, self.options._for_another_process())
 
 
 def _is_generator_function(fn: Any) -> bool:
@@ -261,6 +292,7 @@ def task(
     idempotent: bool | None = None,
     movable: bool | None = None,
     local_only: bool | None = None,
+    before_remote: Callable[..., Any] | None = None,
     inline: bool | None = None,
     tags: str | Iterable[str] | None = None,
     timeout: float | None = None,
@@ -363,6 +395,7 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         idempotent: bool | None = None,
         movable: bool | None = None,
         local_only: bool | None = None,
+        before_remote: Callable[..., Any] | None = None,
         inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
         timeout: float | None = None,

@@ -143,7 +143,13 @@ class Messages:
         fn: Any = item.fn
         try:
             return self._pool.encoder.encode_call(
-                fn, item.args, item.kwargs, name=item.name, library=worker.library, apart=apart
+                fn,
+                item.args,
+                item.kwargs,
+                name=item.name,
+                library=worker.library,
+                apart=apart,
+                private=item.guard is not None,
             )
         except Exception as error:
             if not isinstance(error, TaskEncodeError) and on_main_thread():

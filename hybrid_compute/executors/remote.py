@@ -20,6 +20,7 @@ from hybrid_compute.executors._remote_names import Names
 from hybrid_compute.executors._remote_signed import Key, SignedCall, Signer
 from hybrid_compute.executors.thread import check_max_workers
 from hybrid_compute.items import WorkItem
+from hybrid_compute.privacy import refuse_to_send, why_here
 from hybrid_compute.protocol.codec import MAX_BYTES
 from hybrid_compute.protocol.decoders import DECODERS
 from hybrid_compute.tasks import Task, TaskOptions, has_body
@@ -161,7 +162,7 @@ class RemoteExecutor(SubExecutor):
         The first time, the service may have to be asked: that takes two seconds at most.
         """
         fn = item.target if item.streams else item.fn
-        if _is_local(item):
+        if why_here(item) is not None:
             return False
         if not isinstance(fn, Task):
             return self._takes_signed(item)
@@ -172,8 +173,7 @@ class RemoteExecutor(SubExecutor):
     def execute(self, item: WorkItem) -> None:
         """Queue the item. Does not wait for the service."""
         fn = item.target if item.streams else item.fn
-        if _is_local(item):
-            raise PlacementError(f"{item.name!r} is local_only: it is not sent to {self._access}")
+        refuse_to_send(item, self._access)
         if self._signer is not None and self._is_signed(item):
             try:
                 signed = SignedCall(self._signer, item)
@@ -242,11 +242,6 @@ class RemoteExecutor(SubExecutor):
         half: Any = getattr(self, "_half", None)  # the constructor may have raised
         if isinstance(half, Line):
             half.close(RuntimeError(_CLOSED))
-
-
-def _is_local(item: WorkItem) -> bool:
-    fn = item.target
-    return bool(item.options.local_only or (isinstance(fn, Task) and fn.options.local_only))
 
 
 def as_remotes(remote: object) -> dict[str, RemoteExecutor]:

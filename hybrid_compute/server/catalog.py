@@ -14,7 +14,7 @@ import re
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -225,7 +225,7 @@ def _pairs(registry: Any, what: str) -> Iterable[tuple[Any, Task[..., Any]]]:
 
 def _hints(name: str, fn: Any) -> dict[str, Any]:
     try:
-        return get_type_hints(fn, include_extras=True)
+        hints = get_type_hints(fn, include_extras=True)
     except TypeError:  # an object with __call__, a partial: no annotations of its own
         return {}
     except Exception as error:  # annotations may be any expression
@@ -233,6 +233,15 @@ def _hints(name: str, fn: Any) -> dict[str, Any]:
             f"task {name!r}: its annotations cannot be read, so that its arguments could not be "
             f"checked: {error}; import what they name at run time too"
         ) from error
+    return {each: _bare_type(kind) for each, kind in hints.items()}
+
+
+def _bare_type(kind: Any) -> Any:
+    """Return what stands within `Sensitive[...]`: the caller decides what it sends."""
+    origin = get_origin(kind)
+    if getattr(origin, "__module__", "") == "hybrid_compute.sensitive":
+        return get_args(kind)[0]
+    return kind
 
 
 def _checked(task: str, parameter: str, kind: Any) -> Any:

@@ -1,0 +1,1 @@
+"""What is sensitive stays on this machine."""
