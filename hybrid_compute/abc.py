@@ -147,6 +147,13 @@ class SubExecutor(Executor):
         running = min(out, self.workers)
         return out - running, running
 
+    def latency(self) -> float | None:
+        """Return the seconds of the way to where it runs things and back; None: not known (yet).
+
+        Quick, any thread: a policy may ask for each item.
+        """
+        return None
+
     def runs_here(self) -> bool:
         """Say whether the current thread runs this executor's items or delivers their outcomes.
 
