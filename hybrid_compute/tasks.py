@@ -88,6 +88,7 @@ class TaskOptions(Value):
         inline: False: never on the thread that submits it; default True, which a policy makes use
             of only after many quick runs.
         tags: free words for `hybrid_compute.policy.tagged`; default none.
+        key: tenant or shard key: policies may keep items of one key together; default none.
         buffersize: of a stream: by how many items its generator may be ahead of its consumer;
             default 1024.
         buffer_bytes: of a stream: by how many bytes; default 16 MiB. Pickled items count with
@@ -96,8 +97,8 @@ class TaskOptions(Value):
     """
 
     __slots__ = (
-        *("buffer_bytes", "buffersize", "executor", "idempotent", "inline", "local_only"),
-        *("movable", "retries", "tags", "timeout"),
+        *("buffer_bytes", "buffersize", "executor", "idempotent", "inline", "key"),
+        *("local_only", "movable", "retries", "tags", "timeout"),
     )
 
     executor: str | None
@@ -107,6 +108,7 @@ class TaskOptions(Value):
     local_only: bool | None
     inline: bool | None
     tags: frozenset[str] | None
+    key: str | None
     timeout: float | None
     buffersize: int | None
     buffer_bytes: int | None
@@ -121,6 +123,7 @@ class TaskOptions(Value):
         local_only: bool | None = None,
         inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
+        key: str | None = None,
         timeout: float | None = None,
         buffersize: int | None = None,
         buffer_bytes: int | None = None,
@@ -133,6 +136,7 @@ class TaskOptions(Value):
             local_only=_flag("local_only", local_only),
             inline=_flag("inline", inline),
             tags=_tags(tags),
+            key=_name("key", key),
             timeout=_seconds("timeout", timeout),
             buffersize=_size("buffersize", buffersize),
             buffer_bytes=_size("buffer_bytes", buffer_bytes),
@@ -263,6 +267,7 @@ def task(
     local_only: bool | None = None,
     inline: bool | None = None,
     tags: str | Iterable[str] | None = None,
+    key: str | None = None,
     timeout: float | None = None,
     buffersize: int | None = None,
     buffer_bytes: int | None = None,
@@ -365,6 +370,7 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         local_only: bool | None = None,
         inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
+        key: str | None = None,
         timeout: float | None = None,
         buffersize: int | None = None,
         buffer_bytes: int | None = None,
