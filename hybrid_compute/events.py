@@ -37,6 +37,10 @@ class Event:
             does not tell.
         wall: of "succeeded" and "failed": seconds that the work itself took, if that was measured.
         cpu: of these, seconds of CPU; None likewise.
+        seconds: how long the attempt ran that has ended, for "retried" and the last; None if it
+            had not started.
+        calls: how many calls the item is: a chunk of a map is several.
+        cost: what that attempt cost, by its executor's `Price`; None if it has none.
     """
 
     kind: Kind
@@ -49,3 +53,6 @@ class Event:
     choice: Choice | None = None
     wall: float | None = None
     cpu: float | None = None
+    seconds: float | None = None
+    cost: float | None = None
+    calls: int = 1

@@ -44,6 +44,7 @@ from hybrid_compute.items import WorkItem
 from hybrid_compute.learning import Learning
 from hybrid_compute.mapped import map_on
 from hybrid_compute.maps import MapOptions, shortest
+from hybrid_compute.prices import set_prices
 from hybrid_compute.quick import quick_belief, run_quick
 from hybrid_compute.retry import Retry
 from hybrid_compute.routed import RoutedItem, alarm_of
@@ -55,6 +56,7 @@ from hybrid_compute.views import ExecutorView, ThreadPoolShape
 
 if TYPE_CHECKING:
     from hybrid_compute.executors.remote import RemoteExecutor
+    from hybrid_compute.prices import Price
     from hybrid_compute.stats import Stats
 
 __all__ = ["HybridExecutor"]
@@ -84,7 +86,10 @@ class HybridExecutor(Executor):
         executors: more executors by name, or others in the place of "inline", "thread" and
             "process". Any `concurrent.futures.Executor` will do. They belong to this one from
             now on: its `shutdown` shuts them down.
-        policy: an object with `route`, or "adaptive", the default.
+        policy: an object with `route`, or the name of one: "adaptive", the default, or
+            "least-loaded".
+        prices: what running something costs, by the executors' names; those that have none here
+            are free.
         observers: callables that get every `Event`, on the thread where it happens.
 
     All methods may be called from any thread. Threads and processes start on first need.
@@ -105,7 +110,8 @@ class HybridExecutor(Executor):
         max_processes: int | None = None,
         remote: str | RemoteExecutor | Iterable[str | RemoteExecutor] | None = None,
         executors: Mapping[str, Executor] | None = None,
-        policy: Policy | Literal["adaptive"] | None = None,
+        policy: Policy | Literal["adaptive", "least-loaded"] | None = None,
+        prices: Mapping[str, Price] | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         if max_processes is not None:
@@ -128,6 +134,7 @@ class HybridExecutor(Executor):
             ),
         }
         fleet.update(given)
+        set_prices(fleet, prices)
         self._fleet: Fleet = MappingProxyType(fleet)
         chosen = as_policy(policy, self._fleet)
         self._policy = chosen

@@ -87,11 +87,13 @@ class WorkItem:
         keeper: who holds it, if that makes a difference to those who want it cancelled: someone
             else's queue, or an executor that can end work which runs.
         deadline: monotonic time by which it must be done; None: never mind.
+        item_id: its number in the events about it; None: there are none.
     """
 
     __slots__ = ("args", "fn", "future", "keeper", "kwargs", "options")
 
     deadline: float | None = None  # an attribute of those items that may have one
+    item_id: int | None = None  # likewise
     streams = False  # whether it is a StreamItem
     # What a policy that learns notes on an item that it routes, which is a RoutedItem then.
     belief: Any = None  # what is known of its task

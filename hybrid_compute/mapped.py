@@ -51,6 +51,11 @@ def map_on(  # noqa: PLR0911 - a case each
             route = executor._router.for_want_of_an_answer(fleet)
     finally:
         probe.future.cancel()  # it and its future refer to each other, and to `fn`
+    if any(fleet[name].price for name in route):
+        # The policy decides on each call that has a price: what is left to spend changes.
+        return map_by_submit(
+            lambda fn, *args: executor._submit(said, fn, args, None), fn, iterables, mapping
+        )
     first = fleet[route[0]]
     # A retry, or a deadline, is of a call and not of a chunk.
     if first.capabilities.chunks and not options.supervised:

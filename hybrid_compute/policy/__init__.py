@@ -6,6 +6,7 @@ from hybrid_compute.abc import Policy
 from hybrid_compute.policy.adaptive import Adaptive
 from hybrid_compute.policy.fixed import Always, Prefer
 from hybrid_compute.policy.rules import Predicate, Rule, Rules, named, tagged, when
+from hybrid_compute.prices import Price
 
 __all__ = [
     "Adaptive",
@@ -13,6 +14,7 @@ __all__ = [
     "Policy",
     "Predicate",
     "Prefer",
+    "Price",
     "Rule",
     "Rules",
     "named",
