@@ -154,7 +154,8 @@ class HybridExecutor(Executor):
         self._launching: list[int] = []  # threads that hand over a counted item at the moment
         self._closed = False
         self._router = Router(self._fleet, chosen)
-        self._learning = Learning(chosen, self._router, self._fleet)
+        learner = getattr(chosen, "learner", chosen)  # of a policy around another, the other
+        self._learning = Learning(learner, self._router, self._fleet)
         self._learns = self._learning.learns
         # Tasks that their submitter may run himself: see `_run_quick`. None: nobody may.
         own = type(fleet["inline"]) is InlineExecutor and not self._observed
@@ -410,7 +411,7 @@ class HybridExecutor(Executor):
 
         What became of one call, and why, tells `HybridFuture.explain`.
         """
-        tell = getattr(self._policy, "explain", None)
+        tell = getattr(getattr(self._policy, "learner", self._policy), "explain", None)
         if tell is None:
             return f"{self._policy!r} decides by what it is told, and learns nothing"
         return str(tell(fn))

@@ -24,7 +24,16 @@ from hybrid_compute.tasks import Task, has_body
 
 __all__ = ["Router", "as_policy"]
 
-_POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType({"adaptive": Adaptive})
+
+def _least_loaded() -> Policy:
+    from hybrid_compute.policy.loads import LeastLoaded  # noqa: PLC0415 - most have another
+
+    return LeastLoaded()
+
+
+_POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType(
+    {"adaptive": Adaptive, "least-loaded": _least_loaded}
+)
 _ON_THREADS = ("thread",)
 
 

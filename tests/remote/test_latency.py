@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from hybrid_compute import InlineExecutor, RemoteExecutor, remote_task
+from hybrid_compute import HybridExecutor, InlineExecutor, RemoteExecutor, remote_task
 from hybrid_compute.errors import RemoteUnavailable
+from hybrid_compute.policy import Nearest
 from hybrid_compute.transports._access import Access
 from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports.websocket import WebSocketTransport
@@ -100,3 +101,17 @@ def test_the_shortest_of_the_last_ones_counts():
 
 def test_executors_without_a_way_have_none():
     assert InlineExecutor().latency() is None
+
+
+def test_nearest_learns_from_the_calls_it_routes():
+    with serving(test_websocket.plain) as one, serving(test_websocket.plain) as two:
+        remotes = [client("ws", port, name=name) for port, name in ((one, "one"), (two, "two"))]
+        events = []
+        with HybridExecutor(1, remote=remotes, policy=Nearest(), observers=[events.append]) as ex:
+            for number in range(3):
+                assert ex.submit(echo, number).result() == number
+            assert all(each.latency() for each in remotes)
+            nearest = min(remotes, key=lambda each: each.latency()).name
+    ran = [each.executor for each in events if each.kind == "succeeded"]
+    assert ran[:2] == ["one", "two"]
+    assert ran[2] in {"one", nearest}
