@@ -89,7 +89,7 @@ class HybridExecutor(Executor):
         policy: an object with `route`, or the name of one: "adaptive", the default, or
             "least-loaded".
         prices: what running something costs, by the executors' names; those that have none here
-            are free.
+            are free. `hybrid_compute.policy.Budget` keeps to a limit.
         observers: callables that get every `Event`, on the thread where it happens.
 
     All methods may be called from any thread. Threads and processes start on first need.
@@ -417,10 +417,10 @@ class HybridExecutor(Executor):
         return str(tell(fn))
 
     def stats(self) -> Stats:
-        """Return what the executors do at this moment. Does not block."""
+        """Return what the executors do at this moment, and what was spent. Does not block."""
         from hybrid_compute.stats import stats_of  # noqa: PLC0415 - most never ask
 
-        return stats_of(self._fleet)
+        return stats_of(self._fleet, self._policy)
 
     def as_thread_pool(self) -> ThreadPoolExecutor:
         """Return this executor in the shape of a ThreadPoolExecutor.

@@ -15,6 +15,7 @@ from hybrid_compute.policy.rules import Predicate, Rule, Rules, named, tagged, w
 from hybrid_compute.prices import Price
 
 if TYPE_CHECKING:
+    from hybrid_compute.policy.budget import Budget, Spending
     from hybrid_compute.policy.loads import LeastLoaded
     from hybrid_compute.policy.nearest import Nearest
     from hybrid_compute.policy.shadow import Agreement, Shadow, ShadowReport
@@ -23,6 +24,7 @@ __all__ = [
     "Adaptive",
     "Agreement",
     "Always",
+    "Budget",
     "LeastLoaded",
     "Nearest",
     "Policy",
@@ -33,6 +35,7 @@ __all__ = [
     "Rules",
     "Shadow",
     "ShadowReport",
+    "Spending",
     "named",
     "tagged",
     "when",
@@ -40,10 +43,12 @@ __all__ = [
 
 _HOMES = {
     "Agreement": "shadow",
+    "Budget": "budget",
     "LeastLoaded": "loads",
     "Nearest": "nearest",
     "Shadow": "shadow",
     "ShadowReport": "shadow",
+    "Spending": "budget",
 }
 
 

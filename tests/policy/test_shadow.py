@@ -15,6 +15,7 @@ from hybrid_compute.policy import (
     Adaptive,
     Agreement,
     Always,
+    Budget,
     Policy,
     Prefer,
     Shadow,
@@ -186,6 +187,13 @@ def test_a_second_that_learns_does_not_explain_what_the_first_decided() -> None:
         stream = executor.submit(numbers)
         assert list(stream) == [0, 1]
         assert stream.explain().rule == "as the policy, or the options, said"
+
+
+def test_what_the_first_has_spent_is_seen_through_it() -> None:
+    with HybridExecutor(1, policy=Shadow(Budget(Adaptive(), 3), Always("thread"))) as executor:
+        spending = executor.stats().spending
+    assert spending is not None
+    assert spending.limit == 3
 
 
 def test_two_threads_lose_no_count() -> None:
