@@ -24,6 +24,7 @@ from hybrid_compute.tasks import NO_OPTIONS, Task
 
 if TYPE_CHECKING:
     from hybrid_compute.events import Event
+    from hybrid_compute.prices import Price
     from hybrid_compute.retry import RetryBudget
 
 __all__ = [
@@ -97,12 +98,14 @@ class SubExecutor(Executor):
         capabilities: frozen; the same for its whole life.
         workers: how many items it can run at once, at the most.
         retry_budget: bounds how many attempts there may repeat others; None: no bound but theirs.
+        price: what running something there costs; None: nothing. HybridExecutor sets it.
     """
 
     retry_budget: RetryBudget | None = None
     name: str
     capabilities: Capabilities
     workers: int
+    price: Price | None = None
 
     def can_run(self, item: WorkItem) -> bool:
         """Say whether this executor could run the item at all. Quick, pure, any thread."""
@@ -148,6 +151,13 @@ class SubExecutor(Executor):
         out = round(self.load() * self.workers)
         running = min(out, self.workers)
         return out - running, running
+
+    def latency(self) -> float | None:
+        """Return the seconds of the way to where it runs things and back; None: not known (yet).
+
+        Quick, any thread: a policy may ask for each item.
+        """
+        return None
 
     def runs_here(self) -> bool:
         """Say whether the current thread runs this executor's items or delivers their outcomes.

@@ -50,6 +50,10 @@ class Event:
         cpu: of these, seconds of CPU; None likewise.
         reason: why, in words, for "withheld" and "redacted"; else None. Names parameters and types,
             never values.
+        seconds: how long the attempt ran that has ended, for "retried" and the last; None if it
+            had not started.
+        calls: how many calls the item is: a chunk of a map is several.
+        cost: what that attempt cost, by its executor's `Price`; None if it has none.
     """
 
     kind: Kind
@@ -63,3 +67,6 @@ class Event:
     wall: float | None = None
     cpu: float | None = None
     reason: str | None = None
+    seconds: float | None = None
+    cost: float | None = None
+    calls: int = 1

@@ -44,6 +44,7 @@ from hybrid_compute.items import WorkItem
 from hybrid_compute.learning import Learning
 from hybrid_compute.mapped import map_on
 from hybrid_compute.maps import MapOptions, shortest
+from hybrid_compute.prices import set_prices
 from hybrid_compute.quick import quick_belief, run_quick
 from hybrid_compute.retry import Retry
 from hybrid_compute.routed import RoutedItem, alarm_of
@@ -55,6 +56,7 @@ from hybrid_compute.views import ExecutorView, ThreadPoolShape
 
 if TYPE_CHECKING:
     from hybrid_compute.executors.remote import RemoteExecutor
+    from hybrid_compute.prices import Price
     from hybrid_compute.privacy import Guard
     from hybrid_compute.stats import Stats
 
@@ -85,7 +87,10 @@ class HybridExecutor(Executor):
         executors: more executors by name, or others in the place of "inline", "thread" and
             "process". Any `concurrent.futures.Executor` will do. They belong to this one from
             now on: its `shutdown` shuts them down.
-        policy: an object with `route`, or "adaptive", the default.
+        policy: an object with `route`, or the name of one: "adaptive", the default, or
+            "least-loaded".
+        prices: what running something costs, by the executors' names; those that have none here
+            are free. `hybrid_compute.policy.Budget` keeps to a limit.
         observers: callables that get every `Event`, on the thread where it happens.
 
     All methods may be called from any thread. Threads and processes start on first need.
@@ -106,7 +111,8 @@ class HybridExecutor(Executor):
         max_processes: int | None = None,
         remote: str | RemoteExecutor | Iterable[str | RemoteExecutor] | None = None,
         executors: Mapping[str, Executor] | None = None,
-        policy: Policy | Literal["adaptive"] | None = None,
+        policy: Policy | Literal["adaptive", "least-loaded"] | None = None,
+        prices: Mapping[str, Price] | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         if max_processes is not None:
@@ -129,6 +135,7 @@ class HybridExecutor(Executor):
             ),
         }
         fleet.update(given)
+        set_prices(fleet, prices)
         self._fleet: Fleet = MappingProxyType(fleet)
         chosen = as_policy(policy, self._fleet)
         self._policy = chosen
@@ -148,7 +155,8 @@ class HybridExecutor(Executor):
         self._launching: list[int] = []  # threads that hand over a counted item at the moment
         self._closed = False
         self._router = Router(self._fleet, chosen)
-        self._learning = Learning(chosen, self._router, self._fleet)
+        learner = getattr(chosen, "learner", chosen)  # of a policy around another, the other
+        self._learning = Learning(learner, self._router, self._fleet)
         self._learns = self._learning.learns
         # Tasks that their submitter may run himself: see `_run_quick`. None: nobody may.
         own = type(fleet["inline"]) is InlineExecutor and not self._observed
@@ -380,6 +388,7 @@ class HybridExecutor(Executor):
         before_remote: Callable[..., Any] | None = None,
         inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
+        key: str | None = None,
         timeout: float | None = None,
         buffersize: int | None = None,
         buffer_bytes: int | None = None,
@@ -402,6 +411,7 @@ class HybridExecutor(Executor):
             before_remote=before_remote,
             inline=inline,
             tags=tags,
+            key=key,
             timeout=timeout,
             buffersize=buffersize,
             buffer_bytes=buffer_bytes,
@@ -415,16 +425,16 @@ class HybridExecutor(Executor):
 
         What became of one call, and why, tells `HybridFuture.explain`.
         """
-        tell = getattr(self._policy, "explain", None)
+        tell = getattr(getattr(self._policy, "learner", self._policy), "explain", None)
         if tell is None:
             return f"{self._policy!r} decides by what it is told, and learns nothing"
         return str(tell(fn))
 
     def stats(self) -> Stats:
-        """Return what the executors do at this moment. Does not block."""
+        """Return what the executors do at this moment, and what was spent. Does not block."""
         from hybrid_compute.stats import stats_of  # noqa: PLC0415 - most never ask
 
-        return stats_of(self._fleet)
+        return stats_of(self._fleet, self._policy)
 
     def as_thread_pool(self) -> ThreadPoolExecutor:
         """Return this executor in the shape of a ThreadPoolExecutor.

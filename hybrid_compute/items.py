@@ -90,6 +90,7 @@ class WorkItem:
         deadline: monotonic time by which it must be done; None: never mind.
         guard: sees to it that what is sensitive stays here; None: nothing is.
         observed: whether somebody wants to know of each step.
+        item_id: its number in the events about it; None: there are none.
     """
 
     __slots__ = ("args", "fn", "future", "keeper", "kwargs", "options")
@@ -97,6 +98,7 @@ class WorkItem:
     deadline: float | None = None  # an attribute of those items that may have one
     guard: Guard | None = None  # likewise
     observed = False
+    item_id: int | None = None  # likewise
     streams = False  # whether it is a StreamItem
     # What a policy that learns notes on an item that it routes, which is a RoutedItem then.
     belief: Any = None  # what is known of its task

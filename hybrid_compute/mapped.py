@@ -16,12 +16,13 @@ from hybrid_compute.privacy import OpenedGuard, OpenedPiece, needs_a_look, open_
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions, has_body
 
 if TYPE_CHECKING:
+    from hybrid_compute.abc import Fleet
     from hybrid_compute.hybrid import HybridExecutor
 
 __all__ = ["map_on"]
 
 
-def map_on(  # noqa: PLR0911 - a case each
+def map_on(
     executor: HybridExecutor,
     said: TaskOptions,
     fn: Callable[..., Any],
@@ -35,10 +36,12 @@ def map_on(  # noqa: PLR0911 - a case each
     if said is NO_OPTIONS and executor._short_way and not isinstance(fn, Task):
         return executor._thread._map(fn, iterables, mapping)
     options = said.over(fn.options) if isinstance(fn, Task) else said
-    if isinstance(fn, Task) and fn.streams:  # each call is a stream, and goes by itself
-        return map_by_submit(
-            lambda fn, *args: executor._submit(said, fn, args, None), fn, iterables, mapping
-        )
+
+    def one_by_one(fn: Callable[..., Any], *args: Any) -> Any:
+        return executor._submit(said, fn, args, None)
+
+    if isinstance(fn, Task) and fn.streams:
+        return map_by_submit(one_by_one, fn, iterables, mapping)
     hides = executor._router.guard(said, fn, (), None, options)
     bare, guard = iterables, None if hides is None or hides.why is None else OpenedGuard(hides.why)
     if executor._router.opens(said, fn) and needs_a_look(remote=False):
@@ -50,32 +53,52 @@ def map_on(  # noqa: PLR0911 - a case each
     if executor._learns and may_move and options.executor is None and not options.supervised:
         if options.before_remote is None or not executor._router.remotes:
             return _map_learned(executor, options, fn, bare, mapping, guard=guard)
-        return map_by_submit(  # each call may go out in another form
-            lambda fn, *args: executor._submit(said, fn, args, None), fn, iterables, mapping
-        )
-    # One decision for the whole map, on an item that stands for all of its calls.
+        # Each call may go out in another form.
+        return map_by_submit(one_by_one, fn, iterables, mapping)
+    route, fleet = _route_for_all(executor, fn, options)
+    first = fleet[route[0]]
+    priced = any(fleet[name].price for name in route)
+    if priced or (first.capabilities.remote and (guard or options.before_remote is not None)):
+        # Each call has its own to hide, or a price, which the policy decides on.
+        return map_by_submit(one_by_one, fn, iterables, mapping)
+    if options.before_remote is not None:
+        guard = guard or OpenedGuard()
+    return _map_routed(executor, options, fn, bare, mapping, route=route, fleet=fleet, guard=guard)
+
+
+def _route_for_all(
+    executor: HybridExecutor, fn: Callable[..., Any], options: TaskOptions
+) -> tuple[tuple[str, ...], Fleet]:
+    """Return one decision for the whole map, on an item that stands for all of its calls."""
     probe = WorkItem(fn, options=options)
     try:
         route, fleet = executor._router.route(probe)
-        if route is None:
-            route = executor._router.for_want_of_an_answer(fleet)
+        return route or executor._router.for_want_of_an_answer(fleet), fleet
     finally:
         probe.future.cancel()  # it and its future refer to each other, and to `fn`
+
+
+def _map_routed(
+    executor: HybridExecutor,
+    options: TaskOptions,
+    fn: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    mapping: MapOptions,
+    *,
+    route: tuple[str, ...],
+    fleet: Fleet,
+    guard: OpenedGuard | None,
+) -> Iterator[Any]:
+    """Map along one route for all calls."""
     first = fleet[route[0]]
-    # Each call has its own to hide, and is routed by itself.
-    apart = first.capabilities.remote and (guard is not None or options.before_remote is not None)
-    if apart:
-        bare = iterables
-    elif options.before_remote is not None:
-        guard = guard or OpenedGuard()
     # A retry, or a deadline, is of a call and not of a chunk.
-    if first.capabilities.chunks and not options.supervised and not apart:
+    if first.capabilities.chunks and not options.supervised:
         return map_in_chunks(
             lambda _, *args: executor._launch(
                 executor._item(run_batch, args, None, options, guard=guard), route, fleet
             ),
             fn,
-            bare,
+            iterables,
             mapping,
             resubmit=lambda *args: executor._relaunch(
                 _piece_of(guard)(args[0], args[1:], None, options), first
@@ -84,18 +107,14 @@ def map_on(  # noqa: PLR0911 - a case each
             feeders=executor._feeders,
             split_crashed=bool(options.idempotent),
         )
-    if len(route) == 1 and not (options.supervised or executor._observed or apart):
-        return first._map(fn, bare, mapping)
+    if len(route) == 1 and not (options.supervised or executor._observed):
+        return first._map(fn, iterables, mapping)
     return map_by_submit(
-        lambda fn, *args: (
-            executor._submit(said, fn, args, None)
-            if apart
-            else executor._launch(
-                executor._item(fn, args, None, options, guard=guard), route, fleet
-            )
+        lambda fn, *args: executor._launch(
+            executor._item(fn, args, None, options, guard=guard), route, fleet
         ),
         fn,
-        bare,
+        iterables,
         mapping,
     )
 

@@ -9,14 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import LOGGER
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hybrid_compute.abc import Observer
+from hybrid_compute.channels import large_size_of
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.events import Event, Kind
+from hybrid_compute.executors._batch import Outcome
+from hybrid_compute.prices import bytes_of
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import TaskOptions
+
+if TYPE_CHECKING:
+    from hybrid_compute.prices import Price
 
 __all__ = ["ObservedItem", "ObservedStreamItem", "Observers"]
 
@@ -62,8 +68,19 @@ class ObservedItem(RoutedItem):
     """A routed item that tells observers of each step; only made when there are some."""
 
     observed = True
+    item_id: int
 
-    __slots__ = ("_attempt", "_audited", "_id", "_name", "_observers")
+    __slots__ = (
+        "_attempt",
+        "_audited",
+        "_began",
+        "_calls",
+        "_name",
+        "_observers",
+        "_price",
+        "_size",
+        "item_id",
+    )
 
     def __init__(
         self,
@@ -77,10 +94,13 @@ class ObservedItem(RoutedItem):
     ) -> None:
         super().__init__(fn, args, kwargs, options)
         self._observers = observers
-        self._id = item_id
+        self.item_id = item_id
         self._name = self.name
-        self._attempt = 0
+        self._calls = self.calls
         self._audited: set[str] = set()  # what was told of privacy
+        self._attempt = self._size = 0
+        self._began: float | None = None  # when this attempt started
+        self._price: Price | None = None  # of its executor
         self._tell("submitted")
 
     def _tell(
@@ -92,19 +112,30 @@ class ObservedItem(RoutedItem):
         reason: str | None = None,
     ) -> None:
         decision = self.decision if kind in ("succeeded", "failed") else None
+        now = time.monotonic()
+        seconds = cost = None
+        if kind == "started":
+            self._began = now
+        elif self._began is not None:  # the attempt is over
+            seconds, self._began = now - self._began, None
+            if self._price is not None:
+                cost = self._price.of(seconds, self._size, self._calls)
         self._observers.tell(
             Event(
                 kind=kind,
-                item_id=self._id,
+                item_id=self.item_id,
                 name=self._name,
                 executor=executor or self.executor,
                 attempt=self._attempt,
-                time=time.monotonic(),
+                time=now,
                 error=error,
                 choice=self.choice if kind == "routed" else None,
                 wall=None if decision is None else decision.wall,
                 cpu=None if decision is None else decision.cpu,
                 reason=reason,
+                seconds=seconds,
+                cost=cost,
+                calls=self._calls,
             )
         )
 
@@ -117,6 +148,10 @@ class ObservedItem(RoutedItem):
     def handed_over(self) -> None:
         """Tell that an executor gets the item."""
         self._attempt += 1
+        assert self.executor is not None  # noqa: S101 - it is about to get the item
+        self._price = price = self._fleet[self.executor].price
+        if price is not None and price.per_megabyte:  # nobody else pays for the look
+            self._size = bytes_of(self)
         self._tell("routed")
 
     def start(self) -> bool:
@@ -127,6 +162,9 @@ class ObservedItem(RoutedItem):
         return started
 
     def _deliver(self, value: Any) -> None:
+        if self._price is not None and self._price.per_megabyte:
+            values = value.values if type(value) is Outcome else (value,)
+            self._size += sum(map(large_size_of, values))
         # Tell first: who has the result can rely on the event.
         self._tell("succeeded")
         super()._deliver(value)

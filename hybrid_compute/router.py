@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hybrid_compute.abc import Fleet, Policy, SubExecutor
 from hybrid_compute.errors import (
@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Router", "as_policy"]
 
-_POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType({"adaptive": Adaptive})
+
+def _least_loaded() -> Policy:
+    from hybrid_compute.policy.loads import LeastLoaded  # noqa: PLC0415 - most have another
+
+    return LeastLoaded()
+
+
+_POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType(
+    {"adaptive": Adaptive, "least-loaded": _least_loaded}
+)
 _ON_THREADS = ("thread",)
 _MODULES = sys.modules
 
@@ -70,7 +79,7 @@ class Router:
             None for the route if the policy cannot tell yet.
 
         Raises:
-            PlacementError: nobody can and may run it.
+            PlacementError: nobody can and may run it; a policy may say so as well.
             PolicyError: the policy raised, or its answer is not a route.
             UnknownExecutorError: the options name an executor that is not in the fleet.
         """
@@ -90,9 +99,7 @@ class Router:
             try:
                 route = self._ask(item, fleet)
             except Exception as error:
-                failure = PolicyError(f"policy {self._policy!r} raised {error!r} for {item.name!r}")
-                failure.add_note(traceback.format_exc())  # as text: see HybridExecutor._submit
-                raise failure from error
+                self._fault(error, item)
             if route is not None and type(route) is not tuple:
                 raise PolicyError(
                     f"policy {self._policy!r} answered {route!r} for {item.name!r}; "
@@ -108,6 +115,17 @@ class Router:
         if not route:
             raise self._nobody(route, fleet, item)
         return route, fleet
+
+    def _fault(self, error: Exception, item: WorkItem) -> NoReturn:
+        """Raise what is to become of an item whose policy has raised."""
+        if isinstance(error, PlacementError):
+            raise error  # no fault of the policy, but its answer
+        failure = PolicyError(
+            f"policy {self._policy!r} raised {error!r} for {item.name!r}; its route() has to "
+            "answer for every item (this error's notes have the traceback)"
+        )
+        failure.add_note(traceback.format_exc())  # as text: see HybridExecutor._submit
+        raise failure from error
 
     def _without_blocking(self, fleet: Fleet) -> Fleet:
         if fleet is self._fleet:
@@ -191,7 +209,8 @@ class Router:
             if name not in self._fleet:
                 raise PolicyError(
                     f"policy {self._policy!r} answered {name!r} for {item.name!r}; "
-                    f"the fleet has {list(self._fleet)}"
+                    f"the fleet has {list(self._fleet)}; answer one of these, or add it with "
+                    f"HybridExecutor(executors={{{name!r}: ...}})"
                 )
         kept = tuple(name for name in route if name in fleet)
         if not kept:

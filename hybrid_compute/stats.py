@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from hybrid_compute.policy.budget import Spending
+
 if TYPE_CHECKING:
-    from hybrid_compute.abc import Fleet
+    from hybrid_compute.abc import Fleet, Policy
 
 __all__ = ["ExecutorStats", "Stats", "stats_of"]
 
@@ -35,19 +37,23 @@ class Stats:
 
     Attributes:
         executors: by name.
+        spending: what was spent and saved, if the policy is a `Budget`; else None.
     """
 
     executors: Mapping[str, ExecutorStats]
+    spending: Spending | None = None
 
 
-def stats_of(fleet: Fleet) -> Stats:
+def stats_of(fleet: Fleet, policy: Policy | None = None) -> Stats:
     """Return what the executors of a fleet do at this moment. Does not block."""
+    spending = getattr(policy, "spending", None)
     return Stats(
+        spending=spending() if callable(spending) else None,
         executors=MappingProxyType(
             {
                 name: ExecutorStats(workers=each.workers, queued=queued, running=running)
                 for name, each in fleet.items()
                 for queued, running in [each.counts()]
             }
-        )
+        ),
     )

@@ -104,6 +104,7 @@ class TaskOptions(Value):
         inline: False: never on the thread that submits it; default True, which a policy makes use
             of only after many quick runs.
         tags: free words for `hybrid_compute.policy.tagged`; default none.
+        key: tenant or shard key: policies may keep items of one key together; default none.
         buffersize: of a stream: by how many items its generator may be ahead of its consumer;
             default 1024.
         buffer_bytes: of a stream: by how many bytes; default 16 MiB. Pickled items count with
@@ -113,8 +114,7 @@ class TaskOptions(Value):
 
     __slots__ = (
         *("before_remote", "buffer_bytes", "buffersize", "executor", "idempotent", "inline"),
-        *("local_only",),
-        *("movable", "retries", "tags", "timeout"),
+        *("key", "local_only", "movable", "retries", "tags", "timeout"),
     )
 
     executor: str | None
@@ -125,6 +125,7 @@ class TaskOptions(Value):
     before_remote: Callable[..., Any] | None
     inline: bool | None
     tags: frozenset[str] | None
+    key: str | None
     timeout: float | None
     buffersize: int | None
     buffer_bytes: int | None
@@ -140,6 +141,7 @@ class TaskOptions(Value):
         before_remote: Callable[..., Any] | None = None,
         inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
+        key: str | None = None,
         timeout: float | None = None,
         buffersize: int | None = None,
         buffer_bytes: int | None = None,
@@ -153,6 +155,7 @@ class TaskOptions(Value):
             before_remote=_transform("before_remote", before_remote),
             inline=_flag("inline", inline),
             tags=_tags(tags),
+            key=_name("key", key),
             timeout=_seconds("timeout", timeout),
             buffersize=_size("buffersize", buffersize),
             buffer_bytes=_size("buffer_bytes", buffer_bytes),
@@ -295,6 +298,7 @@ def task(
     before_remote: Callable[..., Any] | None = None,
     inline: bool | None = None,
     tags: str | Iterable[str] | None = None,
+    key: str | None = None,
     timeout: float | None = None,
     buffersize: int | None = None,
     buffer_bytes: int | None = None,
@@ -398,6 +402,7 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         before_remote: Callable[..., Any] | None = None,
         inline: bool | None = None,
         tags: str | Iterable[str] | None = None,
+        key: str | None = None,
         timeout: float | None = None,
         buffersize: int | None = None,
         buffer_bytes: int | None = None,

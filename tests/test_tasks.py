@@ -156,3 +156,15 @@ def test_of_threads_that_register_one_name_exactly_one_succeeds() -> None:
         thread.join()
     assert len(registry) == 1
     assert len(refused) == 7
+
+
+def test_a_key_is_text_and_the_newer_word_counts() -> None:
+    assert task(key="ann")(len).options.key == "ann"
+    assert TaskOptions(key="bob").over(TaskOptions(key="ann")).key == "bob"
+    assert TaskOptions(retries=1).over(TaskOptions(key="ann")).key == "ann"
+
+
+@pytest.mark.parametrize("key", ["", 7])
+def test_a_key_that_is_no_text_is_refused(key: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"key={key!r} is not a non-empty string"):
+        TaskOptions(key=key)  # type: ignore[arg-type]

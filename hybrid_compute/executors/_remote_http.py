@@ -45,6 +45,7 @@ from hybrid_compute.protocol.http import (
 from hybrid_compute.protocol.values import Refused
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.transports._access import Access
+from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports.http import HttpTransport
 
 __all__ = ["Posts"]
@@ -74,6 +75,7 @@ class Posts:
         self._threads = ThreadExecutor(workers, name)
         self._local = threading.local()  # each thread's transport
         self._ending = threading.Event()
+        self.round_trips = RoundTrips(64)  # calls that are short enough are among so many
         self._plain = Codec(max_bytes=access.max_bytes)
         self._own = Codec(tagged=True, max_bytes=access.max_bytes)
         self._binary = Codec(binary=has_msgspec(), tagged=True, max_bytes=access.max_bytes)
@@ -203,11 +205,13 @@ class Posts:
         headers = {"Content-Type": kind, "Accept": kind}
         if own:
             headers[HEADER] = "1"
+        began = time.monotonic()
         try:
             answer = transport.exchange("POST", path, body=body, headers=headers, timeout=left)
         except HybridComputeError:
             transport.close()
             raise
+        self.round_trips.add(time.monotonic() - began)
         after = answer.headers.get("Retry-After", "")
         theirs = HEADER in answer.headers and is_content_type_of(codec, answer.content_type)
         return judge(

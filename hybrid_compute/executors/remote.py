@@ -25,6 +25,7 @@ from hybrid_compute.protocol.codec import MAX_BYTES
 from hybrid_compute.protocol.decoders import DECODERS
 from hybrid_compute.tasks import Task, TaskOptions, has_body
 from hybrid_compute.transports._access import Access, Token
+from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports.websocket import WebSocketTransport
 
 __all__ = ["RemoteExecutor", "as_remotes"]
@@ -141,13 +142,19 @@ class RemoteExecutor(SubExecutor):
                 retry_after_cap=retry_after_cap,
                 forms=Forms(request, decoder),
             )
+            self._round_trips = self._half.round_trips
         elif request is not None or decoder is not None:
             raise ConfigurationError("request= and decoder= are for http:// and https:// only")
         else:
-            access = self._access  # not `self`: an executor that is dropped is freed
+            # Not `self`: an executor that is dropped is freed.
+            access, trips = self._access, RoundTrips()
+            self._round_trips = trips
             self._half = Line(
                 lambda: WebSocketTransport(
-                    access, ping_interval=ping_interval, ping_timeout=ping_timeout
+                    access,
+                    ping_interval=ping_interval,
+                    ping_timeout=ping_timeout,
+                    round_trips=trips,
                 ),
                 name=f"{name} {access.host}",
                 max_bytes=max_bytes,
@@ -210,6 +217,14 @@ class RemoteExecutor(SubExecutor):
     def counts(self) -> tuple[int, int]:
         """Return how many items wait here, and how many were sent and have no answer yet."""
         return self._half.counts()
+
+    def latency(self) -> float | None:
+        """Return the shortest of the last round trips in seconds; None: there was none yet.
+
+        Over WebSocket they are those of the handshakes and pings; over HTTP, of the last 64 calls,
+        with the time that the service took for them.
+        """
+        return self._round_trips.shortest()
 
     def runs_here(self) -> bool:
         """Say whether the current thread delivers this executor's outcomes."""

@@ -43,6 +43,7 @@ from hybrid_compute.protocol import BINARY_SUBPROTOCOL, JSON_SUBPROTOCOL
 from hybrid_compute.protocol.codec import has_msgspec
 from hybrid_compute.protocol.http import HEADER
 from hybrid_compute.transports._frames import frame_of, is_sound
+from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports._timed import Budget, TimedSocket, dial
 
 if TYPE_CHECKING:
@@ -71,10 +72,13 @@ class WebSocketTransport:
         *,
         ping_interval: float = 20.0,
         ping_timeout: float = 20.0,
+        round_trips: RoundTrips | None = None,
     ) -> None:
         self._access = access
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
+        self._round_trips = round_trips or RoundTrips()
+        self._pinged: float | None = None  # since when a pong is due
         self.own = self.binary = False
         self.answer: Mapping[str, str] = {}
         self._lock = threading.RLock()  # see above; re-entrant: finalizers may send
@@ -125,6 +129,7 @@ class WebSocketTransport:
         headers["Sec-WebSocket-Protocol"] = ", ".join(offers)
         path = (access.path or "/") + (f"?{access.query}" if access.query else "")
         client: Any = websocket.WebSocket()
+        began = time.monotonic()
         try:
             client.connect(
                 f"{access.scheme}://{access.netloc}{path}",
@@ -153,6 +158,7 @@ class WebSocketTransport:
                     "sent"
                 ) from error
             raise ProtocolError(f"{access} does not speak WebSocket: {error}") from error
+        self._round_trips.add(time.monotonic() - began)
         client.sock = None  # it is ours from now on
         self.answer = answer = client.handshake_response.headers
         chosen = (answer.get("sec-websocket-protocol") or "").strip()
@@ -272,7 +278,6 @@ class WebSocketTransport:
     def _listen(self, on_frame: OnFrame) -> None:
         parts: list[bytes] = []  # of a message that comes in fragments
         size = 0
-        self._pinged: float | None = None  # since when a pong is due
         self._next_ping = time.monotonic() + self._ping_interval
         while True:
             fin, opcode, data = self._frame(self._access.max_bytes - size)
@@ -281,6 +286,8 @@ class WebSocketTransport:
             if opcode == _PING:
                 self._write(data, _PONG)
             elif opcode == _PONG:
+                if self._pinged is not None:
+                    self._round_trips.add(time.monotonic() - self._pinged)
                 self._pinged = None
             elif opcode in ((0,) if parts else (_TEXT, _BINARY)):
                 if fin and not parts:
