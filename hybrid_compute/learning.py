@@ -292,7 +292,7 @@ class Learning(_exit.Member):
         policy = self._policy
         assert policy is not None  # noqa: S101 - else there is no meter
         counted = item.counted
-        if done and counted is not None and counted[0].remote and item.handed_at is not None:
+        if done and counted is not None and not counted[0].shares and item.handed_at is not None:
             policy.answered(item, time.perf_counter() - item.handed_at)
         policy.left(item)
 

@@ -57,7 +57,10 @@ def candidates_of(
             belief.unpicklable or not (capabilities.isolates or capabilities.remote)
         ):
             continue
-        seconds = place_of(name, fleet).predict(
+        place = place_of(name, fleet)
+        if capabilities.remote:
+            place.delay = each.latency() or place.delay
+        seconds = place.predict(
             belief, size=load.size, calls=load.calls, behind=load.behind, cores=cores
         )
         found.append((name, seconds))

@@ -120,6 +120,10 @@ class Place:
         start = 0.0 if self.used else _START_SECONDS
         return self.delay + start + queue + size * self.byte + run
 
+    def moved(self, size: float, seconds: float) -> None:
+        """Take note of how long so many bytes have taken to another machine, and from there."""
+        self.byte += 0.2 * (max(0.0, seconds) / size - self.byte)
+
     def took(self, seconds: float) -> None:
         """Take note of what a hand-over has cost an item that found nobody before it."""
         self.delay += _STEP * (max(0.0, min(seconds, 10 * self.delay)) - self.delay)

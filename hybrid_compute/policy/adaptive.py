@@ -47,6 +47,7 @@ from hybrid_compute.tasks import Task, TaskOptions
 __all__ = ["Adaptive"]
 
 _PROBES = 2
+_LARGE_BYTES = 1 << 16  # from which on the time of a transfer is seen in that of a call
 _MOST_LEFT = 63  # a decision takes some 5 us: it holds for so many items that find room
 
 _UNKNOWN = Choice(rule="a first call, on a thread, since nothing is known of the task yet")
@@ -243,16 +244,24 @@ class Adaptive(_exit.Member):
                 self._cores.add(-1, cpu, held)
 
     def answered(self, item: RoutedItem, elapsed: float) -> None:
-        """Take note of a result from another machine, so many seconds after the hand-over.
+        """Take note of a result from another process or machine, so long after the hand-over.
 
-        What runs there, and how long, only that machine knows; what is learned is the time that
-        the item took, less what it is likely to have waited for others of ours.
+        What runs on another machine, and how long, only that machine knows; what is learned is the
+        time that the item took, less the way there, and what it is likely to have waited for others
+        of ours.
         """
-        belief = item.belief
+        belief, calls = item.belief, item.calls
         with self._lock:
-            place = item.counted[0]
-            each = elapsed / max(1.0, place.count / place.workers) / item.calls
-            each = max(0.0, each - place.delay)
+            place, alone = item.counted[0], item.counted[4]
+            if not place.remote:
+                if alone:
+                    place.took(elapsed - belief.length * calls)
+                return
+            size = measure(item.args)[1] + belief.out_bytes * calls
+            spent = elapsed / max(1.0, place.count / place.workers) - place.delay
+            if alone and size >= _LARGE_BYTES:
+                place.moved(size, spent - belief.took.get(place.name, belief.length) * calls)
+            each = max(0.0, spent - size * place.byte) / calls
             old = belief.took.get(place.name)
             belief.took[place.name] = each if old is None else old + 0.2 * (each - old)
             belief.left = 0  # beside such a call a decision costs nothing
