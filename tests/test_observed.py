@@ -55,7 +55,9 @@ def test_what_a_policy_tells_of_its_choice_is_told_when_an_item_is_routed():
     told = events_of(lambda ex: ex.submit(burn, b""), policy=Adaptive())
     assert "a first call" in told["routed"].choice.rule
     assert told["started"].choice is None
-    assert events_of(lambda ex: ex.submit(burn, b""), policy=Prefer("inline"))["routed"].choice is None
+    assert (
+        events_of(lambda ex: ex.submit(burn, b""), policy=Prefer("inline"))["routed"].choice is None
+    )
 
 
 @pytest.mark.parametrize("name", ["inline", "thread"])
