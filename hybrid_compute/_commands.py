@@ -22,6 +22,7 @@ from rich.table import Table
 
 from hybrid_compute import _demo_remote as remote
 from hybrid_compute import demo as work
+from hybrid_compute._replay import replay
 from hybrid_compute.errors import HybridComputeError
 
 __all__ = ["main"]
@@ -213,6 +214,9 @@ def _count(number: int, noun: str) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.1f} ms"
+
+
+main.add_command(replay)
 
 
 def _add_serve() -> None:

@@ -7,6 +7,7 @@ from the standard type that a user would catch, and survives pickling with its a
      |- ConfigurationError        ValueError         a constructor or option got a wrong value
      |   |- DuplicateTaskError                       a task name was used twice
      |   `- UnknownExecutorError                     a name that is not in the fleet
+     |- DecisionLogError          ValueError         a line of a decision log cannot be read
      |- PolicyError               RuntimeError       a policy raised, or answered nonsense
      |- PlacementError            RuntimeError       no executor may run the item (fails closed)
      |- ExecutorUnavailable       RuntimeError       not accepted: the item never started
@@ -44,6 +45,7 @@ from typing import Any
 __all__ = [
     "AuthError",
     "ConfigurationError",
+    "DecisionLogError",
     "DuplicateTaskError",
     "ExecutorUnavailable",
     "HybridComputeError",
@@ -102,6 +104,28 @@ class DuplicateTaskError(ConfigurationError):
 
 class UnknownExecutorError(ConfigurationError):
     """A name was given that no executor of the fleet has."""
+
+
+class DecisionLogError(HybridComputeError, ValueError):
+    """A decision log is not one, or a line of it says what it should not.
+
+    Attributes:
+        path: name of the log.
+        line: number of the line, counted from 1; None: the whole log.
+        key: the key in that line, as in "fleet.process.workers"; None: the whole line.
+    """
+
+    path: str
+    line: int | None
+    key: str | None
+
+    def __init__(
+        self, text: str, *, path: str, line: int | None = None, key: str | None = None
+    ) -> None:
+        super().__init__(text)
+        self.path = path
+        self.line = line
+        self.key = key
 
 
 class PolicyError(HybridComputeError, RuntimeError):

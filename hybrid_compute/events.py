@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import attrs
 
 from hybrid_compute.decisions import Choice
+from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["Event", "Kind"]
 
@@ -44,9 +45,14 @@ class Event:
         attempt: number of the attempt, counted from 1; 0 before the first.
         time: seconds of the monotonic clock when it happened.
         error: what was raised, for "retried" and "failed"; else None.
+        options: of "submitted": what was said about the item.
+        declared: of "submitted": whether it is a task, and no plain callable.
+        size_bytes: of "submitted": bytes of those arguments that tell their size (text, bytes,
+            lists, arrays); None for a chunk of a map.
         choice: of "routed": why the policy chose as it did, and what it predicted; None if it
             does not tell.
-        wall: of "succeeded" and "failed": seconds that the work itself took, if that was measured.
+        wall: of "succeeded" and "failed": seconds that the work itself took, if that was measured:
+            on threads and inline it is.
         cpu: of these, seconds of CPU; None likewise.
         reason: why, in words, for "withheld" and "redacted"; else None. Names parameters and types,
             never values.
@@ -63,6 +69,9 @@ class Event:
     attempt: int
     time: float
     error: BaseException | None = None
+    options: TaskOptions | None = None
+    declared: bool | None = None
+    size_bytes: int | None = None
     choice: Choice | None = None
     wall: float | None = None
     cpu: float | None = None

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import LOGGER
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
 from hybrid_compute.abc import Observer
@@ -16,10 +17,11 @@ from hybrid_compute.channels import large_size_of
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.events import Event, Kind
 from hybrid_compute.executors._batch import Outcome
+from hybrid_compute.policy._sizes import measure
 from hybrid_compute.prices import bytes_of
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
-from hybrid_compute.tasks import TaskOptions
+from hybrid_compute.tasks import Task, TaskOptions
 
 if TYPE_CHECKING:
     from hybrid_compute.prices import Price
@@ -75,8 +77,10 @@ class ObservedItem(RoutedItem):
         "_audited",
         "_began",
         "_calls",
+        "_clocks",
         "_name",
         "_observers",
+        "_on_thread",
         "_price",
         "_size",
         "item_id",
@@ -101,6 +105,8 @@ class ObservedItem(RoutedItem):
         self._attempt = self._size = 0
         self._began: float | None = None  # when this attempt started
         self._price: Price | None = None  # of its executor
+        self._on_thread = False  # whether `run` was called, and so measures
+        self._clocks: tuple[int, float, float] | None = None  # the thread, and what both said
         self._tell("submitted")
 
     def _tell(
@@ -111,7 +117,8 @@ class ObservedItem(RoutedItem):
         executor: str | None = None,
         reason: str | None = None,
     ) -> None:
-        decision = self.decision if kind in ("succeeded", "failed") else None
+        submitted = kind == "submitted"
+        wall, cpu = self._measured() if kind in ("succeeded", "failed") else (None, None)
         now = time.monotonic()
         seconds = cost = None
         if kind == "started":
@@ -129,9 +136,12 @@ class ObservedItem(RoutedItem):
                 attempt=self._attempt,
                 time=now,
                 error=error,
+                options=self.options if submitted else None,
+                declared=isinstance(self.target, Task) if submitted else None,
+                size_bytes=self._size_bytes() if submitted else None,
                 choice=self.choice if kind == "routed" else None,
-                wall=None if decision is None else decision.wall,
-                cpu=None if decision is None else decision.cpu,
+                wall=wall,
+                cpu=cpu,
                 reason=reason,
                 seconds=seconds,
                 cost=cost,
@@ -152,14 +162,41 @@ class ObservedItem(RoutedItem):
         self._price = price = self._fleet[self.executor].price
         if price is not None and price.per_megabyte:  # nobody else pays for the look
             self._size = bytes_of(self)
+        self._on_thread = False
+        self._clocks = None
         self._tell("routed")
+
+    def run(self) -> None:
+        """Run the call on this thread, and measure it."""
+        self._on_thread = True
+        super().run()
 
     def start(self) -> bool:
         """Mark the item as running, and tell."""
         started = super().start()
         if started:
             self._tell("started")
+            if self._on_thread:
+                self._clocks = get_ident(), time.perf_counter(), time.thread_time()
         return started
+
+    def _measured(self) -> tuple[float | None, float | None]:
+        """Return what the work took: by this thread's clocks, or else as the policy's meter knows.
+
+        The clocks are no measure where the outcome is delivered by another thread: the work was
+        done elsewhere, or its time is up.
+        """
+        clocks, decision = self._clocks, self.decision
+        if clocks is not None and clocks[0] == get_ident():
+            cpu = time.thread_time() - clocks[2]  # inside the wall time at both ends
+            return time.perf_counter() - clocks[1], cpu
+        return (None, None) if decision is None else (decision.wall, decision.cpu)
+
+    def _size_bytes(self) -> int | None:
+        if self.target is not self.fn:
+            return None  # a chunk of a map, whose calls are an argument
+        kwargs = self.kwargs
+        return measure((*self.args, *kwargs.values()) if kwargs else self.args)[1]
 
     def _deliver(self, value: Any) -> None:
         if self._price is not None and self._price.per_megabyte:
