@@ -50,10 +50,9 @@ class _Pending:
 class DecisionLog:
     """Writes a line of JSON for each item that ended; `hybrid-compute replay` reads them.
 
-    Pass it in `observers`, and tell it of the executor before the first item is submitted:
+    Pass it in `observers`:
 
         with DecisionLog("run.jsonl") as log, HybridExecutor(observers=[log]) as ex:
-            log.describe(ex)
             ...
 
     One log is for one executor. It never disturbs the work: when the disk is full, it says so in
@@ -82,15 +81,17 @@ class DecisionLog:
         self._begun: float | None = None  # when it was told of the executor
         self._pending: dict[int, _Pending] = {}
 
-    def describe(self, executor: HybridExecutor) -> None:
+    def attach(self, executor: HybridExecutor) -> None:
         """Write the header: what the fleet of the executor is, and how many cores there are.
+
+        Called by the executor that it observes.
 
         Raises:
             ConfigurationError: it was called before.
         """
         if self._begun is not None:
             raise ConfigurationError(
-                f"{self!r} describes an executor already; give each executor a log of its own"
+                f"{self!r} observes an executor already; give each executor a log of its own"
             )
         self._begun = time.monotonic()
         fleet = {name: _record_of(each) for name, each in executor._fleet.items()}
@@ -100,13 +101,13 @@ class DecisionLog:
         """Take note of one step of an item; write its line if it was the last.
 
         Raises:
-            ConfigurationError: `describe` was not called.
+            ConfigurationError: `attach` was not called.
         """
         if os.getpid() != self._pid or not self._open:
             return
         if self._begun is None:
             raise ConfigurationError(
-                f"{self!r} does not know the fleet: call log.describe(executor) before you submit"
+                f"{self!r} does not know the fleet: give it to HybridExecutor(observers=[...])"
             )
         if event.kind == "submitted":
             self._pending[event.item_id] = _Pending(event)

@@ -91,7 +91,8 @@ class HybridExecutor(Executor):
             "least-loaded".
         prices: what running something costs, by the executors' names; those that have none here
             are free. `hybrid_compute.policy.Budget` keeps to a limit.
-        observers: callables that get every `Event`, on the thread where it happens.
+        observers: callables that get every `Event`, on the thread where it happens. One that has
+            a method `attach` gets this executor first.
 
     All methods may be called from any thread. Threads and processes start on first need.
 
@@ -165,6 +166,9 @@ class HybridExecutor(Executor):
         self._quick: dict[Any, Any] | None = quick if isinstance(quick, dict) else None
         # Plain callables take the short way unless somebody wants to see them or to move them.
         ours = isinstance(self._thread, ThreadExecutor)
+        for each in told:
+            if callable(attach := getattr(each, "attach", None)):
+                attach(self)
         self._short_way = ours and not self._router.moves_plain and not self._observed
 
     # Submitting.

@@ -62,7 +62,6 @@ def events(log, number, *kinds, at=0.0):
 
 def run(path, work, **settings):
     with DecisionLog(path) as log, HybridExecutor(observers=[log], **settings) as ex:
-        log.describe(ex)
         work(ex)
     return read_log(path)
 
@@ -153,7 +152,7 @@ def test_what_was_decided_and_measured_is_noted(path):
 def test_predictions_are_noted(log, path):
     choice = Choice(rule="waits", candidates=(("thread", 0.5), ("process", 0.75)))
     with HybridExecutor() as ex:
-        log.describe(ex)
+        log.attach(ex)
     told = {"item_id": 1, "name": "f", "executor": "thread", "attempt": 1, "time": log._begun}
     log(Event(kind="submitted", **told))
     log(Event(kind="routed", choice=choice, **told))
@@ -165,7 +164,7 @@ def test_predictions_are_noted(log, path):
 
 def test_what_privacy_keeps_here_is_local_only_in_a_replay_too(log, path):
     with HybridExecutor() as ex:
-        log.describe(ex)
+        log.attach(ex)
     told = {"item_id": 1, "name": "f", "attempt": 1, "time": log._begun}
     for kind in ("submitted", "withheld", "redacted", "routed", "started", "succeeded"):
         log(Event(kind=kind, executor="thread", **told))
@@ -186,7 +185,7 @@ def test_the_header_has_the_prices(path):
 )
 def test_a_second_attempt_begins_anew(log, path, second, started, ended):
     with HybridExecutor() as ex:
-        log.describe(ex)
+        log.attach(ex)
     log._begun = 0.0
     events(log, 1, "submitted", "routed", "started", "retried", "routed", *second)
     log.close()
@@ -194,18 +193,15 @@ def test_a_second_attempt_begins_anew(log, path, second, started, ended):
     assert (item.submitted, item.started, item.ended) == (0.0, started, ended)
 
 
-def test_an_executor_that_was_not_described_is_told_of_once_and_works(log, path, caplog):
-    with HybridExecutor(observers=[log]) as ex:
-        assert [ex.submit(len, "abc").result() for _ in range(3)] == [3, 3, 3]
-    assert [each.exc_info[0] for each in caplog.records] == [ConfigurationError]
-    assert "call log.describe(executor)" in str(caplog.records[0].exc_info[1])
+def test_a_log_that_no_executor_knows_says_so(log):
+    with pytest.raises(ConfigurationError, match=r"observers=\[\.\.\.\]"):
+        events(log, 1, "submitted")
 
 
 def test_a_log_is_for_one_executor(log):
-    with HybridExecutor() as ex:
-        log.describe(ex)
+    with HybridExecutor(observers=[log]):
         with pytest.raises(ConfigurationError, match=r"run\.jsonl.*a log of its own"):
-            log.describe(ex)
+            HybridExecutor(observers=[log])
 
 
 def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path):
@@ -215,7 +211,6 @@ def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path):
 
 def test_items_that_end_after_the_log_are_left_out(log, path):
     with HybridExecutor(observers=[log]) as ex:
-        log.describe(ex)
         ex.submit(len, "").result()
         log.close()
         ex.submit(len, "").result()
@@ -225,7 +220,6 @@ def test_items_that_end_after_the_log_are_left_out(log, path):
 
 def test_a_full_disk_is_told_of_once_and_the_work_goes_on(caplog):
     with DecisionLog("/dev/full") as log, HybridExecutor(observers=[log]) as ex:
-        log.describe(ex)
         assert sum(each.result() for each in [ex.submit(len, "ab") for _ in range(700)]) == 1400
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("concurrent.futures", logging.WARNING)
@@ -234,8 +228,8 @@ def test_a_full_disk_is_told_of_once_and_the_work_goes_on(caplog):
 
 
 def test_a_disk_that_is_full_at_the_end_is_told_of_too(caplog):
-    with DecisionLog("/dev/full") as log, HybridExecutor(observers=[log]) as ex:
-        log.describe(ex)
+    with DecisionLog("/dev/full") as log, HybridExecutor(observers=[log]):
+        pass
     assert ["was ended" in each.getMessage() for each in caplog.records] == [True]
 
 
@@ -260,7 +254,7 @@ def test_many_threads_write_whole_lines(path):
 def test_an_item_that_ends_while_its_thread_writes_gets_its_line(log, path, monkeypatch):
     monkeypatch.setattr("hybrid_compute.decision_log._BUFFER_BYTES", 1)  # each line is written
     with HybridExecutor() as ex:
-        log.describe(ex)
+        log.attach(ex)
 
     class Interrupted:
         """A file; in the middle of its first line, a signal handler ends an item."""
@@ -291,7 +285,6 @@ def test_what_is_not_closed_is_written_at_exit_and_a_forked_child_writes_nothing
         "from hybrid_compute.decision_log import DecisionLog\n"
         "log = DecisionLog(sys.argv[1])\n"
         "with HybridExecutor(observers=[log]) as ex:\n"
-        "    log.describe(ex)\n"
         "    ex.submit(len, 'a').result()\n"
         "if os.fork() == 0:\n"
         "    log.close()\n"

@@ -51,7 +51,6 @@ def test_a_replay_of_a_real_run_takes_about_as_long(tmp_path, policy):
         DecisionLog(path) as log,
         HybridExecutor(4, max_processes=2, policy=policy, observers=[log]) as ex,
     ):
-        log.describe(ex)
         for number in range(200):
             ex.submit(tiny, number)
             if number % 10 == 0:
