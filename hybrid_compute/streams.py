@@ -94,10 +94,10 @@ class Stream(Iterator[T], Generic[T]):
         """What the generator returned.
 
         Raises:
-            StreamError: the stream was not read to its end.
+            StreamError: the stream was not read to its end, or did not come to its own.
         """
-        if not self._channel.done or not self._channel.ended:
-            raise StreamError(f"{self!r} was not read to its end, so it has no value yet")
+        if not self._channel.complete:
+            raise StreamError(f"{self!r} has no value: it was not read to its end, or failed")
         return self._channel.value
 
     def close(self) -> None:
@@ -175,5 +175,6 @@ class Stream(Iterator[T], Generic[T]):
         if channel.closed:
             state = "closed"
         elif channel.ended:
-            state = "ended" if channel.error is None else "failed"
+            failed = channel.error is not None or (channel.done and not channel.complete)
+            state = "failed" if failed else "ended"
         return f"<Stream of {self._name} {state}>"

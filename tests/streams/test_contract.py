@@ -120,6 +120,15 @@ def test_close_reaches_the_generator(ex, tmp_path):  # row 60
     assert "closed" in repr(stream)
 
 
+def test_what_a_generator_raises_as_it_is_closed_is_no_error_of_its_consumer(ex, caplog):
+    stream = ex.stream(work.defiant)
+    assert next(stream) == 0
+    stream.close()
+    with pytest.raises(StopIteration):
+        next(stream)
+    assert list(ex.stream(work.count, 3)) == [0, 1, 2]
+
+
 def test_a_with_block_closes(ex, tmp_path):
     with ex.stream(work.endless, str(tmp_path / "n")) as stream:
         next(stream)

@@ -1,0 +1,166 @@
+"""Orders of events that come once in a thousand runs, brought about each time."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from hybrid_compute import HybridExecutor, ProcessExecutor, Stream, task
+from hybrid_compute.channels import Channel, Source
+from hybrid_compute.errors import StreamError, TaskTimeout
+from hybrid_compute.streamed import StreamItem
+from hybrid_compute.tasks import TaskOptions
+from tests.streams import work
+from tests.streams.conftest import WAIT, eventually
+
+pytestmark = pytest.mark.timeout(40)
+
+
+def test_what_comes_behind_an_item_that_cannot_be_read_is_not_delivered():
+    channel = Channel(8, 1000)
+
+    class Late(Source):
+        def close(self):  # it was on its way
+            channel.put_chunk(lambda: [3], 1, 0)
+
+    def broken():
+        yield 1
+        raise ValueError("no item")
+
+    channel.source = Late()
+    channel.put_chunk(broken, 2, 0)
+    stream = Stream(channel, "any", None)
+    assert next(stream) == 1
+    with pytest.raises(ValueError, match="no item"):
+        next(stream)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+@pytest.mark.parametrize("how", ["closed", "failed"])
+def test_a_stream_that_was_not_read_to_its_end_has_no_value(ex, how):
+    stream = ex.stream(work.count if how == "closed" else work.failing, 2)
+    assert next(stream) == 0
+    if how == "closed":
+        stream.close()
+        eventually(lambda: stream._channel.ended)
+    else:
+        with pytest.raises(Exception, match="midway"):
+            list(stream)
+    with pytest.raises(StreamError, match="no value"):
+        _ = stream.value
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("step", ["begun", "future"])
+def test_a_stream_whose_time_is_up_as_it_begins_ends(step):
+    class Late(StreamItem):
+        late = False
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == step and self.late:  # what an alarm does
+                self.late = False
+                self.give_up(self.time_is_up())
+
+    item = Late(work.count, (3,), None, TaskOptions(timeout=100.0))
+    stream = item.hand_out()
+    closed = []
+
+    class Closing(Source):
+        def close(self):
+            closed.append(True)
+
+    assert item.start()
+    item.late = True
+    item.begin(Closing())
+    item.succeed(None)
+    with pytest.raises(TaskTimeout):
+        next(stream)
+    assert closed
+    assert item.future.done()  # who counts those that are not counts it no more
+
+
+def test_a_generator_that_runs_as_its_stream_is_closed_ends_behind_that():
+    goes, go, said, events = threading.Event(), threading.Event(), [], []
+
+    def generate():
+        try:
+            goes.set()
+            assert go.wait(WAIT)
+            yield 1
+        finally:
+            said.append("closed")
+
+    steps = generate()  # kept, or it would be closed as it is freed
+    with HybridExecutor(observers=[events.append]) as ex:
+        stream = ex.options(executor="inline").stream(lambda: steps)
+        got = []
+        reader = threading.Thread(target=lambda: got.extend(stream))
+        reader.start()
+        assert goes.wait(WAIT)
+        stream.close()
+        go.set()
+        reader.join()
+    assert got == []
+    assert said == ["closed"]
+    assert steps.gi_frame is None
+    assert [each.kind for each in events][-1] not in ("started", "routed")
+
+
+class EndsBadly:
+    """Gives numbers; cannot be closed."""
+
+    def __init__(self, n):
+        self.numbers = iter(range(n))
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.numbers)
+
+    def close(self):
+        raise LookupError("there is nothing to be closed")
+
+
+class Stops(EndsBadly):
+    def __next__(self):
+        for number in self.numbers:
+            return number
+        raise KeyError("midway")
+
+
+@pytest.mark.parametrize("make", [EndsBadly, Stops])
+def test_the_last_items_come_though_their_iterator_cannot_be_closed(make):
+    with ProcessExecutor(1) as ex:
+        stream = ex.stream(make, 700)
+        eventually(lambda: stream._channel.ended)
+        got, end = [], KeyError if make is Stops else StopIteration
+        with pytest.raises(end):
+            while True:
+                got.append(next(stream))
+        assert got == list(range(700))
+        assert list(ex.stream(work.count, 3)) == [0, 1, 2]  # and not in the stream after it
+
+
+def test_what_the_consumer_of_one_stream_took_is_no_room_for_the_next(tmp_path):
+    narrow = task(buffersize=4)(work.endless.fn)
+    with ProcessExecutor(1) as ex:
+        for _ in range(50):  # short ones, so that the next are sent though one runs
+            assert list(ex.stream(work.count, 1)) == [0]
+        ex.submit(work.wait_for, str(tmp_path / "both"))
+        first = ex.stream(work.stalls, str(tmp_path / "go"))
+        second = ex.stream(narrow, str(tmp_path / "n"))
+        (tmp_path / "both").touch()
+        assert next(first) == 1
+        source = first._channel.source
+        with source._lock:  # the end of the first stream does not get here
+            (tmp_path / "go").touch()
+            eventually((tmp_path / "n").exists)
+            source.moved(1000, 0)
+            time.sleep(0.05)  # for what must not happen
+            assert int((tmp_path / "n").read_text()) <= 4
+        second.close()
