@@ -119,6 +119,15 @@ class StreamItem(RoutedItem):
             self.raised(error)
             return None
 
+    def expect(self, source: Source) -> None:
+        """Tell a source if the stream is closed before it has begun. Any thread."""
+        channel = self.channel
+        with channel.lock:
+            wanted = not channel.closed
+            channel.source = source if wanted else None
+        if not wanted:
+            source.close()
+
     def begin(self, source: Source) -> None:
         """Give the caller the stream: its generator has started. Callbacks run: hold no lock."""
         channel = self.channel
@@ -147,7 +156,7 @@ class StreamItem(RoutedItem):
             source.close()
 
     def _goes_on(self, error: BaseException) -> bool:
-        return not self.begun and super()._goes_on(error)
+        return not (self.begun or self.channel.closed) and super()._goes_on(error)
 
     def _deliver(self, value: Any) -> None:
         super()._deliver(value)

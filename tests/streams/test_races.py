@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+import warnings
 
 import pytest
 
-from hybrid_compute import HybridExecutor, ProcessExecutor, Stream, task
+from hybrid_compute import (
+    HybridExecutor,
+    ProcessExecutor,
+    RemoteExecutor,
+    Stream,
+    remote_task,
+    task,
+)
 from hybrid_compute.channels import Channel, Source
-from hybrid_compute.errors import StreamError, TaskTimeout
+from hybrid_compute.errors import RemoteConnectionLost, StreamError, TaskTimeout
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import TaskOptions
 from tests.streams import work
 from tests.streams.conftest import WAIT, eventually
+from tests.streams.test_services import begin, service
 
 pytestmark = pytest.mark.timeout(40)
 
@@ -164,3 +175,80 @@ def test_what_the_consumer_of_one_stream_took_is_no_room_for_the_next(tmp_path):
             time.sleep(0.05)  # for what must not happen
             assert int((tmp_path / "n").read_text()) <= 4
         second.close()
+
+
+def test_a_service_that_does_not_count_items_is_not_asked_for_the_rest():
+    asked = []
+
+    def answer(handler, body):
+        asked.append(body)
+        begin(handler, "application/x-ndjson", ("Content-Length", "500"))
+        handler.wfile.write(b"1\n2\n")
+
+    with service(answer) as url, RemoteExecutor(url, tasks=["any"]) as ex:
+        stream = ex.stream(remote_task("any", idempotent=True), 0)
+        got = []
+        with pytest.raises(RemoteConnectionLost):
+            got.extend(iter(stream.__next__, None))
+    assert got == [1, 2]  # and not once more
+    assert len(asked) == 1
+
+
+def test_closing_reaches_a_service_that_has_not_answered():
+    asked, seen = threading.Event(), []
+
+    def answer(handler, body):
+        handler.connection.settimeout(WAIT)
+        asked.set()
+        seen.append(handler.connection.recv(1))  # b"": the caller is gone
+
+    with service(answer) as url, RemoteExecutor(url, tasks=["any"]) as ex:
+        stream = ex.stream(remote_task("any", idempotent=True, retries=3), 0)
+        assert asked.wait(WAIT)
+        stream.close()
+    assert seen == [b""]
+
+
+def test_closing_ends_the_wait_for_a_service_that_is_gone():
+    asked = threading.Event()
+
+    def answer(handler, body):
+        asked.set()
+        begin(handler, "text/plain", ("Retry-After", "30"), status=503)
+
+    with service(answer) as url, RemoteExecutor(url, tasks=["any"]) as ex:
+        stream = ex.stream(remote_task("any"), 0)
+        assert asked.wait(WAIT)
+        time.sleep(0.05)  # now it waits, most likely
+        stream.close()
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_forked_child_that_drops_a_stream_leaves_it_to_its_parent():
+    go = threading.Event()
+
+    def answer(handler, body):
+        begin(handler, "application/x-ndjson")
+        handler.wfile.write(b"1\n")
+        handler.wfile.flush()
+        assert go.wait(WAIT)
+        handler.wfile.write(b"2\n")
+
+    with service(answer) as url, RemoteExecutor(url, tasks=["any"]) as ex:
+        stream = ex.stream(remote_task("any"), 0)
+        assert next(stream) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # there are threads
+            pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                signal.alarm(20)  # ends a child that hangs
+                stream.close()
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        go.set()
+        assert list(stream) == [2]
