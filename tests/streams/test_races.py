@@ -20,8 +20,12 @@ from hybrid_compute import (
 )
 from hybrid_compute.channels import Channel, Source
 from hybrid_compute.errors import RemoteConnectionLost, StreamError, TaskTimeout
+from hybrid_compute.protocol import ServerSession
+from hybrid_compute.protocol.messages import Request
+from hybrid_compute.protocol.server import Cancelled
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import TaskOptions
+from tests.remote.servers import serving
 from tests.streams import work
 from tests.streams.conftest import WAIT, eventually
 from tests.streams.test_services import begin, service
@@ -252,3 +256,59 @@ def test_a_forked_child_that_drops_a_stream_leaves_it_to_its_parent():
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         go.set()
         assert list(stream) == [2]
+
+
+def shake_hands(peer):
+    """Greet as a server of ours does; return its session."""
+    peer.shake_hands("Hybrid-Compute: 1\r\n")
+    session = ServerSession(own=True)
+    send(peer, session)
+    return session
+
+
+def send(peer, session):
+    for frame in session.frames_to_send():
+        peer.write(frame)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_closing_reaches_a_server_where_the_generator_has_not_begun(own):
+    asked, cancelled = threading.Event(), threading.Event()
+
+    def handle(peer):
+        if own:
+            session = shake_hands(peer)
+        else:
+            peer.shake_hands()
+        while (raw := peer.message()) is not None:
+            for event in session.receive(raw) if own else ("asked",):
+                (cancelled if type(event) is Cancelled else asked).set()
+
+    with serving(handle) as port:
+        with RemoteExecutor(f"ws://127.0.0.1:{port}/ws", tasks=["any"]) as ex:
+            stream = ex.stream(remote_task("any"), 0)
+            assert asked.wait(WAIT)
+            stream.close()
+            assert not own or cancelled.wait(WAIT)
+        # And the executor waits for it no more.
+
+
+def test_a_stream_goes_on_over_any_number_of_connections_that_bring_items():
+    def handle(peer):
+        session = shake_hands(peer)
+        while (raw := peer.message()) is not None:
+            for event in session.receive(raw):
+                if type(event) is Request:
+                    session.begin(event.id)
+                    session.item(event.id, event.seq)
+                    if event.seq == 9:
+                        session.done(event.id, "all")
+            send(peer, session)
+            if type(event) is Request and event.seq < 9:
+                return  # hang up
+
+    with serving(handle) as port:
+        with RemoteExecutor(f"ws://127.0.0.1:{port}/ws", tasks=["any"]) as ex:
+            stream = ex.stream(remote_task("any", idempotent=True), 0)
+            assert list(stream) == list(range(10))
+            assert stream.value == "all"
