@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 import warnings
 
 import pytest
+import websocket
 
 from hybrid_compute import (
     HybridExecutor,
@@ -18,7 +20,7 @@ from hybrid_compute import (
     remote_task,
     task,
 )
-from hybrid_compute.channels import Channel, Source
+from hybrid_compute.channels import BUFFER_BYTES, Channel, Source
 from hybrid_compute.errors import RemoteConnectionLost, StreamError, TaskTimeout
 from hybrid_compute.protocol import ServerSession
 from hybrid_compute.protocol.messages import Request
@@ -26,6 +28,7 @@ from hybrid_compute.protocol.server import Cancelled
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import TaskOptions
 from tests.remote.servers import serving
+from tests.server.conftest import SECRET
 from tests.streams import work
 from tests.streams.conftest import WAIT, eventually
 from tests.streams.test_services import begin, service
@@ -312,3 +315,29 @@ def test_a_stream_goes_on_over_any_number_of_connections_that_bring_items():
             stream = ex.stream(remote_task("any", idempotent=True), 0)
             assert list(stream) == list(range(10))
             assert stream.value == "all"
+
+
+def test_a_caller_that_says_it_has_room_and_does_not_read_is_not_sent_for(server, tmp_path):
+    path = tmp_path / "n"
+    ws = websocket.create_connection(
+        f"ws://127.0.0.1:{server.port}/ws",
+        subprotocols=["hybrid-compute.v1.json"],
+        header=[f"Authorization: Bearer {SECRET}"],
+        suppress_origin=True,
+        skip_utf8_validation=True,  # which is slow
+        timeout=WAIT,
+    )
+    try:
+        call = {"id": 1, "task": "endless_blocks", "args": [str(path), 1 << 18]}
+        ws.send(json.dumps(call | {"credit": [10**9, 10**15]}))
+        ahead = 2 * (BUFFER_BYTES >> 18)  # in the channel, and on the way out of it
+        eventually(lambda: path.exists() and int(path.read_text()) >= ahead // 2)
+        time.sleep(0.5)  # for what must not happen
+        assert int(path.read_text()) <= ahead + 8
+        frames = 0
+        while int(path.read_text()) <= ahead + 16:  # and if it reads, it goes on
+            ws.recv()
+            frames += 1
+            ws.send(json.dumps({"ack": frames}))
+    finally:
+        ws.close()
