@@ -17,6 +17,7 @@ from hybrid_compute import (
     ProcessExecutor,
     RemoteExecutor,
     Stream,
+    ThreadExecutor,
     remote_task,
     task,
 )
@@ -341,3 +342,20 @@ def test_a_caller_that_says_it_has_room_and_does_not_read_is_not_sent_for(server
             ws.send(json.dumps({"ack": frames}))
     finally:
         ws.close()
+
+
+@pytest.mark.parametrize("read", [next, lambda stream: stream.get(WAIT)], ids=["next", "get"])
+@pytest.mark.parametrize("other", [next, lambda stream: stream.get(1)], ids=["next", "get"])
+def test_a_second_thread_cannot_wait_for_the_next_item_as_well(tmp_path, read, other):  # row 64
+    path, got = tmp_path / "go", []
+    with ThreadExecutor(1) as ex:
+        stream = ex.stream(work.stalls, str(path))
+        assert [next(stream) for _ in range(3)] == [1, 2, 3]
+        reader = threading.Thread(target=lambda: got.append(read(stream)))
+        reader.start()
+        eventually(lambda: stream._channel.waiting)
+        with pytest.raises(RuntimeError, match="another thread"):
+            other(stream)
+        path.touch()
+        reader.join()
+    assert got == [4]
