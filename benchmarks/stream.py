@@ -1,7 +1,6 @@
 """Streams: small items from a generator elsewhere, the first item, and a large stream's memory.
 
-All in microseconds an item, but for memory. Ray's streaming generators are beside ours if ray is
-there (it is no part of the extra `bench`: it has 200 MB, and not on every machine).
+All in microseconds an item, but for memory.
 """
 
 from __future__ import annotations
