@@ -142,6 +142,19 @@ def test_close_reaches_a_generator_that_is_slow(ex, tmp_path):
     eventually((tmp_path / "n.closed").exists)
 
 
+def test_close_reaches_a_generator_that_waits_for_its_consumer(fleet, place, tmp_path):  # row 60
+    path = tmp_path / "n"
+    stream = fleet.options(executor=place, buffersize=1).stream(work.endless, str(path))
+    assert next(stream) == 0
+    for _ in range(20):  # until it has made no other for a while; over HTTP it may well go on
+        before = path.read_text()
+        time.sleep(0.02)
+        if path.read_text() == before:
+            break
+    stream.close()
+    eventually((tmp_path / "n.closed").exists)
+
+
 def test_a_loop_over_a_future_that_is_left_closes(ex, tmp_path):
     future = ex.submit(work.endless, str(tmp_path / "n"))
     for item in future:
