@@ -220,6 +220,7 @@ def test_a_slow_consumer_over_http_bounds_the_bytes(fleet, tmp_path):  # row 62
         assert len(next(stream)) == 1 << 20
         time.sleep(0.1)
         assert int(path.read_text()) <= taken + 2 + 2 + 24  # and some megabytes under way
+        assert len(stream._channel.ready) <= 2
     stream.close()
 
 

@@ -14,6 +14,7 @@ import websocket
 
 from hybrid_compute import (
     HybridExecutor,
+    InlineExecutor,
     ProcessExecutor,
     RemoteExecutor,
     Stream,
@@ -127,6 +128,15 @@ def test_a_generator_that_runs_as_its_stream_is_closed_ends_behind_that():
     assert said == ["closed"]
     assert steps.gi_frame is None
     assert [each.kind for each in events][-1] not in ("started", "routed")
+
+
+def test_closing_ends_a_generator_that_somebody_holds():
+    steps = iter(work.count.fn(3))  # else it would be closed as it is freed
+    with InlineExecutor() as ex:
+        stream = ex.stream(lambda: steps)
+        assert next(stream) == 0
+        stream.close()
+    assert steps.gi_frame is None
 
 
 class EndsBadly:
