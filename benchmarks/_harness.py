@@ -279,9 +279,9 @@ def _cpu_model() -> str:
     return names[0] if names else platform.machine()
 
 
-def rss_bytes() -> int:
-    """Return the resident memory of this process."""
-    return _status("VmRSS")
+def rss_bytes(pid: int | str = "self") -> int:
+    """Return the resident memory of a process: of this one."""
+    return _status("VmRSS", pid)
 
 
 def peak_rss_bytes() -> int:
@@ -311,8 +311,9 @@ def unmapped_bytes() -> int:
     return max(0, sum(sizes.values()) - _status("RssShmem"))
 
 
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().split("\n"):
+def _status(key: str, pid: int | str = "self") -> int:
+    file = Path(f"/proc/{pid}/status")
+    for line in file.read_text().split("\n"):
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {key}: memory is measured on Linux only")
+    raise RuntimeError(f"{file} has no {key}: memory is measured on Linux only")

@@ -118,6 +118,8 @@ def _waiting() -> tuple[Target, ...]:
 
 def _stream() -> tuple[Target, ...]:
     memory = "stream of 1 GiB, 8 items under way, memory of the consumer"
+    network = "stream of 1 GiB over a network, 8 items under way, memory of both ends"
+    services = ("RemoteExecutor, WebSocket", "RemoteExecutor, NDJSON")
     first = "stream from a process, first item"
     return (
         Target("stream from a thread", "ThreadExecutor", "queue.Queue(1024)", "faster", 3, 8),
@@ -129,12 +131,22 @@ def _stream() -> tuple[Target, ...]:
             8,
             20,
         ),
+        Target(
+            "stream from a process",
+            "ProcessExecutor",
+            "ray, streaming generator",
+            "faster",
+            100,
+            400,
+        ),
         Target(first, "ProcessExecutor", "ProcessExecutor, one outstanding call", "of", None, 1.5),
         # 300,000 and 100,000 items a second.
         Target("stream from a service", "RemoteExecutor, WebSocket", "", "alone", 3.33, None),
         Target("stream from a service", "RemoteExecutor, NDJSON", "", "alone", 10, None),
         Target(memory, "ThreadExecutor", "", "alone", 64, None),
         Target(memory, "ProcessExecutor", "", "alone", 64, None),
+        *(Target(network, each, "", "alone", 64, None) for each in services),
+        *(Target(network, f"{each}, server", "", "alone", 64, None) for each in services),
     )
 
 

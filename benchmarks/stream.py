@@ -1,7 +1,6 @@
 """Streams: small items from a generator elsewhere, the first item, and a large stream's memory.
 
-All in microseconds an item, but for memory. Ray's streaming generators are not measured: Ray does
-not install on every machine that runs this.
+All in microseconds an item, but for memory.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -87,6 +88,27 @@ def _process_queue(n: int) -> float:
     return _per_item(n, _queue_of_a_process)
 
 
+def _ray(n: int) -> float:
+    import ray  # noqa: PLC0415 - only who measures it has it
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+
+        @ray.remote(num_returns="streaming")  # type: ignore[misc]  # ray's own, if it is there
+        def produce(n: int) -> Iterator[int]:
+            # Ray sends values into it, which `yield from` would hand to the range.
+            for number in range(n):  # noqa: UP028
+                yield number
+
+        def items(n: int) -> Iterator[int]:
+            for each in produce.remote(n):
+                yield ray.get(each)
+
+        return _per_item(n, items)
+    finally:
+        ray.shutdown()
+
+
 def _threads(n: int) -> float:
     with ThreadExecutor(1) as ex:
         return _per_item(n, lambda n: ex.stream(numbers, n))
@@ -115,49 +137,81 @@ def _first_item(n: int) -> dict[str, float]:
     }
 
 
+@contextmanager
+def _service(url: str) -> Iterator[tuple[RemoteExecutor, int]]:
+    """Serve SERVED; give an executor for it, and the server's process id."""
+    token = "a-token-of-the-benchmarks-0123456789"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hybrid_compute.cli", "serve", f"{__name__}:SERVED", "--port=0"],
+        env={**os.environ, "HYBRID_COMPUTE_TOKEN": token},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "serving at" in line)
+        threading.Thread(target=lambda: [*process.stderr], daemon=True).start()
+        port = line.rstrip().rpartition(":")[2].rstrip("/")
+        with RemoteExecutor(url.format(port), token=token) as ex:
+            yield ex, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def _served(url: str) -> Callable[[int], float]:
     def measure(n: int) -> float:
-        token = "a-token-of-the-benchmarks-0123456789"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hybrid_compute.cli", "serve", f"{__name__}:SERVED", "--port=0"],
-            env={**os.environ, "HYBRID_COMPUTE_TOKEN": token},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert process.stderr is not None
-            line = next(line for line in process.stderr if "serving at" in line)
-            threading.Thread(target=lambda: [*process.stderr], daemon=True).start()
-            port = line.rstrip().rpartition(":")[2].rstrip("/")
-            task = remote_task("numbers")
-            with RemoteExecutor(url.format(port), token=token) as ex:
-                return _per_item(n, lambda n: ex.stream(task, n))
-        finally:
-            process.terminate()
-            process.wait()
+        with _service(url) as (ex, _):
+            return _per_item(n, lambda n: ex.stream(remote_task("numbers"), n))
 
     return measure
+
+
+def _rise(stream: Callable[[int], Iterator[bytes]], n: int, *sizes: Callable[[], int]) -> list[int]:
+    """Read n blocks, and return by how many bytes each of the sizes rose at most."""
+    for block in stream(20):
+        del block
+    before = [size() for size in sizes]
+    peaks = before
+    for number, block in enumerate(stream(n)):
+        if len(block) != BLOCK or block[0] != number % 256:
+            raise RuntimeError(f"block {number} is another one")
+        if number % 16 == 0:
+            peaks = [max(peak, size()) for peak, size in zip(peaks, sizes, strict=True)]
+        del block
+    return [peak - start for peak, start in zip(peaks, before, strict=True)]
 
 
 def _memory(make: str) -> Callable[[int], float]:
     def measure(n: int) -> float:
         with getattr(hybrid_compute, make)(1) as ex:
-            small = hybrid_compute.task(buffersize=8)(blocks)
-            for block in ex.submit(small, 20):
-                del block
-            before = peak = rss_bytes()
-            for number, block in enumerate(ex.submit(small, n)):
-                if block[0] != number % 256:
-                    raise RuntimeError(f"block {number} is another one")
-                if number % 16 == 0:
-                    peak = max(peak, rss_bytes())
-                del block
-        return (peak - before) / (1 << 20)
+            (rise,) = _rise(lambda n: ex.submit(small_blocks, n), n, rss_bytes)
+        return rise / (1 << 20)
 
     return measure
 
 
-SERVED = {"numbers": numbers}
+def _memory_of_both(url: str) -> Callable[[int], dict[str, float]]:
+    def measure(n: int) -> dict[str, float]:
+        task = remote_task("blocks", buffersize=8)
+        with _service(url) as (ex, pid):
+            ours, theirs = _rise(
+                lambda n: ex.stream(task, n), n, rss_bytes, lambda: _family_bytes(pid)
+            )
+        return {"": ours / (1 << 20), "server": theirs / (1 << 20)}
+
+    return measure
+
+
+def _family_bytes(pid: int) -> int:
+    """Return the resident memory of a process and all that it has started."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    below = sum(_family_bytes(int(each)) for file in children for each in file.read_text().split())
+    return rss_bytes(pid) + below
+
+
+small_blocks = hybrid_compute.task(buffersize=8)(blocks)
+SERVED = {"numbers": numbers, "blocks": small_blocks}
 
 CASES = (
     Case(
@@ -176,6 +230,7 @@ CASES = (
         adapters=(
             Adapter("ProcessExecutor", _processes),
             Adapter("multiprocessing.Queue(1024)", _process_queue, share=0.2),
+            Adapter("ray, streaming generator", _ray, "ray", share=0.005),
         ),
         size=1_000_000,
         quick_size=200_000,
@@ -210,5 +265,21 @@ CASES = (
         quick_size=256,
         rounds=3,
         note="Items of 1 MiB. How much more the consumer's process has than after 20 of them.",
+    ),
+    Case(
+        name="stream of 1 GiB over a network, 8 items under way, memory of both ends",
+        unit="MiB",
+        adapters=(
+            Adapter(
+                "RemoteExecutor, WebSocket", _memory_of_both("ws://127.0.0.1:{}/ws"), "msgspec"
+            ),
+            Adapter(
+                "RemoteExecutor, NDJSON", _memory_of_both("http://127.0.0.1:{}/compute"), "msgspec"
+            ),
+        ),
+        size=1024,
+        quick_size=256,
+        rounds=3,
+        note="The same of our own server on this machine, with all its processes.",
     ),
 )

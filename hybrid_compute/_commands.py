@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 
 import attrs
@@ -96,15 +98,16 @@ def demo(  # noqa: PLR0917 - click passes them by keyword
             bar.refresh()
 
         report = work.compare(sample, workers=workers, processes=processes, alone=alone, tick=tick)
+    if not as_json:
+        _print(report)
     try:
-        far = remote.run(sample.paths)
+        far = remote.run(sample.paths, show=None if as_json else _live())
     except (RuntimeError, OSError, HybridComputeError) as error:
         raise click.ClickException(f"the remote stage failed: {error}") from error
     if as_json:
         data = _as_data(report) | {"remote": None if far is None else attrs.asdict(far)}
         click.echo(json.dumps(data, indent=2))
     else:
-        _print(report)
         _print_remote(far)
     if report.equal is False:
         raise click.ClickException(
@@ -174,16 +177,23 @@ def _print(report: work.Report) -> None:
         click.echo(f"{_count(sum(report.problems.values()), 'file')} not measurable: {which}.")
 
 
+def _live() -> Callable[[str], object]:
+    """Return what prints the items of a stream as they come."""
+    before = chain(["\nA stream from a server of its own, as it comes:\n"], repeat(", "))
+    return lambda item: click.echo(next(before) + item, nl=False)
+
+
 def _print_remote(far: remote.RemoteReport | None) -> None:
     if far is None:
         click.echo(f"\n{remote.MISSING}")
         return
+    if far.streamed:
+        click.echo(f" ...\nIts first item came after {_seconds(far.first_seconds)}.")
     same = "as here" if far.equal else "NOT as here"
     click.echo(
-        f"\nOn a server of its own (127.0.0.1:{far.port}, up after {_seconds(far.start_seconds)}): "
-        f"{_count(far.calls, 'call')}\nover one WebSocket in {_seconds(far.seconds)}, "
-        f"{far.tokens:,} tokens, {same}. A stream, its first item after "
-        f"{_seconds(far.first_seconds)}:\n" + ", ".join(far.streamed) + " ..."
+        f"\nThe server (127.0.0.1:{far.port}, up after {_seconds(far.start_seconds)}) took "
+        f"{_count(far.calls, 'call')}\nover one WebSocket in {_seconds(far.seconds)}: "
+        f"{far.tokens:,} tokens, {same}."
     )
 
 

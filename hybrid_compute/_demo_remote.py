@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import islice
@@ -47,7 +47,7 @@ class RemoteReport:
         tokens: how many tokens they have.
         equal: whether some of them, measured here, gave the same.
         streamed: the first names of a stream of all functions in the biggest file.
-        first_seconds: until the first of them came.
+        first_seconds: until the first of them came; 0: there is none.
     """
 
     port: int
@@ -60,8 +60,14 @@ class RemoteReport:
     first_seconds: float
 
 
-def run(paths: tuple[str, ...]) -> RemoteReport | None:
+def run(
+    paths: tuple[str, ...], *, show: Callable[[str], object] | None = None
+) -> RemoteReport | None:
     """Start a server, have it measure some files, and read a stream from it. Blocks.
+
+    Args:
+        paths: the files, the biggest first.
+        show: called with each item of the stream as it comes; None: nobody watches.
 
     Returns:
         None if the extra `server` is not installed.
@@ -78,10 +84,15 @@ def run(paths: tuple[str, ...]) -> RemoteReport | None:
         with RemoteExecutor(f"ws://127.0.0.1:{port}/ws", token=token, timeout=300) as remote:
             counts = list(remote.map(tokens_of, contents))
             done = time.perf_counter()
+            streamed: list[str] = []
+            came = done
             with remote.stream(outline, contents[0]) as names:
-                first = next(names, "")
-                came = time.perf_counter()
-                streamed = (first, *islice(names, _NAMES - 1))
+                for name in islice(names, _NAMES):
+                    if not streamed:
+                        came = time.perf_counter()
+                    streamed.append(name)
+                    if show is not None:
+                        show(name)
     return RemoteReport(
         port=port,
         start_seconds=started - begin,
@@ -89,7 +100,7 @@ def run(paths: tuple[str, ...]) -> RemoteReport | None:
         seconds=done - started,
         tokens=sum(counts),
         equal=counts[:3] == [tokens_of(each) for each in contents[:3]],
-        streamed=tuple(each for each in streamed if each),
+        streamed=tuple(streamed),
         first_seconds=came - done,
     )
 

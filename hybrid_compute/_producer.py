@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Any
 
-__all__ = ["as_iterator", "run_stream"]
+__all__ = ["as_iterator", "close_iterator", "run_stream"]
 
 
 def run_stream(
@@ -62,6 +62,24 @@ def as_iterator(value: Any) -> Iterator[Any]:
             f"this one returned {kind.__module__}.{kind.__qualname__}"
         )
     return iter(value)
+
+
+def close_iterator(iterator: Iterator[Any]) -> bool:
+    """Run what an iterator has to do at its end; False if it runs at the moment.
+
+    What it raises then is logged: nobody waits for it any more.
+    """
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception as error:
+            if isinstance(error, ValueError) and getattr(iterator, "gi_running", False):
+                return False
+            from concurrent.futures._base import LOGGER  # noqa: PLC0415 - a worker does without
+
+            LOGGER.exception("exception closing %r, of a stream that nobody reads on", iterator)
+    return True
 
 
 def _run_here(items: AsyncIterator[Any]) -> Iterator[Any]:

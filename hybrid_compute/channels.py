@@ -99,6 +99,7 @@ class Channel:
         closed: the consumer wants no more.
         ended: nothing more will be added.
         done: the consumer knows, and has all; or it has closed.
+        complete: the consumer has all, up to the generator's own end.
         error: what ended it, if it was not its end.
         value: what the generator returned.
         most: items that may be in here.
@@ -106,8 +107,8 @@ class Channel:
     """
 
     __slots__ = (
-        *("attention", "chunks", "closed", "ended", "error", "lock", "most", "most_bytes"),
-        *("done", "ready", "source", "value", "waiting", "waker"),
+        *("attention", "chunks", "closed", "complete", "ended", "error", "lock"),
+        *("done", "most", "most_bytes", "ready", "source", "value", "waiting", "waker"),
         *("_gate", "_open", "_taken_bytes"),
     )
 
@@ -118,6 +119,7 @@ class Channel:
         self.chunks: deque[tuple[Callable[[], Iterable[Any]], int, int]] = deque()
         self.lock = threading.RLock()
         self.attention = self.closed = self.ended = self.done = self.waiting = False
+        self.complete = False
         self.error: BaseException | None = None
         self.value: Any = None
         self.source: Source | None = None
@@ -208,7 +210,7 @@ class Channel:
         try:
             self.ready.extend(decode())
         except BaseException as error:
-            self.chunks.clear()
+            self.chunks = deque(maxlen=0)  # nothing comes behind it, also what is on its way
             source = self.source
             self.fail(error)
             self.error = error  # whatever came behind it
@@ -220,6 +222,8 @@ class Channel:
         """Say whether it has ended, and all was taken; raise what ended it."""
         if not self.ended or self.ready or self.chunks:
             return False
+        if self.done:
+            return True
         self.done = True
         error, self.error = self.error, None
         if error is not None:
@@ -227,6 +231,7 @@ class Channel:
                 raise error
             finally:
                 error = None  # the traceback must not hold itself
+        self.complete = True
         return True
 
     def taken(self, large: Large) -> Any:

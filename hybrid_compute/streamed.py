@@ -14,10 +14,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, InvalidStateError
+from contextlib import suppress
 from threading import current_thread
 from typing import Any
 
-from hybrid_compute._producer import as_iterator, run_stream
+from hybrid_compute._producer import as_iterator, close_iterator, run_stream
 from hybrid_compute.channels import BUFFER_BYTES, BUFFER_ITEMS, Channel, Source
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
@@ -45,18 +46,17 @@ class PullSource(Source):
         except BaseException as error:
             self._item.fail(error)
         else:
-            self._channel.ready.append(value)
+            if self._channel.is_wanted():
+                self._channel.ready.append(value)
+            else:  # it was closed while it ran
+                self.close()
         return True
 
     def close(self) -> None:
         """Run what it has to do at its end."""
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            try:
-                close()
-            except ValueError:  # it runs at the moment: somebody closes from within, or besides
-                return
-        self._item.end()
+        if close_iterator(self._iterator):
+            self._item.end()
+        # Else somebody closes from within, or besides: `pull` sees it.
 
 
 class StreamItem(RoutedItem):
@@ -119,6 +119,15 @@ class StreamItem(RoutedItem):
             self.raised(error)
             return None
 
+    def expect(self, source: Source) -> None:
+        """Tell a source if the stream is closed before it has begun. Any thread."""
+        channel = self.channel
+        with channel.lock:
+            wanted = not channel.closed
+            channel.source = source if wanted else None
+        if not wanted:
+            source.close()
+
     def begin(self, source: Source) -> None:
         """Give the caller the stream: its generator has started. Callbacks run: hold no lock."""
         channel = self.channel
@@ -129,22 +138,25 @@ class StreamItem(RoutedItem):
             wanted = not channel.closed
             channel.source = source if wanted else None
         stream = self._stream()
-        self.future = stand_in
+        # In this order: whoever ends the item between the two, as its time is up, ends the stream.
         self.begun = True
+        self.future = stand_in
         self._kept = None
         if self.deadline is not None and self._alarm is not None:
             self._alarm.set(self)
         try:
             future.set_result(stream)
-        except InvalidStateError:  # its time was up at this very moment
+        except InvalidStateError:  # it was ended at this very moment: its time was up
             wanted = False
+            with suppress(InvalidStateError):
+                stand_in._end()
         finally:
             future = None  # type: ignore[assignment]  # it is the caller's
         if stream is None or not wanted:
             source.close()
 
     def _goes_on(self, error: BaseException) -> bool:
-        return not self.begun and super()._goes_on(error)
+        return not (self.begun or self.channel.closed) and super()._goes_on(error)
 
     def _deliver(self, value: Any) -> None:
         super()._deliver(value)
@@ -161,7 +173,8 @@ class StreamItem(RoutedItem):
         if self.begun:
             self._break_off(CancelledError())
         if not self.future.done():
-            super().end()
+            with suppress(InvalidStateError):  # somebody else has, just now
+                super().end()
 
     def _break_off(self, error: BaseException) -> None:
         with self.channel.lock:

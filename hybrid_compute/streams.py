@@ -49,6 +49,7 @@ class Stream(Iterator[T], Generic[T]):
         self._loop: Any = None  # a weak reference to the iterator of the last `for`
         self._thread = 0  # who runs that
         self._reader: Any = None  # that of next()
+        self._waiter = 0  # the thread that is in get(); 0: none
 
     def __iter__(self) -> Iterator[T]:  # noqa: PYI034 - so we see when a loop was left
         """Return an iterator; a second one only when the first is gone.
@@ -67,10 +68,7 @@ class Stream(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         """Return the next item; block until there is one."""
-        if self._loop is not None and self._thread != _thread.get_ident():
-            if self._loop() is not None:
-                raise RuntimeError(f"{self!r} is being read by another thread")
-            self._loop = None
+        self._check_reader()
         if self._reader is None:
             # Not `self`: what refers to itself is not freed when it is dropped.
             self._reader = items_of(self._channel)
@@ -84,20 +82,35 @@ class Stream(Iterator[T], Generic[T]):
             TimeoutError: none came in time; the stream goes on.
             StopIteration: there is none.
         """
+        self._check_reader()
         channel = self._channel
         if timeout is not None and not channel.ready:
-            channel.advance(time.monotonic() + timeout)
+            self._waiter = _thread.get_ident()
+            try:
+                channel.advance(time.monotonic() + timeout)
+            finally:
+                self._waiter = 0
         return next(self)
+
+    def _check_reader(self) -> None:
+        """Raise RuntimeError if another thread reads."""
+        me = _thread.get_ident()
+        if self._loop is not None and self._thread != me:
+            if self._loop() is not None:
+                raise RuntimeError(f"{self!r} is being read by another thread")
+            self._loop = None
+        if self._waiter not in (0, me) or getattr(self._reader, "gi_running", False):
+            raise RuntimeError(f"{self!r} is being read by another thread")
 
     @property
     def value(self) -> Any:
         """What the generator returned.
 
         Raises:
-            StreamError: the stream was not read to its end.
+            StreamError: the stream was not read to its end, or did not come to its own.
         """
-        if not self._channel.done or not self._channel.ended:
-            raise StreamError(f"{self!r} was not read to its end, so it has no value yet")
+        if not self._channel.complete:
+            raise StreamError(f"{self!r} has no value: it was not read to its end, or failed")
         return self._channel.value
 
     def close(self) -> None:
@@ -175,5 +188,6 @@ class Stream(Iterator[T], Generic[T]):
         if channel.closed:
             state = "closed"
         elif channel.ended:
-            state = "ended" if channel.error is None else "failed"
+            failed = channel.error is not None or (channel.done and not channel.complete)
+            state = "failed" if failed else "ended"
         return f"<Stream of {self._name} {state}>"

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_compute import _demo_remote
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -50,6 +52,29 @@ def test_the_demo_prints_a_table_of_what_ran_where(tree):
     ]
     assert "equal results in all three" in done.stdout
     assert "1 file not measurable: 1 SyntaxError." in done.stdout
+
+
+def test_the_demo_shows_a_stream_and_where_it_comes_from(tree):
+    done = run("demo", "--no-compare", tree)
+    live = "\nA stream from a server of its own, as it comes:\nf, f, f, f, f, f ...\n"
+    assert live in done.stdout
+    assert re.search(r"127\.0\.0\.1:\d+, .* 7 calls\nover one WebSocket .* as here", done.stdout)
+
+
+def test_a_stream_is_shown_item_by_item(tree):
+    class Enough(Exception):
+        pass
+
+    shown = []
+
+    def show(name):
+        shown.append(name)
+        if len(shown) == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        _demo_remote.run((str(tree / "m5.py"),), show=show)
+    assert shown == ["f", "f", "f"]
 
 
 def test_the_output_is_plain_text_when_it_is_not_a_terminal(tree):

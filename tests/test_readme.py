@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
 import subprocess
@@ -11,15 +12,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from tests.server.conftest import ROOT, Served
 
 README = Path(__file__).parents[1] / "README.rst"
-
-
-def test_the_examples_of_the_readme_print_what_they_say():
-    outcome = doctest.testfile(str(README), module_relative=False)
-    assert outcome.attempted > 0
-    assert outcome.failed == 0
 
 
 def test_the_lines_about_a_service_work_against_one():
@@ -45,44 +42,67 @@ def test_the_lines_about_a_service_work_against_one():
 
 
 class Chat(BaseHTTPRequestHandler):
-    """A chat-completions service that says what it was told, in three pieces."""
+    """A chat-completions service that answers with three tokens."""
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        import json
-
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert body["stream"] is True
+        assert self.path == "/v1/chat/completions"
+        assert body == {
+            "model": "small",
+            "stream": True,
+            "messages": [{"role": "user", "content": "Greet me in three words"}],
+        }
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        for word in body["messages"][0]["content"].split():
-            event = {"choices": [{"index": 0, "delta": {"content": word}}]}
-            self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-            self.wfile.flush()
+        self.wfile.write(b": it thinks\n\n")
+        self.say({"role": "assistant", "content": ""})
+        for token in ("Hello", " to", " you"):
+            self.say({"content": token})
+        self.say({}, finish_reason="stop")
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
+
+    def say(self, delta, **more):
+        event = {
+            "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": delta, **more}],
+        }
+        self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        self.wfile.flush()
+
+    def do_GET(self):
+        self.send_error(404)
 
     def log_message(self, *args):
         pass
 
 
-def test_the_chat_of_the_readme_prints_tokens(capsys):
-    example = README.read_text().partition("chat-completions protocol:")[2]
-    example = example.partition(".. code-block:: python\n")[2].partition("\n\n\n")[0]
-    code = re.sub(r"^    (>>>|\.\.\.) ?", "", example, flags=re.MULTILINE)
-    names = {}
-    exec(code, names)
+@pytest.fixture
+def model():
+    """The port of a model on this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Chat)
     server.daemon_threads = False
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    try:
-        names["chat"](f"http://127.0.0.1:{server.server_port}/v1/chat/completions", "Hello to you")
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-    assert capsys.readouterr().out == "Hello to you "
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_examples_of_the_readme_print_what_they_say(model):
+    text = README.read_text()
+    assert text.count(":8080/") == 1
+    examples = doctest.DocTestParser().get_doctest(
+        text.replace(":8080/", f":{model}/"), {}, "README.rst", str(README), 0
+    )
+    assert any(
+        "chat(" in each.source and each.want == "Hello to you\n" for each in examples.examples
+    )
+    outcome = doctest.DocTestRunner().run(examples)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0

@@ -54,6 +54,7 @@ __all__ = [
     "CLOSING",
     "CONSUMED",
     "CONSUMED_BYTES",
+    "CONSUMING",
     "DECODING",
     "END",
     "ENDING",
@@ -111,7 +112,7 @@ WRITTEN = 3  # bytes of answers in the area, complete ones
 LIMIT = 4  # calls from this number on must not start
 NO_LIMIT = (1 << 64) - 1
 # Of a stream; the caller writes them, and the worker some as well: see `_production`.
-CONSUMED, CONSUMED_BYTES, ATTENTION, CLOSING, ENDING, PARKED = range(5, 11)
+CONSUMED, CONSUMED_BYTES, CONSUMING, ATTENTION, CLOSING, ENDING, PARKED = range(5, 12)
 
 _WORDS_BYTES = 128
 _FLAGS_BYTES = 64  # those of the slots of both directions, and some to spare

@@ -5,7 +5,8 @@ for it, else with others, at most `_BATCH` of them or what came within a millise
 is no room at the caller's, the generator waits.
 
     words of the caller                     answers of the worker
-    CONSUMED, CONSUMED_BYTES  in all        BEGUN       before the first item
+    CONSUMED, CONSUMED_BYTES  in all, of    BEGUN       before the first item
+    CONSUMING  the call of that number
     ATTENTION  1: look here; the worker     ITEMS       `number` of them: a pickled list
                writes 0 when it looks       PICKLES     `number` of them, each a LENGTH, a pickle
     CLOSING    number of the call of which  ITEM_APART  one through shared memory, of `number` bytes
@@ -30,12 +31,14 @@ import _thread
 from collections import deque
 
 from hybrid_compute import _pickling
+from hybrid_compute._producer import close_iterator
 from hybrid_compute.executors._frames import (
     ATTENTION,
     BEGUN,
     CLOSING,
     CONSUMED,
     CONSUMED_BYTES,
+    CONSUMING,
     ENDING,
     ITEM_APART,
     ITEMS,
@@ -105,7 +108,7 @@ class Producer:
         """
         words = self._words
         number = words[STARTED]
-        words[CONSUMED] = words[CONSUMED_BYTES] = self._bytes = 0
+        self._bytes = 0
         with self._lock:
             self._worker.answer(BEGUN, number, b"")
             if announced:
@@ -113,11 +116,13 @@ class Producer:
         produce = iterator.__next__
         batch = min(_BATCH, max(1, most // 2))
         produced = 0
+        close = True
         words[ATTENTION] = 1  # the first item goes at once
         try:
             while words[CLOSING] != number:
-                room = most - (produced - words[CONSUMED])
-                if room <= 0 or self._bytes - words[CONSUMED_BYTES] >= most_bytes:
+                consumed, consumed_bytes = self._consumed(number)
+                room = most - (produced - consumed)
+                if room <= 0 or self._bytes - consumed_bytes >= most_bytes:
                     self._send()
                     self._wait(number, produced - most, most_bytes)
                     words[PARKED] = 0
@@ -126,17 +131,30 @@ class Producer:
                 if len(self._pending) >= batch:
                     self._send()
         except StopIteration as end:
+            close = False
             return end.value
         except _Ended:
             pass
         finally:
             self._ahead = False
             words[PARKED] = 0
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
-            self._send()
+            try:
+                if close:
+                    close_iterator(iterator)
+            finally:
+                self._send()  # whatever happens: what is left here would go to the next stream
         return None
+
+    def _consumed(self, number: int) -> tuple[int, int]:
+        """Return how many items and bytes the consumer of a call has taken.
+
+        The words may still be about the call before: its consumer knows later than we that it has
+        ended, and writes them until then.
+        """
+        words = self._words
+        if words[CONSUMING] != number:
+            return 0, 0
+        return words[CONSUMED], words[CONSUMED_BYTES]
 
     def _take(self, produce: Callable[[], Any], most: int, number: int) -> int:
         """Produce at most so many items; fewer if there is something to look at."""
@@ -203,7 +221,10 @@ class Producer:
         """Wait until the consumer has taken more than `least` items, and enough bytes."""
         self._ahead = False
         words, pause = self._words, _FIRST_PAUSE
-        while words[CONSUMED] <= least or self._bytes - words[CONSUMED_BYTES] >= most_bytes:
+        while True:
+            consumed, consumed_bytes = self._consumed(number)
+            if consumed > least and self._bytes - consumed_bytes < most_bytes:
+                return
             if words[CLOSING] == number:
                 raise _Ended
             if words[ENDING]:

@@ -17,10 +17,10 @@ looks under the lock whether the pump is parked. One of the two sees the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures._base import LOGGER
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from hybrid_compute._producer import close_iterator
 from hybrid_compute.channels import SMALL, Large, Source, large_size_of
 from hybrid_compute.errors import StreamError
 from hybrid_compute.streamed import StreamItem
@@ -125,17 +125,14 @@ class Pump(Source):
 
     def reject(self, error: BaseException) -> None:
         """End with an error, since the pool runs nothing more."""
-        self._close()
-        self._item.fail(error)
+        try:
+            self._close()
+        finally:
+            self._item.fail(error)
 
     def _close(self) -> None:
         """Run what the generator has to do at its end."""
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            try:
-                close()
-            except BaseException:
-                LOGGER.exception("exception closing the generator of %r", self._item.name)
+        close_iterator(self._iterator)
         if self._channel.closed:
             self._item.end()
 

@@ -28,6 +28,7 @@ from hybrid_compute.tasks import Task
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_line import Line
+    from hybrid_compute.protocol.outcomes import LostCall
 
 __all__ = [
     "Call",
@@ -54,7 +55,7 @@ class Call(Keeper):
         id: in the session; 0: in none.
         deadline: monotonic; None: none.
         busy: how often the server had no room for it.
-        resent: how often it was given to another connection.
+        resent: how often it was given to another connection since there was news of it.
         ran: it was sent over a connection that was lost, so that it may have run.
         seq: of a stream: number of the first item that has not come.
         running: whether the item was marked as running; None: that was not tried yet.
@@ -95,6 +96,13 @@ class Call(Keeper):
                 if self.running is None:
                     self.running = item is not None and _delivery.start(item)
         return bool(self.running)
+
+    def lose(self, lost: LostCall) -> None:
+        """Note that its connection is lost. Under the line's lock."""
+        self.id = 0
+        self.ran = self.ran or lost.may_have_run
+        if lost.next_seq > self.seq:  # a stream that gets on may be lost any number of times
+            self.seq, self.resent = lost.next_seq, 0
 
     def time_is_up(self) -> TaskTimeout:
         """Return the error for a call whose deadline has passed."""

@@ -28,10 +28,10 @@ from hybrid_compute.executors._remote_calls import (
     name_on_the_wire,
     time_is_up,
 )
-from hybrid_compute.executors._remote_http_streams import Forms, open_stream, read
+from hybrid_compute.executors._remote_http_streams import Forms, Opening, open_stream, read
 from hybrid_compute.executors._remote_names import Names
 from hybrid_compute.executors._remote_signed import Message, SignedCall
-from hybrid_compute.executors._remote_tries import Tries
+from hybrid_compute.executors._remote_tries import Pauses, Tries
 from hybrid_compute.executors.thread import ThreadExecutor
 from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol.codec import Codec, has_msgspec
@@ -74,7 +74,7 @@ class Posts:
         self._cap = retry_after_cap
         self._threads = ThreadExecutor(workers, name)
         self._local = threading.local()  # each thread's transport
-        self._ending = threading.Event()
+        self._pauses = Pauses()
         self.round_trips = RoundTrips(64)  # calls that are short enough are among so many
         self._plain = Codec(max_bytes=access.max_bytes)
         self._own = Codec(tagged=True, max_bytes=access.max_bytes)
@@ -103,7 +103,10 @@ class Posts:
                 fail = item.raised
                 value = signed.open(answer)
         except BaseException as error:
-            fail(error)
+            if _is_unwanted(item):
+                item.end()
+            else:
+                fail(error)
         else:
             item.succeed(value)
 
@@ -132,6 +135,7 @@ class Posts:
         tries: Tries | None = None,
     ) -> Any:
         tries = tries or self._tries(item)
+        unwanted = partial(_is_unwanted, item)
         self._names.ask(None if deadline is None else deadline - time.monotonic())
         own = self._names.own
         binary = self._names.binary and exchange is None  # lines are of text
@@ -155,7 +159,7 @@ class Posts:
                 raise time_is_up(task, timeout) from error
             except (RemoteBusy, RemoteConnectionLost, RemoteUnavailable) as error:
                 pause = tries.pause_after(error)
-                if (left is not None and pause >= left) or self._ending.wait(pause):
+                if (left is not None and pause >= left) or self._pauses.wait(pause, unwanted):
                     raise
 
     def _tries(self, item: WorkItem) -> Tries:
@@ -186,16 +190,20 @@ class Posts:
         late = partial(time_is_up, name_on_the_wire(item), timeout)
 
         def rest_after(lost: RemoteConnectionLost, came: int) -> Iterator[Any]:
-            if self._ending.wait(tries.pause_after(lost, came)) or item.channel.closed:
+            if came and not (self._names.own and self._forms.request is None):
+                raise lost  # only a service of ours counts items, if it is told of them
+            if self._pauses.wait(tries.pause_after(lost, came), partial(_is_unwanted, item)):
                 raise lost
             return open_at(seq=came)  # type: ignore[no-any-return]
 
+        opening = Opening(transport, self._pauses)
+        item.expect(opening)
         try:
             reading = read(open_at(seq=0), rest_after, late, transport.close)
         except BaseException:
             transport.close()
             raise
-        self._threads._pool.pump(item, reading, interrupt=transport.abort)
+        self._threads._pool.pump(item, reading, interrupt=opening.close)
 
     def _exchange(self, codec: Codec, path: str, body: bytes, left: float | None, own: bool) -> Any:
         transport: HttpTransport | None = getattr(self._local, "transport", None)
@@ -233,10 +241,14 @@ class Posts:
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Refuse new items, and finish or cancel what is queued."""
         if cancel_futures:
-            self._ending.set()
+            self._pauses.end()
         self._threads.shutdown(wait=False, cancel_futures=cancel_futures)
         if wait and not self.runs_here():
             self._threads.shutdown(wait=True)
+
+
+def _is_unwanted(item: WorkItem) -> bool:
+    return isinstance(item, StreamItem) and item.channel.closed
 
 
 class _Post(WorkItem):

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from hybrid_compute.channels import Source
 from hybrid_compute.errors import PayloadTooLarge, RemoteConnectionLost, TaskTimeout
+from hybrid_compute.executors._remote_tries import Pauses
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.decoders import DECODERS, Decoder, OwnLines, decode, decoder_for
 from hybrid_compute.protocol.http import EVENTS_TYPE, HEADER, JSON_TYPE, NDJSON_TYPE, judge
 from hybrid_compute.transports.http import HttpTransport, Opened
 
-__all__ = ["Forms", "Pieces", "open_stream", "read"]
+__all__ = ["Forms", "Opening", "Pieces", "open_stream", "read"]
 
 # A decoder of the caller's own: takes the pieces of an answer, and gives its items.
 Pieces = Callable[[Iterator[bytes]], Iterable[Any]]
@@ -33,6 +35,19 @@ class Forms(NamedTuple):
 
     request: Callable[..., Any] | None = None
     decoder: str | Pieces | None = None
+
+
+class Opening(Source):
+    """A stream whose answer is asked for: its consumer need not wait for that to close it."""
+
+    def __init__(self, transport: HttpTransport, pauses: Pauses) -> None:
+        self._transport = transport
+        self._pauses = pauses
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._transport.abort()
+        self._pauses.look()
 
 
 def open_stream(  # noqa: PLR0917 - as an exchange is called

@@ -43,7 +43,7 @@ from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, Dialer
 from hybrid_compute.executors._remote_ends import LineEnds
 from hybrid_compute.executors._remote_ledger import Ledger, Outcome
 from hybrid_compute.executors._remote_lock import PumpLock
-from hybrid_compute.executors._remote_streams import Ending, Portion
+from hybrid_compute.executors._remote_streams import Ending, LineSource, Portion
 from hybrid_compute.protocol import ClientSession
 from hybrid_compute.protocol.outcomes import Answered, Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
@@ -113,6 +113,8 @@ class Line(LineEnds):
                 self._ledger.take(call)
                 raise
         item.keeper = call
+        if isinstance(item, StreamItem):
+            item.expect(LineSource(call))
         self._put(call)
 
     def _put(self, call: Call) -> None:
@@ -378,13 +380,11 @@ class Line(LineEnds):
         outcomes: list[Outcome] = []
         for each in lost:
             call: Call = each.context
-            call.id = 0
+            call.lose(each)
             if call.item is None:
                 continue
             if may_go_again(call, why, may_have_run=each.may_have_run):
                 call.resent += 1
-                call.ran = call.ran or each.may_have_run
-                call.seq = each.next_seq
                 again.append(call)
             elif isinstance(why, RemoteConnectionLost):
                 outcomes.append((call, None, each.error(str(why))))

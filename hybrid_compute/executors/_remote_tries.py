@@ -1,6 +1,7 @@
 """Tries: whether an exchange over HTTP that failed is made again, and when.
 
-Owns the counts and the clock of one call; knows nothing of bytes. Used by one thread.
+Owns the counts and the clock of one call, and the pauses of all; knows nothing of bytes. `Tries`
+is used by one thread, `Pauses` by any: its lock guards whether they are over.
 
     busy                     again after a while that the service may name, a few times
     lost, idempotent         again, a few times; then also while nobody is there, for `patience`
@@ -11,15 +12,47 @@ Owns the counts and the clock of one call; knows nothing of bytes. Used by one t
 from __future__ import annotations
 
 import random
+import threading
 import time
+from collections.abc import Callable
 
 from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost, RemoteUnavailable
 from hybrid_compute.executors._remote_calls import lost_for_good
 from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, LONGEST_PAUSE
 
-__all__ = ["Tries"]
+__all__ = ["Pauses", "Tries"]
 
 _MOST = 4  # of the first two kinds together, with no news between them
+
+
+class Pauses:
+    """Pauses between tries, which are cut short when there will be no other."""
+
+    def __init__(self) -> None:
+        # Re-entrant: who closes a stream may be a finalizer.
+        self._changed = threading.Condition(threading.RLock())
+        self._over = False
+
+    def wait(self, seconds: float, is_unwanted: Callable[[], bool]) -> bool:
+        """Pause; True if there is to be no other try.
+
+        Args:
+            seconds: how long.
+            is_unwanted: says whether nobody waits for the call; quick.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: self._over or is_unwanted(), seconds)
+
+    def look(self) -> None:
+        """Ask those who pause whether their calls are wanted. Any thread."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """End all pauses, now and from now on."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
 
 
 class Tries:

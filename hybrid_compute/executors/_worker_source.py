@@ -22,6 +22,7 @@ from hybrid_compute.executors._frames import (
     CLOSING,
     CONSUMED,
     CONSUMED_BYTES,
+    CONSUMING,
     ITEM_APART,
     ITEMS,
     LENGTH,
@@ -42,6 +43,9 @@ class WorkerSource(Source):
         self._words = words
         self._number = number
         self._items = self._bytes = 0
+        # Nobody else writes these any more: the stream before is over, or we would not be here.
+        words[CONSUMED] = words[CONSUMED_BYTES] = 0
+        words[CONSUMING] = number
 
     def moved(self, items: int, size: int) -> None:
         """Tell the worker that there is room again."""

@@ -179,6 +179,7 @@ class Events(Lines):
     def __init__(self, codec: Codec) -> None:
         super().__init__(codec)
         self._data: list[bytes] = []
+        self._data_size = 0  # with a byte for each line
         self._name = b""
         self._start = b""  # as long as it may be a byte order mark
         self._begun = self._after_cr = False
@@ -220,12 +221,13 @@ class Events(Lines):
             name, _, value = line.partition(b":")
             if name == b"data":
                 self._data.append(value.removeprefix(b" "))
-                self._check(sum(map(len, self._data)))
+                self._data_size += len(self._data[-1]) + 1
+                self._check(self._data_size)
             elif name == b"event":
                 self._name = value.removeprefix(b" ")
             return
         parts, name = self._data, self._name
-        self._data, self._name = [], b""
+        self._data, self._data_size, self._name = [], 0, b""
         if parts:
             self._event(name, b"\n".join(parts), items)
 

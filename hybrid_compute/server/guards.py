@@ -10,6 +10,10 @@ Threads: all on the event loop. Why no connection can stay for ever: each of its
     head        header_seconds from its start       body       `http`: body_seconds in all
     between     uvicorn's keep-alive, 5 s           message    body_seconds, pings go on
     closing     what is unsent must get less within body_seconds, or the connection is cut
+    streaming   the same, but for as long as the application has asked for patience
+
+Patience is for the consumers of streams, who may have other things to do: they were let in, and
+hold no more than a call that sleeps as long. Who has not got as far gets none.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame  # noqa: TC002 - uvicorn has loaded it
 
-from hybrid_compute.server.settings import Limits
+from hybrid_compute.server.settings import PATIENCE, Limits
 
 __all__ = ["http_guard", "ws_guard"]
 
@@ -42,16 +46,22 @@ class _Watch:
         self._seconds = seconds
         self._unsent = 0
         self.paused = False  # the transport's buffer is full, and nobody writes into it
+        self._patient_until = 0.0  # of the loop's clock
         self._timer: TimerHandle = protocol.loop.call_later(seconds, self._look)
 
     def end(self) -> None:
         self._timer.cancel()
+
+    def be_patient(self, seconds: float) -> None:
+        self._patient_until = self._protocol.loop.time() + seconds
 
     def _look(self) -> None:
         transport = self._protocol.transport
         size = 0
         if self.paused or transport.is_closing():
             size = transport.get_write_buffer_size()
+            if self._protocol.loop.time() < self._patient_until:
+                size = 0
             if 0 < self._unsent <= size:
                 # With a reset, or the kernel would keep what it has for him.
                 transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _AT_ONCE)
@@ -105,6 +115,9 @@ def http_guard(limits: Limits) -> type[HttpToolsProtocol]:  # noqa: C901 - one c
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
+            self._watch.be_patient(0)
+            ours: Any = {PATIENCE: self._watch.be_patient}
+            self.scope["extensions"] = ours
             self._head = 0
 
         def on_header(self, name: bytes, value: bytes) -> None:

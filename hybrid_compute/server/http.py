@@ -17,6 +17,7 @@ from hybrid_compute.server.gate import Refusal, values_of
 from hybrid_compute.server.http_streams import HttpStream, form_of
 from hybrid_compute.server.pickles import is_private
 from hybrid_compute.server.service import Call, Service
+from hybrid_compute.server.settings import PATIENCE
 from hybrid_compute.server.tokens import Token
 
 __all__ = ["codec_for", "compute", "refuse", "send_json", "send_response"]
@@ -128,8 +129,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
         unread = None
         request = wire.read_request(codec, body)
         done = asyncio.get_running_loop().create_future()
-        form = form_of(scope["headers"])
-        stream = None if form is None else HttpStream(form, codec, done, skip=request.seq)
+        stream = _stream(scope, codec, done, request.seq)
         call.start(
             request,
             lambda _: _set(done, stream),
@@ -161,6 +161,15 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
                 call.release("not read")
             elif not call.over and not call.left:
                 call.abandon()  # this very task was cancelled
+
+
+def _stream(scope: Any, codec: Codec, done: asyncio.Future[None], skip: int) -> HttpStream | None:
+    """Return what takes the items if the caller asks for a stream; else None."""
+    form = form_of(scope["headers"])
+    if form is None:
+        return None
+    patience = scope.get("extensions", {}).get(PATIENCE)
+    return HttpStream(form, codec, done, skip=skip, patience=patience)
 
 
 async def _body(headers: Any, receive: Any, service: Service) -> bytes | None:

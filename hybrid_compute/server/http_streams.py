@@ -15,6 +15,7 @@ still be an error with a status of its own.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -48,16 +49,24 @@ class HttpStream:
         codec: that of the call.
         done: set when the call has its outcome; and when the stream has begun.
         skip: how many of the first items the caller has already.
+        patience: takes the seconds for which the caller need not read what is sent.
     """
 
     def __init__(
-        self, form: str, codec: Codec, done: asyncio.Future[None], *, skip: int = 0
+        self,
+        form: str,
+        codec: Codec,
+        done: asyncio.Future[None],
+        *,
+        skip: int = 0,
+        patience: Callable[[float], object] | None = None,
     ) -> None:
         self._form = form
         self._codec = Codec(tagged=codec.tagged, max_bytes=codec.max_bytes)
         self._own = codec.tagged and form == wire.NDJSON_TYPE
         self._done = done
         self._skip = skip
+        self._patience = patience or (lambda _: None)
         self._lines: list[bytes] = []
         self._size = 0
         self._news = asyncio.Event()
@@ -103,6 +112,7 @@ class HttpStream:
         head += [(b"x-content-type-options", b"nosniff"), (b"x-accel-buffering", b"no"), *own]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         leaving.add_done_callback(lambda _: self._news.set())
+        self._patience(service.limits.task_seconds)  # for longer it cannot go on
         while not call.over and not leaving.done():
             try:
                 async with asyncio.timeout(_QUIET):

@@ -10,7 +10,10 @@ import attrs
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.protocol.codec import MAX_BYTES
 
-__all__ = ["Limits"]
+__all__ = ["PATIENCE", "Limits"]
+
+# Our guards' extension of ASGI: takes the seconds for which a caller need not read.
+PATIENCE = "hybrid_compute.patience"
 
 
 def _positive(_: Any, field: attrs.Attribute[Any], value: Any) -> None:

@@ -1,7 +1,8 @@
 """WebSocket: one connection, its ServerSession, and the calls that run for it.
 
 Two coroutines on the loop: one reads frames, the other writes them, so that a slow reader at the
-other end never keeps us from reading its cancels. What waits for it is bounded by the session.
+other end never keeps us from reading its cancels. What waits for it is bounded by the session, and
+for streams by `_AHEAD`, whatever room their caller says that there is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from hybrid_compute.server.tokens import Token
 __all__ = ["Connection"]
 
 
+_AHEAD = 2**20  # bytes that wait to be sent; then streams wait as well
+
+
 class Connection:
     """One WebSocket that was let in."""
 
@@ -43,6 +47,7 @@ class Connection:
         self._private = is_private(scope)
         self._receive, self._send = receive, send
         self._calls: dict[Id, Call] = {}
+        self._waiting: set[Id] = set()  # streams, until there is less to be sent
         self._wake = asyncio.Event()
         self.ended = asyncio.Event()
         self._close: tuple[int, str] | None = None
@@ -105,8 +110,7 @@ class Connection:
                 if type(event) is Request:
                     self._begin(event)
                 elif type(event) is Room:
-                    if (call := self._calls.get(event.id)) and call.feed is not None:
-                        call.feed.again()
+                    self._go_on(event.id)
                 elif type(event) is Cancelled and (call := self._calls.pop(event.id, None)):
                     call.abandon()
                     self._close_if_drained()
@@ -123,10 +127,31 @@ class Connection:
                     await self._send({"type": "websocket.send", "bytes": frame})
                 else:
                     await self._send({"type": "websocket.send", "text": frame.decode()})
+            if self._waiting and self.has_room():
+                waiting, self._waiting = self._waiting, set()
+                for each in waiting:
+                    self._go_on(each)
             if self._close is not None and not self._wake.is_set():
                 code, reason = self._close
                 await self._send({"type": "websocket.close", "code": code, "reason": reason[:100]})
                 return
+
+    def has_room(self) -> bool:
+        """Say whether streams may add to what waits to be sent."""
+        return self._session.backlog_bytes < _AHEAD
+
+    def wait(self, identity: Id) -> None:
+        """Have a stream go on when there is room."""
+        self._waiting.add(identity)
+        self._wake.set()
+
+    def turn(self) -> None:
+        """Have the frames sent."""
+        self._wake.set()
+
+    def _go_on(self, identity: Id) -> None:
+        if (call := self._calls.get(identity)) and call.feed is not None:
+            call.feed.again()
 
     def _begin(self, request: Request) -> None:
         identity = request.id
@@ -152,7 +177,7 @@ class Connection:
             return None
         self._session.begin(request.id)
         self._wake.set()
-        return _Frames(self._session, request, self._wake)
+        return _Frames(self, self._session, request)
 
     def _finish(self, identity: Id, call: Call) -> None:
         self._calls.pop(identity, None)
@@ -179,15 +204,21 @@ class Connection:
 class _Frames:
     """A sink whose items go into the session's frames."""
 
-    def __init__(self, session: ServerSession, request: Request, wake: asyncio.Event) -> None:
+    def __init__(self, connection: Connection, session: ServerSession, request: Request) -> None:
+        self._connection = connection
         self._session = session
         self._id = request.id
-        self._wake = wake
         self._skip = request.seq  # items that the caller has already
 
     def room(self) -> int | None:
         """Return what the caller has room for."""
-        return self._skip or self._session.room(self._id)
+        if self._skip:
+            return self._skip
+        room = self._session.room(self._id)
+        if room and not self._connection.has_room():
+            self._connection.wait(self._id)
+            return 0
+        return room
 
     def item(self, value: Any) -> None:
         """Send an item, or nothing if the caller has it."""
@@ -198,4 +229,4 @@ class _Frames:
 
     def turn(self) -> None:
         """Have the frames sent."""
-        self._wake.set()
+        self._connection.turn()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -31,19 +32,24 @@ class Budget:
         left: bytes that may still be read; None: any number.
         sent: whether a byte of the request may have gone out.
         sock: the connection of the moment; None: there was none yet.
+        cut_off: nothing is to be read any more.
     """
 
-    __slots__ = ("deadline", "left", "sent", "sock")
+    __slots__ = ("_pid", "cut_off", "deadline", "left", "sent", "sock")
 
     def __init__(self, deadline: float | None = None, left: int | None = None) -> None:
         self.deadline = deadline
         self.left = left
         self.sent = False
         self.sock: Any = None
+        self.cut_off = False
+        self._pid = os.getpid()
 
     def cut(self) -> None:
-        """Shut the connection down under whoever uses it. From any thread."""
-        if self.sock is not None:
+        """Shut the connection down under whoever uses it, now or later. From any thread."""
+        self.cut_off = True
+        # A forked child has copies of our sockets, and shutting one down would cut ours as well.
+        if self.sock is not None and os.getpid() == self._pid:
             with contextlib.suppress(OSError):  # it is closed already
                 socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # below TLS: at once
 
@@ -78,6 +84,9 @@ class TimedSocket:
     def __init__(self, sock: Any, budget: Budget) -> None:
         self._sock = budget.sock = sock
         self._budget = budget
+        if budget.cut_off:  # perhaps before there was a connection to be cut
+            sock.close()
+            raise ConnectionError("nobody waits for the answer any more")
 
     def recv(self, size: int) -> bytes:
         """Read some bytes."""

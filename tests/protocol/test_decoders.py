@@ -117,6 +117,10 @@ def test_an_event_of_many_lines_is_bounded():
     assert isinstance(read("sse", b"data: xxxxx\n" * 1000, max_bytes=1000)[2], PayloadTooLarge)
 
 
+def test_an_event_of_many_empty_lines_is_bounded():
+    assert isinstance(read("sse", b"data:\n" * 101, max_bytes=100)[2], PayloadTooLarge)
+
+
 def test_a_line_that_is_no_json_ends_the_stream_there():
     items, _, error = read("ndjson", b"1\n2\nnonsense\n3\n")
     assert items == [1, 2]

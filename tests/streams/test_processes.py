@@ -30,9 +30,12 @@ def dies(n):
     yield "never"
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("n", [0, 1, 2, 700])
-def test_a_worker_that_is_killed_has_sent_its_items(ex, n):  # row 29
+def test_a_worker_that_is_killed_has_sent_its_items(ex, n, late):  # row 29
     stream = ex.stream(dies, n)
+    if late:  # all of them are read when it is dead
+        eventually(lambda: stream._channel.ended)
     got = []
     with pytest.raises(WorkerCrashed, match="dies"):
         got.extend(iter(stream.__next__, None))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
+import socket
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -262,5 +265,36 @@ def test_the_stream_of_an_idempotent_task_goes_on(url):  # row 29
             got += stream
         assert got == list(range(30_000))
         assert stream.value == 30_000
+    finally:
+        server.end()
+
+
+def test_a_slow_consumer_over_http_is_not_cut_off(tmp_path):
+    server = Served("tests.streams.work:TASKS", "--body-seconds", "0.1")
+    try:
+        with RemoteExecutor(URLS[0].format(server.port), token=SECRET) as ex:
+            small = task(buffersize=2, name="blocks")(work.blocks.fn)
+            stream = ex.stream(small, 60, 1 << 20)
+            assert len(next(stream)) == 1 << 20
+            time.sleep(1)  # all buffers on the way are full by then
+            assert sum(1 for _ in stream) == 59
+    finally:
+        server.end()
+
+
+def test_who_does_not_read_a_stream_is_cut_off_when_it_must_have_ended(tmp_path):
+    server = Served("tests.streams.work:TASKS", "--body-seconds=0.1", "--task-seconds=1")
+    body = json.dumps({"task": "endless_blocks", "args": [str(tmp_path / "n"), 1 << 20]})
+    try:
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            sock.sendall(
+                f"POST /compute HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {SECRET}\r\n"
+                "Content-Type: application/json\r\nAccept: application/x-ndjson\r\n"
+                f"Hybrid-Compute: 1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+            )
+            begun, cut = time.monotonic(), select.poll()
+            cut.register(sock, select.POLLHUP)
+            assert cut.poll(WAIT * 1000)
+            assert time.monotonic() - begun > 0.9
     finally:
         server.end()

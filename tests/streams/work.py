@@ -61,6 +61,18 @@ def slow_endless(path):
 
 
 @task
+def defiant():
+    """Yield numbers; raise when closed."""
+    number = 0
+    try:
+        while True:
+            yield number
+            number += 1
+    finally:
+        raise LookupError("not yet")
+
+
+@task
 def failing(n):
     yield from range(n)
     raise KeyError("midway")
@@ -80,6 +92,12 @@ def stalls(path):
     while not Path(path).exists():
         time.sleep(PAUSE)
     yield 4
+
+
+@task
+def wait_for(path):
+    while not Path(path).exists():
+        time.sleep(PAUSE)
 
 
 @task
@@ -119,6 +137,7 @@ TASKS = [
     endless,
     endless_blocks,
     slow_endless,
+    defiant,
     failing,
     blocks,
     stalls,
