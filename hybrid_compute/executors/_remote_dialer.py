@@ -107,6 +107,9 @@ class Dialer:
             except Exception as error:  # no trust, no token, no WebSocket: waiting changes nothing
                 problem = error
                 break
+            except BaseException as error:  # of who was asked for a token; the calls must be told
+                problem = RemoteUnavailable(f"{self._name}: {error!r}; nothing was sent")
+                break
             else:
                 return
             now = time.monotonic()

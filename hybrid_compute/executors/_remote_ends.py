@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
+from hybrid_compute.errors import StreamError
 from hybrid_compute.executors import _delivery
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hybrid_compute.executors._remote_dialer import Dialer
     from hybrid_compute.executors._remote_ledger import Ledger
     from hybrid_compute.executors._remote_lock import PumpLock
+    from hybrid_compute.protocol import ClientSession
     from hybrid_compute.transports.websocket import WebSocketTransport
 
 __all__ = ["LineEnds"]
@@ -31,13 +33,23 @@ class LineEnds(_exit.Member):
     _lock: PumpLock
     _queue: deque[Call]
     _unsent: deque[Call]
+    _session: ClientSession | None
     _transport: WebSocketTransport | None
     _dialer: Dialer
+    _ends_streams: bool
+
+    def note(self, call: Call, items: int, size: int) -> None:
+        """Tell the service that a consumer has taken items."""
+        raise NotImplementedError
+
+    def _heed(self, session: ClientSession) -> None:
+        raise NotImplementedError
 
     def counts(self) -> tuple[int, int]:
         """Return how many calls wait here, and how many were sent."""
-        queued = len(self._queue) + len(self._unsent)
-        return queued, max(0, len(self._ledger) - queued)
+        live = len(self._ledger)
+        queued = min(live, len(self._queue) + len(self._unsent))  # some may be over
+        return queued, live - queued
 
     def runs_here(self) -> bool:
         """Say whether the current thread is one of this line's, or delivers for it."""
@@ -84,8 +96,25 @@ class LineEnds(_exit.Member):
         self.close(RuntimeError("cannot schedule new futures after interpreter shutdown"))
 
     def end_streams(self) -> None:
-        """End the streams that wait for their consumers."""
-        raise NotImplementedError
+        """End the streams that wait for their consumers, now and from now on."""
+        self._ends_streams = True
+        self._fail_full(self._lock.hold(self._full, [*self._ledger]))
+
+    def _full(self, calls: list[Call]) -> list[Call]:
+        session = self._session
+        if session is None:
+            return []
+        self._heed(session)
+        return [each for each in calls if each.id and session.is_full(each.id)]
+
+    def _fail_full(self, calls: list[Call]) -> None:
+        for call in calls:
+            error = StreamError(
+                f"the executor of {call.name!r} was shut down while the stream waited to be read; "
+                "read it before that"
+            )
+            self._ledger.deliver([(call, None, error)])
+            self.note(call, -1, 0)
 
     def join(self) -> None:
         """Block until all calls are over and the connection is closed."""

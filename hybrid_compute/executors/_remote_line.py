@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
-from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost, StreamError
+from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost
 from hybrid_compute.executors._remote_calls import (
     Call,
     Timers,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["Line"]
 
 _MOST_BUSY, _BOOT = 4, BOOT_HEADER.lower()
+_SPARE = 64  # calls that are over may stay in the queue
 
 
 class Line(LineEnds):
@@ -131,14 +132,12 @@ class Line(LineEnds):
         """Move calls from the queue into frames. With the lock held."""
         session, transport = self._session, self._transport
         if session is None or transport is None:
-            for call in [each for each in self._queue if not self._wanted(each)]:
-                self._queue.remove(call)
+            self._shed()
             if self._queue:
                 try:
                     self._dialer.start(self)
                 except RuntimeError as error:
-                    outcomes += [(call, None, copy_of(error)) for call in self._queue]
-                    self._queue.clear()
+                    outcomes += [(call, None, copy_of(error)) for call in self._take_queue()]
             return
         self._heed(session)
         room = session.room()  # what would wait in the session waits in the queue as well
@@ -164,6 +163,24 @@ class Line(LineEnds):
                 self._lock.mark()
         for frame in frames:
             transport.send(frame)
+
+    def _shed(self) -> None:
+        """Forget calls of the queue that nobody wants any more. With the lock held."""
+        queue = self._queue
+        if self._dialer.thread is None:
+            while queue and not self._wanted(queue[0]):  # a call that is over needs no connection
+                queue.popleft()
+        elif len(queue) > 2 * len(self._ledger) + _SPARE:  # not each time: that would be quadratic
+            queue.extendleft(reversed([each for each in self._take_queue() if self._wanted(each)]))
+
+    def _take_queue(self) -> list[Call]:
+        """Empty the queue. With the lock held.
+
+        One by one: who pushes adds to its end without the lock, which ends a walk over it, and is
+        forgotten by a `clear` behind one.
+        """
+        queue = self._queue
+        return [queue.popleft() for _ in range(len(queue))]
 
     def _heed(self, session: ClientSession) -> None:
         """Tell the service what consumers have done. With the lock held."""
@@ -203,27 +220,6 @@ class Line(LineEnds):
         """Tell the service that a consumer has taken items. Waits for nobody."""
         self._notes.append((call, items, size))
         self._lock.wake()
-
-    def end_streams(self) -> None:
-        """End the streams that wait for their consumers, now and from now on."""
-        self._ends_streams = True
-        self._fail_full(self._lock.hold(self._full, [*self._ledger]))
-
-    def _full(self, calls: list[Call]) -> list[Call]:
-        session = self._session
-        if session is None:
-            return []
-        self._heed(session)
-        return [each for each in calls if each.id and session.is_full(each.id)]
-
-    def _fail_full(self, calls: list[Call]) -> None:
-        for call in calls:
-            error = StreamError(
-                f"the executor of {call.name!r} was shut down while the stream waited to be read; "
-                "read it before that"
-            )
-            self._ledger.deliver([(call, None, error)])
-            self.note(call, -1, 0)
 
     def abandon(self, call: Call) -> None:
         """Tell the service that nobody wants the rest of a stream. Waits for nobody."""
@@ -313,9 +309,9 @@ class Line(LineEnds):
         self._ledger.deliver([(call, None, in_vain(call, problem)) for call in failed])
 
     def _failed(self) -> list[Call]:
-        calls = [each for each in self._queue if self._wanted(each)]
-        self._queue.clear()
+        calls = [each for each in self._take_queue() if self._wanted(each)]
         self._dialer.over()
+        self._lock.mark()  # who has pushed since then was told that somebody dials
         return calls
 
     def received(self, session: ClientSession, transport: WebSocketTransport, frame: bytes) -> None:

@@ -153,7 +153,7 @@ class Access:
             where = "token=<callable>"
             try:
                 token: Any = source()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise AuthError(
                     f"the token for {self} cannot be had: {where} raised {type(error).__name__}"
                 ) from error

@@ -55,6 +55,7 @@ __all__ = ["WebSocketTransport"]
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 _READ = 64 * 1024
 _MAX_HANDSHAKE = 128 * 1024  # bytes of headers and, of a refusal, of its page
+_MAX_PONGS = 64  # that wait to be written
 
 
 class WebSocketTransport:
@@ -87,6 +88,7 @@ class WebSocketTransport:
         self._closing: Exception | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._nudged: Callable[[], object] | None = None
+        self._pongs = 0  # since nothing waited to be written
         self._in = bytearray()
         self._tls = access.tls
         self.thread: threading.Thread | None = None
@@ -284,7 +286,7 @@ class WebSocketTransport:
             if opcode == _CLOSE:
                 raise self._closed(data)
             if opcode == _PING:
-                self._write(data, _PONG)
+                self._answer(data)
             elif opcode == _PONG:
                 if self._pinged is not None:
                     self._round_trips.add(time.monotonic() - self._pinged)
@@ -367,6 +369,12 @@ class WebSocketTransport:
                 raise self._lost(EOFError("the other end hung up without a word"))
             self._in += data
             return
+
+    def _answer(self, ping: bytes) -> None:
+        """Send a pong; none to who sends pings and reads nothing, for they would pile up."""
+        self._pongs = self._pongs + 1 if self._out else 0
+        if self._pongs < _MAX_PONGS:
+            self._write(ping, _PONG)
 
     def _keep_alive(self) -> float:
         """Ping if it is time to; return the seconds until there is something to do again."""
