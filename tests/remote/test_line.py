@@ -1,4 +1,4 @@
-"""A line while it has no connection, or a server that means it ill: nothing hangs, nothing grows."""
+"""A line without a connection, or with a server that means it ill: nothing hangs or grows."""
 
 from __future__ import annotations
 
