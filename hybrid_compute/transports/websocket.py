@@ -21,6 +21,7 @@ reads no ping.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import struct
@@ -55,7 +56,7 @@ __all__ = ["WebSocketTransport"]
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 _READ = 64 * 1024
 _MAX_HANDSHAKE = 128 * 1024  # bytes of headers and, of a refusal, of its page
-_MAX_PONGS = 64  # that wait to be written
+_MAX_PONGS = 64
 
 
 class WebSocketTransport:
@@ -88,8 +89,7 @@ class WebSocketTransport:
         self._closing: Exception | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._nudged: Callable[[], object] | None = None
-        self._pongs = 0  # since nothing waited to be written
-        self._in = bytearray()
+        self._in, self._pongs = bytearray(), 0
         self._tls = access.tls
         self.thread: threading.Thread | None = None
 
@@ -133,8 +133,10 @@ class WebSocketTransport:
         client: Any = websocket.WebSocket()
         began = time.monotonic()
         try:
+            # By nobody's name: the library keeps the cookies that any service sets for a name.
             client.connect(
-                f"{access.scheme}://{access.netloc}{path}",
+                f"{access.scheme}://{os.urandom(16).hex()}{path}",
+                host=access.netloc,
                 socket=sock,
                 header=[f"{name}: {value}" for name, value in headers.items()],
                 suppress_origin=True,
@@ -286,7 +288,9 @@ class WebSocketTransport:
             if opcode == _CLOSE:
                 raise self._closed(data)
             if opcode == _PING:
-                self._answer(data)
+                self._pongs = self._pongs + 1 if self._out else 0
+                if self._pongs < _MAX_PONGS:  # to who reads none: they would pile up
+                    self._write(data, _PONG)
             elif opcode == _PONG:
                 if self._pinged is not None:
                     self._round_trips.add(time.monotonic() - self._pinged)
@@ -369,12 +373,6 @@ class WebSocketTransport:
                 raise self._lost(EOFError("the other end hung up without a word"))
             self._in += data
             return
-
-    def _answer(self, ping: bytes) -> None:
-        """Send a pong; none to who sends pings and reads nothing, for they would pile up."""
-        self._pongs = self._pongs + 1 if self._out else 0
-        if self._pongs < _MAX_PONGS:
-            self._write(ping, _PONG)
 
     def _keep_alive(self) -> float:
         """Ping if it is time to; return the seconds until there is something to do again."""
