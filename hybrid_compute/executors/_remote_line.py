@@ -238,8 +238,13 @@ class Line(LineEnds):
             return False
         item = call.item
         if item is not None:
-            # Once the future is cancelled, whoever wait()s for it has to be told.
-            item.future.add_done_callback(lambda _: self._withdrawn(call))
+            # Once it is cancelled, whoever wait()s for it has to be told: first, for a program's
+            # callback may raise SystemExit, and those behind it are not called.
+            with item.future._lock:
+                if not (done := item.future.done()):
+                    item.future._done_callbacks.insert(0, lambda _: self._withdrawn(call))
+            if done:
+                self._withdrawn(call)
         return True
 
     def _withdraw(self, call: Call) -> bool:

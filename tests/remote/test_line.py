@@ -7,6 +7,7 @@ import json
 import threading
 import time
 import types
+from concurrent.futures import wait
 
 import pytest
 
@@ -77,6 +78,43 @@ def test_calls_that_wait_for_a_connection_are_not_looked_at_for_each_that_comes(
         finally:
             server.gate.set()
         assert {type(each.exception(20)) for each in futures[:100]} == {RemoteUnavailable}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_callback_that_ends_its_thread_when_its_call_is_cancelled_holds_nothing_up(caplog, whole):
+    def leave(_: object) -> None:
+        raise SystemExit
+
+    server = Gated()
+    with serving(server) as port:
+        ex = client(port)
+        try:
+            future = ex.submit(echo, 1)
+            future.add_done_callback(leave)
+            if not whole:
+                with pytest.raises(SystemExit):
+                    future.cancel()
+            ex.shutdown(wait=False, cancel_futures=True)
+            assert wait([future], 20).done
+            assert not ex._half._ledger
+        finally:
+            server.gate.set()
+        ex.shutdown()
+    assert "unexpected state" not in caplog.text
+
+
+def test_calls_that_are_cancelled_at_the_end_leave_no_word_in_the_log(caplog):
+    server = Gated()
+    with serving(server) as port:
+        ex = client(port)
+        try:
+            futures = [ex.submit(echo, i) for i in range(10)]
+            ex.shutdown(wait=False, cancel_futures=True)
+        finally:
+            server.gate.set()
+        ex.shutdown()
+    assert all(each.cancelled() for each in futures)
+    assert caplog.text == ""
 
 
 class Owner(types.SimpleNamespace):
