@@ -30,14 +30,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
-from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost
+from hybrid_compute.errors import RemoteBusy
+from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import (
     Call,
     Timers,
     arguments_of,
     copy_of,
     in_vain,
-    may_go_again,
 )
 from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, Dialer
 from hybrid_compute.executors._remote_ends import LineEnds
@@ -106,15 +106,16 @@ class Line(LineEnds):
     def push(self, item: WorkItem, signed: SignedCall | None = None) -> None:
         """Queue an item, and send it if that can be done at once. Waits for nobody."""
         call = Call(self, item, self._timeout, signed)
-        self._ledger.add(call)
-        if call.deadline is not None:
-            try:
+        try:
+            self._ledger.add(call)
+            if call.deadline is not None:
                 self._timers.at(call.deadline, lambda: self._expire(call), call)
-            except BaseException:  # no thread can be started
-                self._ledger.take(call)
-                raise
-        item.keeper = call
-        self._put(call)
+            item.keeper = call
+            self._put(call)
+        except BaseException as error:  # no thread can be started; or Ctrl-C, anywhere
+            if self._ledger.take(call) is not None and not isinstance(error, Exception):
+                _delivery.cancel(item)  # nobody gets its future, but who shuts down waits for it
+            raise
 
     def _put(self, call: Call) -> None:
         self._queue.append(call)
@@ -139,20 +140,31 @@ class Line(LineEnds):
                 except RuntimeError as error:
                     outcomes += [(call, None, copy_of(error)) for call in self._take_queue()]
             return
+        try:
+            self._fill(session, transport, outcomes)
+        except BaseException:
+            # Cut short, by Ctrl-C say: the session may wait for what is in no frame, or in one that
+            # was not sent. What follows from the end of a connection sets that right.
+            transport.close()
+            raise
+
+    def _fill(
+        self, session: ClientSession, transport: WebSocketTransport, outcomes: list[Outcome]
+    ) -> None:
         self._heed(session)
         room = session.room()  # what would wait in the session waits in the queue as well
         while self._queue and room > 0:
-            call = self._queue.popleft()
+            call = self._queue[0]  # it goes when it is done with: see who calls this
             item = call.item
-            if item is None or not self._wanted(call):
-                continue
-            try:
-                call.id = self._enter(session, call, item, transport)
-            except Exception as error:
-                outcomes.append((call, None, error))
-            else:
-                self._unsent.append(call)
-                room -= 1
+            if item is not None and not call.id and self._wanted(call):
+                try:
+                    call.id = self._enter(session, call, item, transport)
+                except Exception as error:
+                    outcomes.append((call, None, error))
+                else:
+                    self._unsent.append(call)
+                    room -= 1
+            self._queue.popleft()
         frames = session.frames_to_send()
         while self._unsent and not session.waits(self._unsent[0].id):
             call = self._unsent.popleft()
@@ -236,8 +248,7 @@ class Line(LineEnds):
             return False
         if not self._lock.hold(self._withdraw, call):
             return False
-        item = call.item
-        if item is not None:
+        if (item := call.item) is not None:
             # Once it is cancelled, whoever wait()s for it has to be told: first, for a program's
             # callback may raise SystemExit, and those behind it are not called.
             with item.future._lock:
@@ -362,39 +373,6 @@ class Line(LineEnds):
         except RuntimeError:  # no thread can be started for the clock
             return False
         return True
-
-    def lost(self, transport: WebSocketTransport, why: Exception) -> None:
-        """Settle what was under way. Called by the transport, last, on its thread."""
-        self._ledger.deliver(self._lock.hold(self._lost, transport, why))
-
-    def _lost(self, transport: WebSocketTransport, why: Exception) -> list[Outcome]:
-        session = self._session
-        if session is None or self._transport is not transport:
-            return []
-        self._next_id = session.next_id
-        lost = session.lost(str(why))
-        self._session = self._transport = None
-        self._unsent.clear()
-        again: list[Call] = []
-        outcomes: list[Outcome] = []
-        for each in lost:
-            call: Call = each.context
-            call.id = 0
-            if call.item is None:
-                continue
-            if may_go_again(call, why, may_have_run=each.may_have_run):
-                call.resent += 1
-                call.ran = call.ran or each.may_have_run
-                call.seq = each.next_seq
-                again.append(call)
-            elif isinstance(why, RemoteConnectionLost):
-                outcomes.append((call, None, each.error(str(why))))
-            else:
-                outcomes.append((call, None, copy_of(why)))
-        self._queue.extendleft(reversed(again))
-        self._dialer.lost_at = time.monotonic() if self._queue else None
-        self._lock.mark()
-        return outcomes
 
     def after_fork(self) -> None:
         """Forget the parent's calls and connection."""
