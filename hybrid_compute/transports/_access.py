@@ -18,13 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import SplitResult, quote, urlsplit
 
-from hybrid_compute.errors import AuthError, ConfigurationError, TLSError
+from hybrid_compute.errors import (
+    AuthError,
+    ConfigurationError,
+    HybridComputeError,
+    ProtocolError,
+    RemoteBusy,
+    RemoteUnavailable,
+    TLSError,
+)
 from hybrid_compute.protocol.codec import MAX_BYTES
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Access", "Token", "check_number"]
+__all__ = ["Access", "Token", "check_number", "refusal_of"]
 
 # A token itself; a file that has it; or who is asked for it before each connection or request.
 Token: TypeAlias = str | os.PathLike[str] | Callable[[], str]
@@ -232,6 +240,21 @@ def check_number(name: str, value: Any, *, zero: bool = False) -> None:
     ):
         kind = "that is not negative" if zero else "greater than 0"
         raise ConfigurationError(f"{name}={value!r} is not a finite number {kind}")
+
+
+def refusal_of(access: Access, status: int, headers: dict[str, Any]) -> HybridComputeError:
+    """Return what it means that a service answers a handshake with some status."""
+    text = f"{access} refused the connection with status {status}"
+    if status in (401, 403):
+        return AuthError(f"{text}; give a valid token=", status=status)
+    if status in (429, 503):
+        after = str(headers.get("retry-after", ""))
+        return RemoteBusy(
+            text, status=status, retry_after=float(after) if after.isdigit() else None
+        )
+    if status in (502, 504):
+        return RemoteUnavailable(f"{text}; no call was sent")
+    return ProtocolError(f"{text}; is this the URL of its WebSocket?", status=status)
 
 
 def _split(url: str) -> SplitResult:

@@ -36,13 +36,13 @@ from hybrid_compute.errors import (
     HybridComputeError,
     PayloadTooLarge,
     ProtocolError,
-    RemoteBusy,
     RemoteConnectionLost,
     RemoteUnavailable,
 )
 from hybrid_compute.protocol import BINARY_SUBPROTOCOL, JSON_SUBPROTOCOL
 from hybrid_compute.protocol.codec import has_msgspec
 from hybrid_compute.protocol.http import HEADER
+from hybrid_compute.transports._access import refusal_of
 from hybrid_compute.transports._frames import frame_of, is_sound
 from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports._timed import Budget, TimedSocket, dial
@@ -143,7 +143,7 @@ class WebSocketTransport:
                 redirect_limit=0,
             )
         except websocket.WebSocketBadStatusException as error:
-            raise self._refused(error.status_code, error.resp_headers or {}) from error
+            raise refusal_of(access, error.status_code, error.resp_headers or {}) from error
         except HybridComputeError:
             raise
         except (websocket.WebSocketException, OSError, ValueError) as error:
@@ -173,19 +173,6 @@ class WebSocketTransport:
         # Some servers choose any name that is offered: only the header proves that it is ours.
         self.own = HEADER.lower() in answer
         self.binary = self.own and chosen == BINARY_SUBPROTOCOL
-
-    def _refused(self, status: int, headers: dict[str, Any]) -> HybridComputeError:
-        text = f"{self._access} refused the connection with status {status}"
-        if status in (401, 403):
-            return AuthError(f"{text}; give a valid token=", status=status)
-        if status in (429, 503):
-            after = str(headers.get("retry-after", ""))
-            return RemoteBusy(
-                text, status=status, retry_after=float(after) if after.isdigit() else None
-            )
-        if status in (502, 504):
-            return RemoteUnavailable(f"{text}; no call was sent")
-        return ProtocolError(f"{text}; is this the URL of its WebSocket?", status=status)
 
     # -- writing -----------------------------------------------------------------------------
 
