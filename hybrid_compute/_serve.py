@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import ipaddress
 import logging
@@ -30,6 +31,7 @@ import attrs
 import click
 import uvicorn
 
+from hybrid_compute._failures import text_of, type_name_of
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.server import App, BoundedHandler, Limits, Tokens, create_app
 from hybrid_compute.server.gate import LOOPBACK_HOSTS
@@ -79,7 +81,8 @@ class Server(uvicorn.Server):
                 backlog=config.backlog,
             )
         except OSError as error:
-            raise click.ClickException(f"cannot listen: {error}") from error
+            hint = "; give another --port" if error.errno == errno.EADDRINUSE else ""
+            raise click.ClickException(f"cannot listen: {error}{hint}") from error
         self.servers = [server]
         self.started = True
         host, port = server.sockets[0].getsockname()[:2]
@@ -147,8 +150,15 @@ def _load(target: str) -> Any:
         raise click.UsageError(f"{target!r} is not MODULE:NAME, as in examples.tasks:TASKS")
     sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = importlib.import_module(module)
+    except Exception as error:
+        raise click.UsageError(
+            f"{target} cannot be loaded: {type_name_of(type(error))}: {text_of(error)}; "
+            f"python -c 'import {module}' shows where"
+        ) from error
+    try:
+        return getattr(found, name)
+    except AttributeError as error:
         raise click.UsageError(f"{target} cannot be loaded: {error}") from error
 
 
@@ -182,6 +192,9 @@ def _log_to_stderr() -> BoundedHandler:
     stderr.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
     handler = BoundedHandler(stderr)
     handler.addFilter(Seldom("uvicorn"))
+    # Of each handshake that was refused, though with an answer.
+    needless = "ASGI callable returned without completing handshake."
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != needless)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("hybrid_compute").setLevel(logging.INFO)
     return handler
@@ -228,8 +241,9 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     at once: a second signal, n, came.
     """
     public = not _is_loopback(host)
-    if tls_client_ca and not tls_cert:
-        raise click.UsageError("--tls-client-ca needs --tls-cert")
+    for option, value in (("--tls-client-ca", tls_client_ca), ("--tls-key", tls_key)):
+        if value and not tls_cert:
+            raise click.UsageError(f"{option} needs --tls-cert")
     if public and allow_pickle and not tls_cert:  # however often --insecure is given
         raise click.UsageError(
             f"--allow-pickle at --host {host}, which can be reached by others, needs --tls-cert"
@@ -286,4 +300,11 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
         ssl_ca_certs=tls_client_ca,
         ssl_cert_reqs=ssl.CERT_REQUIRED if tls_client_ca else ssl.CERT_NONE,
     )
+    try:
+        config.load()
+    except ssl.SSLError as error:
+        raise click.UsageError(
+            f"--tls-cert {tls_cert}, --tls-key {tls_key}, --tls-client-ca {tls_client_ca}: "
+            f"these are no PEM files that fit together: {error}"
+        ) from error
     Server(config, app, log, limits=limits, scheme="https" if tls_cert else "http").run()

@@ -9,6 +9,7 @@ future, which has a lock, is in other hands meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures._base import CANCELLED
 from threading import current_thread
 from types import FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -177,7 +178,7 @@ class WorkItem:
 
     def cancel(self) -> None:
         """Cancel the item, which has not started: its executor is shut down."""
-        if self.future.cancel():
+        if self.future.cancel() and self.future._state == CANCELLED:  # not told yet
             self.start()  # tells those who wait() for the future
 
     def release(self) -> None:

@@ -223,8 +223,20 @@ class Router:
         return PlacementError(
             f"no executor may run {item.name!r}{local}: it was to go to {list(route)}, and those "
             f"of the fleet that can and may run it are {list(fleet)}; name one of them in the "
-            f"policy or in options(executor=...)"
+            f"policy or in options(executor=...)" + self._why_not(route, item)
         )
+
+    def _why_not(self, route: tuple[str, ...], item: WorkItem) -> str:
+        """Say what services wanted, if the item was for them."""
+        fleet = self._fleet
+        remote = [each for each in route or fleet if fleet[each].capabilities.remote]
+        if not remote or item.options.local_only:
+            return ""
+        if isinstance(item.target, Task):
+            return (
+                f". No task of that name is known of {remote}: GET /tasks lists those of a service"
+            )
+        return f". To {remote} go only tasks, which are declared with @task"
 
 
 def as_policy(policy: Policy | str | None, fleet: Fleet) -> Policy:

@@ -45,6 +45,7 @@ __all__ = [
 
 _GOING_AWAY = (None, 1001, 1006, 1012, 1013)  # codes after which a service comes back
 _MOST_RESENT = 3
+_SPARE = 64
 
 
 class Call(Keeper):
@@ -183,13 +184,16 @@ class Timers:
     def __init__(self, name: str) -> None:
         self._name = name
         self._changed = threading.Condition(threading.RLock())  # guards all below
-        self._heap: list[tuple[float, int, Callable[[], object], Any]] = []
+        self._heap: list[tuple[float, int, Callable[[], object], Call]] = []
+        self._size = _SPARE  # at that many entries, those of calls that are over are removed
         self._numbers = itertools.count()
         self.thread: threading.Thread | None = None
 
-    def at(self, when: float, do: Callable[[], object], owner: Any = None) -> None:
-        """Call `do` at a monotonic time, unless its owner, a Call, is over by then."""
+    def at(self, when: float, do: Callable[[], object], owner: Call) -> None:
+        """Call `do` at a monotonic time, unless its owner is over by then."""
         with self._changed:
+            if len(self._heap) >= self._size:
+                self._sweep()
             if self.thread is None:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()  # it may not be possible; it waits for our lock
@@ -201,13 +205,19 @@ class Timers:
     def look(self) -> None:
         """Forget what belongs to calls that are over: then the thread may end."""
         with self._changed:
+            self._sweep()
             self._changed.notify_all()
+
+    def _sweep(self) -> None:
+        self._heap = [each for each in self._heap if each[3].item is not None]
+        heapq.heapify(self._heap)
+        self._size = 2 * len(self._heap) + _SPARE
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._heap = [x for x in self._heap if x[3] is None or x[3].item is not None]
-                heapq.heapify(self._heap)
+                while self._heap and self._heap[0][3].item is None:
+                    heapq.heappop(self._heap)
                 if not self._heap:
                     self.thread = None
                     return

@@ -33,6 +33,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
 class _Line(Protocol):
+    def dialing(self) -> threading.Thread | None: ...
+
     def make_session(self, *, own: bool, binary: bool) -> ClientSession: ...
 
     def opened(self, session: ClientSession, transport: WebSocketTransport) -> None: ...
@@ -81,8 +83,12 @@ class Dialer:
             thread = threading.Thread(
                 target=self._run, args=(line,), name=f"{self._name} dials", daemon=True
             )
-            thread.start()  # before it can end it needs the lock, which we have
             self.thread = thread
+            try:
+                thread.start()  # before it does anything it needs the lock, which we have
+            except BaseException:  # Ctrl-C too, so that it may run: it looks whether it is wanted
+                self.thread = None
+                raise
 
     def over(self) -> None:
         """Note that it has stopped dialing. With the line's lock held."""
@@ -90,6 +96,8 @@ class Dialer:
 
     def _run(self, line: _Line) -> None:
         """Connect, now or after pauses that grow, or tell the line that it is in vain."""
+        if line.dialing() is not threading.current_thread():
+            return
         pause = FIRST_PAUSE
         while True:
             problem: Exception
@@ -106,6 +114,9 @@ class Dialer:
                 problem = error
             except Exception as error:  # no trust, no token, no WebSocket: waiting changes nothing
                 problem = error
+                break
+            except BaseException as error:  # of who was asked for a token; the calls must be told
+                problem = RemoteUnavailable(f"{self._name}: {error!r}; nothing was sent")
                 break
             else:
                 return

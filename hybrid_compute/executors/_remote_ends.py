@@ -6,17 +6,21 @@ Has no state of its own; `Line` says which thread may touch what, and why nothin
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
+from hybrid_compute.errors import RemoteConnectionLost, StreamError
 from hybrid_compute.executors import _delivery
+from hybrid_compute.executors._remote_calls import copy_of, may_go_again
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_calls import Call, Timers
     from hybrid_compute.executors._remote_dialer import Dialer
-    from hybrid_compute.executors._remote_ledger import Ledger
+    from hybrid_compute.executors._remote_ledger import Ledger, Outcome
     from hybrid_compute.executors._remote_lock import PumpLock
+    from hybrid_compute.protocol import ClientSession
     from hybrid_compute.transports.websocket import WebSocketTransport
 
 __all__ = ["LineEnds"]
@@ -31,13 +35,24 @@ class LineEnds(_exit.Member):
     _lock: PumpLock
     _queue: deque[Call]
     _unsent: deque[Call]
+    _session: ClientSession | None
     _transport: WebSocketTransport | None
     _dialer: Dialer
+    _ends_streams: bool
+    _next_id: int
+
+    def note(self, call: Call, items: int, size: int) -> None:
+        """Tell the service that a consumer has taken items."""
+        raise NotImplementedError
+
+    def _heed(self, session: ClientSession) -> None:
+        raise NotImplementedError
 
     def counts(self) -> tuple[int, int]:
         """Return how many calls wait here, and how many were sent."""
-        queued = len(self._queue) + len(self._unsent)
-        return queued, max(0, len(self._ledger) - queued)
+        live = len(self._ledger)
+        queued = min(live, len(self._queue) + len(self._unsent))  # some may be over
+        return queued, live - queued
 
     def runs_here(self) -> bool:
         """Say whether the current thread is one of this line's, or delivers for it."""
@@ -84,8 +99,29 @@ class LineEnds(_exit.Member):
         self.close(RuntimeError("cannot schedule new futures after interpreter shutdown"))
 
     def end_streams(self) -> None:
-        """End the streams that wait for their consumers."""
-        raise NotImplementedError
+        """End the streams that wait for their consumers, now and from now on."""
+        self._ends_streams = True
+        self._fail_full(self._lock.hold(self._full, [*self._ledger]))
+
+    def _full(self, calls: list[Call]) -> list[Call]:
+        session = self._session
+        if session is None:
+            return []
+        self._heed(session)
+        return [each for each in calls if each.id and session.is_full(each.id)]
+
+    def _fail_full(self, calls: list[Call]) -> None:
+        for call in calls:
+            error = StreamError(
+                f"the executor of {call.name!r} was shut down while the stream waited to be read; "
+                "read it before that"
+            )
+            self._ledger.deliver([(call, None, error)])
+            self.note(call, -1, 0)
+
+    def dialing(self) -> threading.Thread | None:
+        """Return the thread that dials. Waits for who is about to start or to end it."""
+        return self._lock.hold(lambda: self._dialer.thread)
 
     def join(self) -> None:
         """Block until all calls are over and the connection is closed."""
@@ -93,7 +129,7 @@ class LineEnds(_exit.Member):
             return
         self._ledger.wait()
         self._dialer.ending.set()
-        dialer = self._dialer.thread
+        dialer = self.dialing()
         if dialer is not None:
             dialer.join()
         transport = self._transport
@@ -104,3 +140,34 @@ class LineEnds(_exit.Member):
         self._timers.look()
         if (clock := self._timers.thread) is not None:
             clock.join()
+
+    def lost(self, transport: WebSocketTransport, why: Exception) -> None:
+        """Settle what was under way. Called by the transport, last, on its thread."""
+        self._ledger.deliver(self._lock.hold(self._lost, transport, why))
+
+    def _lost(self, transport: WebSocketTransport, why: Exception) -> list[Outcome]:
+        session = self._session
+        if session is None or self._transport is not transport:
+            return []
+        self._next_id = session.next_id
+        lost = session.lost(str(why))
+        self._session = self._transport = None
+        self._unsent.clear()
+        again: list[Call] = []
+        outcomes: list[Outcome] = []
+        for each in lost:
+            call: Call = each.context
+            call.lose(each)
+            if call.item is None:
+                continue
+            if may_go_again(call, why, may_have_run=each.may_have_run):
+                call.resent += 1
+                again.append(call)
+            elif isinstance(why, RemoteConnectionLost):
+                outcomes.append((call, None, each.error(str(why))))
+            else:
+                outcomes.append((call, None, copy_of(why)))
+        self._queue.extendleft(reversed(again))
+        self._dialer.lost_at = time.monotonic() if self._queue else None
+        self._lock.mark()
+        return outcomes

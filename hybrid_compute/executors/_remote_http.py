@@ -157,6 +157,12 @@ class Posts:
                 return (exchange or self._exchange)(codec, path, body, left, own)
             except TimeoutError as error:
                 raise time_is_up(task, timeout) from error
+            except AuthError as error:
+                if error.status is None:
+                    raise  # there is no token: it tells why
+                hint = "; give a valid token=" if error.status == 401 else ""
+                text = f"{self._access} refused the call: {error}{hint}"
+                raise AuthError(text, status=error.status) from error
             except (RemoteBusy, RemoteConnectionLost, RemoteUnavailable) as error:
                 pause = tries.pause_after(error)
                 if (left is not None and pause >= left) or self._pauses.wait(pause, unwanted):

@@ -30,14 +30,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
-from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost, StreamError
+from hybrid_compute.errors import RemoteBusy
+from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import (
     Call,
     Timers,
     arguments_of,
     copy_of,
     in_vain,
-    may_go_again,
 )
 from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, Dialer
 from hybrid_compute.executors._remote_ends import LineEnds
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["Line"]
 
 _MOST_BUSY, _BOOT = 4, BOOT_HEADER.lower()
+_SPARE = 64  # calls that are over may stay in the queue
 
 
 class Line(LineEnds):
@@ -105,17 +106,18 @@ class Line(LineEnds):
     def push(self, item: WorkItem, signed: SignedCall | None = None) -> None:
         """Queue an item, and send it if that can be done at once. Waits for nobody."""
         call = Call(self, item, self._timeout, signed)
-        self._ledger.add(call)
-        if call.deadline is not None:
-            try:
+        try:
+            self._ledger.add(call)
+            if call.deadline is not None:
                 self._timers.at(call.deadline, lambda: self._expire(call), call)
-            except BaseException:  # no thread can be started
-                self._ledger.take(call)
-                raise
-        item.keeper = call
-        if isinstance(item, StreamItem):
-            item.expect(LineSource(call))
-        self._put(call)
+            item.keeper = call
+            if isinstance(item, StreamItem):
+                item.expect(LineSource(call))
+            self._put(call)
+        except BaseException as error:  # no thread can be started; or Ctrl-C, anywhere
+            if self._ledger.take(call) is not None and not isinstance(error, Exception):
+                _delivery.cancel(item)  # nobody gets its future, but who shuts down waits for it
+            raise
 
     def _put(self, call: Call) -> None:
         self._queue.append(call)
@@ -133,29 +135,38 @@ class Line(LineEnds):
         """Move calls from the queue into frames. With the lock held."""
         session, transport = self._session, self._transport
         if session is None or transport is None:
-            for call in [each for each in self._queue if not self._wanted(each)]:
-                self._queue.remove(call)
+            self._shed()
             if self._queue:
                 try:
                     self._dialer.start(self)
                 except RuntimeError as error:
-                    outcomes += [(call, None, copy_of(error)) for call in self._queue]
-                    self._queue.clear()
+                    outcomes += [(call, None, copy_of(error)) for call in self._take_queue()]
             return
+        try:
+            self._fill(session, transport, outcomes)
+        except BaseException:
+            # Cut short, by Ctrl-C say: the session may wait for what is in no frame, or in one that
+            # was not sent. What follows from the end of a connection sets that right.
+            transport.close()
+            raise
+
+    def _fill(
+        self, session: ClientSession, transport: WebSocketTransport, outcomes: list[Outcome]
+    ) -> None:
         self._heed(session)
         room = session.room()  # what would wait in the session waits in the queue as well
         while self._queue and room > 0:
-            call = self._queue.popleft()
+            call = self._queue[0]  # it goes when it is done with: see who calls this
             item = call.item
-            if item is None or not self._wanted(call):
-                continue
-            try:
-                call.id = self._enter(session, call, item, transport)
-            except Exception as error:
-                outcomes.append((call, None, error))
-            else:
-                self._unsent.append(call)
-                room -= 1
+            if item is not None and not call.id and self._wanted(call):
+                try:
+                    call.id = self._enter(session, call, item, transport)
+                except Exception as error:
+                    outcomes.append((call, None, error))
+                else:
+                    self._unsent.append(call)
+                    room -= 1
+            self._queue.popleft()
         frames = session.frames_to_send()
         while self._unsent and not session.waits(self._unsent[0].id):
             call = self._unsent.popleft()
@@ -166,6 +177,24 @@ class Line(LineEnds):
                 self._lock.mark()
         for frame in frames:
             transport.send(frame)
+
+    def _shed(self) -> None:
+        """Forget calls of the queue that nobody wants any more. With the lock held."""
+        queue = self._queue
+        if self._dialer.thread is None:
+            while queue and not self._wanted(queue[0]):  # a call that is over needs no connection
+                queue.popleft()
+        elif len(queue) > 2 * len(self._ledger) + _SPARE:  # not each time: that would be quadratic
+            queue.extendleft(reversed([each for each in self._take_queue() if self._wanted(each)]))
+
+    def _take_queue(self) -> list[Call]:
+        """Empty the queue. With the lock held.
+
+        One by one: who pushes adds to its end without the lock, which ends a walk over it, and is
+        forgotten by a `clear` behind one.
+        """
+        queue = self._queue
+        return [queue.popleft() for _ in range(len(queue))]
 
     def _heed(self, session: ClientSession) -> None:
         """Tell the service what consumers have done. With the lock held."""
@@ -206,27 +235,6 @@ class Line(LineEnds):
         self._notes.append((call, items, size))
         self._lock.wake()
 
-    def end_streams(self) -> None:
-        """End the streams that wait for their consumers, now and from now on."""
-        self._ends_streams = True
-        self._fail_full(self._lock.hold(self._full, [*self._ledger]))
-
-    def _full(self, calls: list[Call]) -> list[Call]:
-        session = self._session
-        if session is None:
-            return []
-        self._heed(session)
-        return [each for each in calls if each.id and session.is_full(each.id)]
-
-    def _fail_full(self, calls: list[Call]) -> None:
-        for call in calls:
-            error = StreamError(
-                f"the executor of {call.name!r} was shut down while the stream waited to be read; "
-                "read it before that"
-            )
-            self._ledger.deliver([(call, None, error)])
-            self.note(call, -1, 0)
-
     def abandon(self, call: Call) -> None:
         """Tell the service that nobody wants the rest of a stream. Waits for nobody."""
         item = self._ledger.take(call)
@@ -242,10 +250,14 @@ class Line(LineEnds):
             return False
         if not self._lock.hold(self._withdraw, call):
             return False
-        item = call.item
-        if item is not None:
-            # Once the future is cancelled, whoever wait()s for it has to be told.
-            item.future.add_done_callback(lambda _: self._withdrawn(call))
+        if (item := call.item) is not None:
+            # Once it is cancelled, whoever wait()s for it has to be told: first, for a program's
+            # callback may raise SystemExit, and those behind it are not called.
+            with item.future._lock:
+                if not (done := item.future.done()):
+                    item.future._done_callbacks.insert(0, lambda _: self._withdrawn(call))
+            if done:
+                self._withdrawn(call)
         return True
 
     def _withdraw(self, call: Call) -> bool:
@@ -315,9 +327,9 @@ class Line(LineEnds):
         self._ledger.deliver([(call, None, in_vain(call, problem)) for call in failed])
 
     def _failed(self) -> list[Call]:
-        calls = [each for each in self._queue if self._wanted(each)]
-        self._queue.clear()
+        calls = [each for each in self._take_queue() if self._wanted(each)]
         self._dialer.over()
+        self._lock.mark()  # who has pushed since then was told that somebody dials
         return calls
 
     def received(self, session: ClientSession, transport: WebSocketTransport, frame: bytes) -> None:
@@ -363,37 +375,6 @@ class Line(LineEnds):
         except RuntimeError:  # no thread can be started for the clock
             return False
         return True
-
-    def lost(self, transport: WebSocketTransport, why: Exception) -> None:
-        """Settle what was under way. Called by the transport, last, on its thread."""
-        self._ledger.deliver(self._lock.hold(self._lost, transport, why))
-
-    def _lost(self, transport: WebSocketTransport, why: Exception) -> list[Outcome]:
-        session = self._session
-        if session is None or self._transport is not transport:
-            return []
-        self._next_id = session.next_id
-        lost = session.lost(str(why))
-        self._session = self._transport = None
-        self._unsent.clear()
-        again: list[Call] = []
-        outcomes: list[Outcome] = []
-        for each in lost:
-            call: Call = each.context
-            call.lose(each)
-            if call.item is None:
-                continue
-            if may_go_again(call, why, may_have_run=each.may_have_run):
-                call.resent += 1
-                again.append(call)
-            elif isinstance(why, RemoteConnectionLost):
-                outcomes.append((call, None, each.error(str(why))))
-            else:
-                outcomes.append((call, None, copy_of(why)))
-        self._queue.extendleft(reversed(again))
-        self._dialer.lost_at = time.monotonic() if self._queue else None
-        self._lock.mark()
-        return outcomes
 
     def after_fork(self) -> None:
         """Forget the parent's calls and connection."""

@@ -64,15 +64,23 @@ class PumpLock:
     def look(self) -> None:
         """Do what is due, unless somebody else will."""
         while self._due:
-            if self.held_here() or not self._lock.acquire(blocking=False):
+            if self.held_here():
                 return
             outcomes: list[Any] = []
             try:
+                if not self._lock.acquire(blocking=False):
+                    return
                 try:
                     self._due = False
                     self._pump(outcomes)
                 finally:
                     self._lock.release()
+            except BaseException:
+                # Ctrl-C comes between two steps of Python, so perhaps just when the lock was had.
+                if self.held_here():
+                    self._lock.release()
+                self._due = True  # for whoever comes next
+                raise
             finally:
                 if outcomes:
                     self._deliver(outcomes)

@@ -24,7 +24,7 @@ from hybrid_compute.privacy import refuse_to_send, why_here
 from hybrid_compute.protocol.codec import MAX_BYTES
 from hybrid_compute.protocol.decoders import DECODERS
 from hybrid_compute.tasks import Task, TaskOptions, has_body
-from hybrid_compute.transports._access import Access, Token
+from hybrid_compute.transports._access import Access, Token, check_number
 from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports.websocket import WebSocketTransport
 
@@ -107,6 +107,13 @@ class RemoteExecutor(SubExecutor):
         decoder: str | Pieces | None = None,
     ) -> None:
         TaskOptions(timeout=timeout)  # checks it
+        check_number("reconnect_for", reconnect_for, zero=True)
+        check_number("retry_after_cap", retry_after_cap, zero=True)
+        check_number("ping_interval", ping_interval)
+        check_number("ping_timeout", ping_timeout)
+        given: Any = name
+        if not isinstance(given, str) or not given:
+            raise ConfigurationError(f"name={name!r} is no name for an executor: give a text")
         self.name = name
         self.workers = check_max_workers(max_workers)
         self._access = Access(

@@ -30,6 +30,7 @@ from json.encoder import encode_basestring
 from math import isfinite
 from typing import Any, NoReturn
 
+from hybrid_compute._failures import text_of, type_name_of
 from hybrid_compute.errors import PayloadTooLarge, ProtocolError
 from hybrid_compute.protocol.tags import Form
 from hybrid_compute.protocol.values import MAX_DEPTH, Refused, Values
@@ -134,8 +135,9 @@ class Codec:
             values = Values(self._form, thorough=True)
         try:
             data = self._write(values.pack(value))
-        except (Refused, ValueError, OverflowError, RecursionError):
-            # A lone surrogate, a large integer, or refused: slowly, to tag it or to name it.
+        except Exception:
+            # A lone surrogate, a large integer, or refused: slowly, to tag it or to name it. A
+            # value's own code may raise anything.
             data = self._encode_thoroughly(value, path)
         if len(data) > self.max_bytes:
             raise PayloadTooLarge(
@@ -149,11 +151,17 @@ class Codec:
     def _encode_thoroughly(self, value: Any, path: str) -> bytes:
         values = Values(self._form, thorough=True)
         try:
-            return self._write(values.pack(value))
-        except Refused as refusal:
-            raise Refused(refusal.reason, values.locate(value, path)) from None
+            try:
+                return self._write(values.pack(value))
+            except Refused as refusal:
+                raise Refused(refusal.reason, values.locate(value, path)) from None
+        except Refused:
+            raise
         except (ValueError, OverflowError, RecursionError) as error:
             raise Refused(str(error), path) from error
+        except Exception as error:  # of the value's own code
+            text = f"reading it raised {type_name_of(type(error))}: {text_of(error)}"
+            raise Refused(text, path) from error
 
     def decode(self, data: bytes | str) -> Any:
         """Parse one frame, without a look at what it means.

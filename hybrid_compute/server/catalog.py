@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from hybrid_compute._failures import short
+from hybrid_compute._failures import short, text_of, type_name_of
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.protocol.messages import Request
 from hybrid_compute.protocol.signing import SIGNED_TASK
@@ -124,8 +124,8 @@ class Entry:
             if own:
                 return msgspec.convert(value, kind, builtin_types=_EXACT)
             return msgspec.convert(value, kind, str_keys=True)
-        except (ValueError, TypeError, RecursionError) as error:  # __post_init__ may raise
-            text = str(error)
+        except Exception as error:  # __post_init__ may raise anything
+            text = str(error) if isinstance(error, (ValueError, TypeError)) else _raised(error)
             if found := _AT.match(text):
                 text, path = found[1], path + found[2]
             raise Refusal(422, f"task {self.name!r}: {text} at {path}", path=path) from None
@@ -200,6 +200,10 @@ class Catalog:
         if entry.name not in self._described:
             self._described[entry.name] = entry.describe()
         return self._described[entry.name]
+
+
+def _raised(error: Exception) -> str:
+    return f"checking it raised {type_name_of(type(error))}: {text_of(error)}"
 
 
 def _pairs(registry: Any, what: str) -> Iterable[tuple[Any, Task[..., Any]]]:

@@ -35,6 +35,7 @@ from hybrid_compute.streams import Stream
 __all__ = ["Call", "Service"]
 
 AUDIT = logging.getLogger("hybrid_compute.audit")
+_LOG = logging.getLogger("hybrid_compute.server")
 _STOPPING = 5.0  # seconds; ending a process takes one, unless its executor says otherwise
 _CLOSING = "the server is closing; call again later, or elsewhere"
 
@@ -299,7 +300,10 @@ class Service:
         """Settle what has ended. On the loop; several wake-ups may find it done already."""
         self.told = None
         while self.ended:
-            self.ended.popleft().settle()
+            try:
+                self.ended.popleft().settle()
+            except Exception:  # the others have ended too, and nobody would look for them again
+                _LOG.exception("exception answering a call")
 
     def release(self, call: Call) -> None:
         """Note that a place is free."""
@@ -324,9 +328,11 @@ class Service:
             return Failed(
                 0, "the server is closing; the call goes on, and nobody sees its end", 504
             )
-        if call.future.cancelled() or isinstance(error, CancelledError):
+        if call.future.cancelled():
             # 503 says that it never began, so that it may run elsewhere.
             return Failed(0, "the server ended the call", 504 if call.stopped else 503)
+        if isinstance(error, CancelledError) and (call.stopped or call.feed is not None):
+            return Failed(0, "the server ended the call", 504)  # else the task itself raised it
         if error is None:
             return None
         status = 500

@@ -18,13 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import SplitResult, quote, urlsplit
 
-from hybrid_compute.errors import AuthError, ConfigurationError, TLSError
+from hybrid_compute.errors import (
+    AuthError,
+    ConfigurationError,
+    HybridComputeError,
+    ProtocolError,
+    RemoteBusy,
+    RemoteUnavailable,
+    TLSError,
+)
 from hybrid_compute.protocol.codec import MAX_BYTES
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Access", "Token"]
+__all__ = ["Access", "Token", "check_number", "refusal_of"]
 
 # A token itself; a file that has it; or who is asked for it before each connection or request.
 Token: TypeAlias = str | os.PathLike[str] | Callable[[], str]
@@ -80,14 +88,18 @@ class Access:
         self.connect_timeout = connect_timeout
         self.trust_env = trust_env
         self.proxy = proxy
+        if token is not None and not (callable(token) or isinstance(token, (str, os.PathLike))):
+            raise ConfigurationError(
+                f"token= is of type {type(token).__name__}: give the text, 'env:NAME', the "
+                "pathlib.Path of a file, or a function that returns it"
+            )
         self._token = token
         self._headers = _checked(headers or {})
         self._tls_ca = tls_ca
         self._tls_cert = tls_cert
         self._context: ssl.SSLContext | None = None
         for name, value in (("connect_timeout", connect_timeout), ("max_bytes", max_bytes)):
-            if isinstance(value, bool) or not 0 < value < math.inf:
-                raise ConfigurationError(f"{name}={value!r} is not a number greater than 0")
+            check_number(name, value)
         if proxy is not None and urlsplit(proxy).scheme != "http":
             raise ConfigurationError("proxy= is no URL of an HTTP proxy: give 'http://host:port'")
         secret = token is not None or "authorization" in map(str.lower, self._headers)
@@ -153,7 +165,7 @@ class Access:
             where = "token=<callable>"
             try:
                 token: Any = source()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise AuthError(
                     f"the token for {self} cannot be had: {where} raised {type(error).__name__}"
                 ) from error
@@ -219,6 +231,32 @@ class Access:
         return getproxies().get("https" if self.tls else "http")
 
 
+def check_number(name: str, value: Any, *, zero: bool = False) -> None:
+    """Raise ConfigurationError unless a setting is a finite number, greater than 0 or just that."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (0 < value < math.inf or (zero and value == 0))
+    ):
+        kind = "that is not negative" if zero else "greater than 0"
+        raise ConfigurationError(f"{name}={value!r} is not a finite number {kind}")
+
+
+def refusal_of(access: Access, status: int, headers: dict[str, Any]) -> HybridComputeError:
+    """Return what it means that a service answers a handshake with some status."""
+    text = f"{access} refused the connection with status {status}"
+    if status in (401, 403):
+        return AuthError(f"{text}; give a valid token=", status=status)
+    if status in (429, 503):
+        after = str(headers.get("retry-after", ""))
+        return RemoteBusy(
+            text, status=status, retry_after=float(after) if after.isdigit() else None
+        )
+    if status in (502, 504):
+        return RemoteUnavailable(f"{text}; no call was sent")
+    return ProtocolError(f"{text}; is this the URL of its WebSocket?", status=status)
+
+
 def _split(url: str) -> SplitResult:
     if not isinstance(url, str):
         raise ConfigurationError(f"url={url!r} is no text such as 'wss://host/ws'")
@@ -229,8 +267,11 @@ def _split(url: str) -> SplitResult:
         raise ConfigurationError(f"url: {error}; give one such as 'wss://host/ws'") from error
     shown = f"{parts.scheme}://{parts.hostname or ''}"  # the rest may have secrets
     if parts.scheme not in _PORTS or not parts.hostname or port == 0:
+        if "@" not in url and "?" not in url:
+            shown = url
         raise ConfigurationError(
-            f"url={shown!r} is no http://, https://, ws:// or wss:// URL with a host"
+            f"url={shown!r} is no http://, https://, ws:// or wss:// URL with a host; give one "
+            "such as 'wss://host/ws'"
         )
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ConfigurationError(
@@ -246,6 +287,8 @@ def _split(url: str) -> SplitResult:
 
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers= is of type {type(headers).__name__}: give a dict")
     pairs: dict[Any, Any] = dict(headers)
     for name, value in pairs.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):

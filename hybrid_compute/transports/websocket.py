@@ -21,6 +21,7 @@ reads no ping.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import struct
@@ -35,13 +36,13 @@ from hybrid_compute.errors import (
     HybridComputeError,
     PayloadTooLarge,
     ProtocolError,
-    RemoteBusy,
     RemoteConnectionLost,
     RemoteUnavailable,
 )
 from hybrid_compute.protocol import BINARY_SUBPROTOCOL, JSON_SUBPROTOCOL
 from hybrid_compute.protocol.codec import has_msgspec
 from hybrid_compute.protocol.http import HEADER
+from hybrid_compute.transports._access import refusal_of
 from hybrid_compute.transports._frames import frame_of, is_sound
 from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports._timed import Budget, TimedSocket, dial
@@ -55,6 +56,7 @@ __all__ = ["WebSocketTransport"]
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 _READ = 64 * 1024
 _MAX_HANDSHAKE = 128 * 1024  # bytes of headers and, of a refusal, of its page
+_MAX_PONGS = 64
 
 
 class WebSocketTransport:
@@ -87,7 +89,7 @@ class WebSocketTransport:
         self._closing: Exception | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._nudged: Callable[[], object] | None = None
-        self._in = bytearray()
+        self._in, self._pongs = bytearray(), 0
         self._tls = access.tls
         self.thread: threading.Thread | None = None
 
@@ -131,15 +133,17 @@ class WebSocketTransport:
         client: Any = websocket.WebSocket()
         began = time.monotonic()
         try:
+            # By nobody's name: the library keeps the cookies that any service sets for a name.
             client.connect(
-                f"{access.scheme}://{access.netloc}{path}",
+                f"{access.scheme}://{os.urandom(16).hex()}{path}",
+                host=access.netloc,
                 socket=sock,
                 header=[f"{name}: {value}" for name, value in headers.items()],
                 suppress_origin=True,
                 redirect_limit=0,
             )
         except websocket.WebSocketBadStatusException as error:
-            raise self._refused(error.status_code, error.resp_headers or {}) from error
+            raise refusal_of(access, error.status_code, error.resp_headers or {}) from error
         except HybridComputeError:
             raise
         except (websocket.WebSocketException, OSError, ValueError) as error:
@@ -169,19 +173,6 @@ class WebSocketTransport:
         # Some servers choose any name that is offered: only the header proves that it is ours.
         self.own = HEADER.lower() in answer
         self.binary = self.own and chosen == BINARY_SUBPROTOCOL
-
-    def _refused(self, status: int, headers: dict[str, Any]) -> HybridComputeError:
-        text = f"{self._access} refused the connection with status {status}"
-        if status in (401, 403):
-            return AuthError(f"{text}; give a valid token=", status=status)
-        if status in (429, 503):
-            after = str(headers.get("retry-after", ""))
-            return RemoteBusy(
-                text, status=status, retry_after=float(after) if after.isdigit() else None
-            )
-        if status in (502, 504):
-            return RemoteUnavailable(f"{text}; no call was sent")
-        return ProtocolError(f"{text}; is this the URL of its WebSocket?", status=status)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -284,7 +275,9 @@ class WebSocketTransport:
             if opcode == _CLOSE:
                 raise self._closed(data)
             if opcode == _PING:
-                self._write(data, _PONG)
+                self._pongs = self._pongs + 1 if self._out else 0
+                if self._pongs < _MAX_PONGS:  # to who reads none: they would pile up
+                    self._write(data, _PONG)
             elif opcode == _PONG:
                 if self._pinged is not None:
                     self._round_trips.add(time.monotonic() - self._pinged)

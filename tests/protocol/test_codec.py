@@ -252,6 +252,18 @@ def test_what_no_tag_stands_for_is_refused_with_its_path(tagged, value):
         tagged.encode({"a": [value]}, "$.input")
 
 
+class Unreadable(dict):
+    def items(self):
+        raise KeyError("items")
+
+
+@pytest.mark.parametrize("value", [Unreadable(a=1), [Unreadable(a=1)], {"a": Unreadable(a=1)}])
+def test_a_value_whose_own_code_raises_is_refused(plain, tagged, value):
+    for codec in (plain, tagged):
+        with pytest.raises(Refused, match=r"^\$\.input: .* KeyError"):
+            codec.encode(value, "$.input")
+
+
 def test_a_tuple_goes_to_a_plain_peer_as_an_array(plain):
     assert plain.encode({"a": (1, (2, "b"))}) == b'{"a":[1,[2,"b"]]}'
 

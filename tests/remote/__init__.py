@@ -37,6 +37,7 @@ processes (`tests/faults`), about hostile input (`tests/security`), and about st
         pauses that grow               test_network.test_dials_become_rarer
     41  ids                            test_websocket.test_answers_may_come_in_any_order_twice_late_and_to_nobody
         in all orders                  protocol.test_machines.TestFaulty
+        while many calls wait          test_line.test_a_call_that_comes_while_the_queue_is_looked_through_is_not_forgotten
     42  nobody there                   test_network.test_nobody_there_is_unavailable_in_time_and_a_local_tier_takes_over
     43  TLS, the service's side        test_http.test_a_service_that_cannot_prove_who_it_is_gets_nothing
         the caller's                   test_tls.test_a_caller_that_cannot_prove_who_he_is_is_not_served

@@ -310,6 +310,19 @@ def test_a_bad_token_is_an_error_that_does_not_show_it(token):
         assert not token or token not in str(info.value)
 
 
+def test_who_is_not_let_in_learns_by_whom_and_what_to_give():
+    def handle(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.answer(b'{"error":"who are you?"}', 401)
+
+    with serving(handle) as port, client(port) as ex:
+        with pytest.raises(
+            AuthError, match=rf":{port}.*who are you\?; give a valid token="
+        ) as info:
+            ex.submit(echo, 1).result()
+    assert info.value.status == 401
+
+
 def test_a_token_does_not_travel_in_the_clear_unless_told_to():
     with pytest.raises(ConfigurationError, match="allow_plaintext"):
         RemoteExecutor("http://example.invalid", token="t")

@@ -296,8 +296,10 @@ def test_a_plain_callable_and_a_local_only_task_are_never_sent():
 def test_a_hybrid_executor_sends_what_only_the_server_has():
     with serving(plain) as port, HybridExecutor(remote=client(port)) as ex:
         assert ex.submit(echo, 5).result() == 5
-        with pytest.raises(PlacementError):
+        with pytest.raises(PlacementError, match=r"No task of that name is known of \['remote'\]"):
             ex.submit(remote_task("unknown"), 5).result()
+        with pytest.raises(PlacementError, match=r"To \['remote'\] go only tasks"):
+            ex.options(executor="remote").submit(len, "x").result()
 
 
 def test_a_task_without_a_body_says_so_when_it_is_called():

@@ -33,12 +33,18 @@ The security defaults, as SECURITY.md lists them:
         no CORS, cookies, banner       test_browser.test_no_answer_is_stored_or_shared_with_pages_or_tells_what_serves
         User-Agent                     test_browser.test_the_user_agent_makes_no_difference
     7   TLS is verified                remote.test_http.test_a_service_that_cannot_prove_who_it_is_gets_nothing
+        from version 1.2 on            test_client.test_tls_is_at_least_of_version_1_2_and_checks_the_host
         mutual TLS                     remote.test_http.test_both_ends_prove_who_they_are
         no token in the clear          remote.test_http.test_a_token_does_not_travel_in_the_clear_unless_told_to
+        no redirect                    remote.test_http.test_no_redirect_is_followed_and_no_token_goes_anywhere_else
+        no proxy for this machine      test_client.test_a_service_on_this_machine_is_never_asked_by_a_proxy
+        nor of the environment         test_client.test_a_proxy_of_the_environment_is_used_only_if_it_is_trusted
+        no cookies                     test_client.test_a_service_sets_no_cookie
         netrc has no say               remote.test_http.test_the_token_is_sent_and_netrc_has_no_say
         the token is not shown         remote.test_http.test_a_bad_token_is_an_error_that_does_not_show_it
         answers are bounded            remote.test_http.test_each_bad_answer_has_a_typed_error
         frames are bounded             remote.test_websocket.test_an_endless_message_is_too_large
+        so are pongs                   remote.test_line.test_a_server_that_pings_and_does_not_read_takes_no_memory
         total deadline                 remote.test_http.test_the_deadline_counts_for_the_whole_of_a_dripping_answer
     8   workers                        test_workers.test_workers_of_the_command_see_no_secret_and_dump_no_core
         mounted elsewhere              test_workers.test_so_do_those_of_an_application_that_was_given_its_tokens

@@ -76,5 +76,46 @@ def big(size: int) -> str:
     return "x" * size
 
 
+@attrs.frozen
+class Picky:
+    x: int
+
+    def __attrs_post_init__(self) -> None:
+        raise KeyError(self.x)
+
+
+@task
+def pick(value: Picky) -> int:
+    return value.x
+
+
+class Unreadable(dict):
+    """A result of somebody's own class."""
+
+    def items(self) -> Any:
+        raise KeyError("items")
+
+
+@task(executor="thread")
+def unreadable() -> Any:
+    return Unreadable(a=1)
+
+
+RUNS = []
+
+
+@task(executor="thread")
+def cancels() -> None:
+    from concurrent.futures import CancelledError
+
+    RUNS.append(1)
+    raise CancelledError
+
+
+@task(executor="thread")
+def runs() -> int:
+    return len(RUNS)
+
+
 TASKS = [echo, double, fail, environ, wait]
-ODD = [*TASKS, stubborn, forever, stuck, ping, big]
+ODD = [*TASKS, stubborn, forever, stuck, ping, big, pick, unreadable, cancels, runs]
