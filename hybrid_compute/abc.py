@@ -152,6 +152,13 @@ class SubExecutor(Executor):
         running = min(out, self.workers)
         return out - running, running
 
+    def is_available(self) -> bool:
+        """Say whether it takes items at the moment. Quick, pure, any thread.
+
+        One that does not is left out of the fleet that a policy sees, if others are left.
+        """
+        return True
+
     def latency(self) -> float | None:
         """Return the seconds of the way to where it runs things and back; None: not known (yet).
 

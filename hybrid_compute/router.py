@@ -111,7 +111,7 @@ class Router:
             route = self.for_want_of_an_answer(fleet)  # inline, and its submitter has gone
         for name in route:
             if name not in fleet:
-                return self._without_the_ineligible(route, fleet, item), fleet
+                return self._without_the_ineligible(route, fleet, item)
         if not route:
             raise self._nobody(route, fleet, item)
         return route, fleet
@@ -189,11 +189,12 @@ class Router:
             )
         return name
 
-    def _eligible(self, item: WorkItem) -> Fleet:
+    def _eligible(self, item: WorkItem, *, away_too: bool = False) -> Fleet:
+        """Return who may and can run an item; of services that do not answer only if `away_too`."""
         here = has_body(item.target)
         opened = item.guard is not None and item.guard.opened
         local = bool(self.remotes) and (opened or why_here(item) is not None)
-        return {
+        fleet = {
             name: each
             for name, each in self._fleet.items()
             if not (local and each.capabilities.remote)
@@ -201,10 +202,17 @@ class Router:
             and (each.capabilities.streams or not item.streams)
             and each.can_run(item)
         }
+        if away_too or item.options.executor is not None:
+            return fleet
+        away = [name for name in self.remotes if name in fleet and not fleet[name].is_available()]
+        if len(away) < len(fleet):
+            for name in away:
+                del fleet[name]
+        return fleet
 
     def _without_the_ineligible(
         self, route: tuple[str, ...], fleet: Fleet, item: WorkItem
-    ) -> tuple[str, ...]:
+    ) -> tuple[tuple[str, ...], Fleet]:
         for name in route:
             if name not in self._fleet:
                 raise PolicyError(
@@ -213,9 +221,13 @@ class Router:
                     f"HybridExecutor(executors={{{name!r}: ...}})"
                 )
         kept = tuple(name for name in route if name in fleet)
+        if not kept and self.remotes:
+            # The policy has nobody else to name: the service itself says that it is away.
+            fleet = self._eligible(item, away_too=True)
+            kept = tuple(name for name in route if name in fleet)
         if not kept:
             raise self._nobody(route, fleet, item)
-        return kept
+        return kept, fleet
 
     def _nobody(self, route: tuple[str, ...], fleet: Fleet, item: WorkItem) -> PlacementError:
         why = why_here(item) if self.remotes else None

@@ -28,6 +28,7 @@ from hybrid_compute.executors._remote_calls import (
     name_on_the_wire,
     time_is_up,
 )
+from hybrid_compute.executors._remote_circuit import Circuit
 from hybrid_compute.executors._remote_http_streams import Forms, Opening, open_stream, read
 from hybrid_compute.executors._remote_names import Names
 from hybrid_compute.executors._remote_signed import Message, SignedCall
@@ -54,7 +55,7 @@ __all__ = ["Posts"]
 class Posts:
     """The HTTP half of a RemoteExecutor."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the executor was given
         self,
         access: Access,
         names: Names,
@@ -65,8 +66,10 @@ class Posts:
         reconnect_for: float,
         retry_after_cap: float,
         forms: Forms,
+        circuit: Circuit,
     ) -> None:
         self._forms = forms
+        self._circuit = circuit
         self._reconnect_for = reconnect_for
         self._access = access
         self._names = names
@@ -90,6 +93,7 @@ class Posts:
     ) -> None:
         """Make the call and deliver its outcome. On a thread of the pool."""
         if not item.start():
+            self._circuit.forget()
             return
         fail = item.fail
         try:
@@ -104,10 +108,13 @@ class Posts:
                 value = signed.open(answer)
         except BaseException as error:
             if _is_unwanted(item):
+                self._circuit.forget()
                 item.end()
             else:
+                self._circuit.tell(item, error)
                 fail(error)
         else:
+            self._circuit.tell(item, None)
             item.succeed(value)
 
     def _call_signed(

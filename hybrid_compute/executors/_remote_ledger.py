@@ -21,6 +21,7 @@ from hybrid_compute.executors._remote_calls import Call
 from hybrid_compute.executors._remote_streams import Portion, feed, finish
 
 if TYPE_CHECKING:
+    from hybrid_compute.executors._remote_circuit import Circuit
     from hybrid_compute.items import WorkItem
 
 __all__ = ["Ledger", "Outcome"]
@@ -33,10 +34,12 @@ class Ledger:
 
     Args:
         on_empty: called whenever the last call is over; perhaps with the line's lock held.
+        circuit: is told of outcomes.
     """
 
-    def __init__(self, on_empty: Callable[[], object]) -> None:
+    def __init__(self, on_empty: Callable[[], object], circuit: Circuit) -> None:
         self._on_empty = on_empty
+        self._circuit = circuit
         self._live: set[Call] = set()
         self._refusal: Exception | None = None
         self._idle = threading.Condition(threading.RLock())
@@ -83,7 +86,8 @@ class Ledger:
     def drop(self, call: Call) -> None:
         """Forget a call whose future is done, and tell those who wait() for that."""
         call.begin()
-        self.take(call)
+        if self.take(call) is not None:
+            self._circuit.forget()
 
     def deliver(self, outcomes: list[Outcome]) -> None:
         """Deliver what is not delivered yet. Callbacks run: hold no lock."""
@@ -97,8 +101,12 @@ class Ledger:
                     continue
                 running = call.begin()
                 item = self.take(call)
-                if item is None or not running:
+                if item is None:
                     continue
+                if not running:
+                    self._circuit.forget()
+                    continue
+                self._circuit.tell(item, error)
                 result: Any = value
                 problem: BaseException | None = error
                 fail = item.fail

@@ -50,6 +50,7 @@ from hybrid_compute.protocol.signing import BOOT_HEADER
 from hybrid_compute.streamed import StreamItem
 
 if TYPE_CHECKING:
+    from hybrid_compute.executors._remote_circuit import Circuit
     from hybrid_compute.executors._remote_signed import SignedCall
     from hybrid_compute.items import WorkItem
     from hybrid_compute.transports.websocket import WebSocketTransport
@@ -72,8 +73,10 @@ class Line(LineEnds):
         timeout: float | None,
         reconnect_for: float,
         retry_after_cap: float,
+        circuit: Circuit,
     ) -> None:
         self._connect = connect
+        self._circuit = circuit
         self._name = name
         self._max_bytes = max_bytes
         self._timeout = timeout
@@ -84,7 +87,7 @@ class Line(LineEnds):
 
     def _start_anew(self) -> None:
         self._timers = Timers(f"{self._name} clock")
-        self._ledger = Ledger(on_empty=self._timers.look)
+        self._ledger = Ledger(on_empty=self._timers.look, circuit=self._circuit)
         self._lock = PumpLock(self._advance, self._ledger.deliver)
         self.starting = threading.RLock()  # see Call.begin
         self._queue: deque[Call] = deque()

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hybrid_compute.abc import Capabilities, SubExecutor
+from hybrid_compute.breaker import Breaker
 from hybrid_compute.errors import ConfigurationError, PlacementError, TaskEncodeError
+from hybrid_compute.executors._remote_circuit import Circuit
 from hybrid_compute.executors._remote_http import Posts
 from hybrid_compute.executors._remote_http_streams import Forms, Pieces
 from hybrid_compute.executors._remote_line import Line
@@ -23,6 +25,8 @@ from hybrid_compute.items import WorkItem
 from hybrid_compute.privacy import refuse_to_send, why_here
 from hybrid_compute.protocol.codec import MAX_BYTES
 from hybrid_compute.protocol.decoders import DECODERS
+from hybrid_compute.retry import RetryBudget
+from hybrid_compute.routed import RoutedItem
 from hybrid_compute.tasks import Task, TaskOptions, has_body
 from hybrid_compute.transports._access import Access, Token, check_number
 from hybrid_compute.transports._round_trips import RoundTrips
@@ -73,6 +77,11 @@ class RemoteExecutor(SubExecutor):
         decoder: for the streams of such: "ndjson", "sse" (server-sent events), "chat" (tokens of a
             chat-completions service), "text", "bytes", or a function that takes an iterator over
             the pieces of an answer and returns one over its items. None: as the content type says.
+        breaker: when to stop asking a service that does not answer, and for how long; None: a
+            `Breaker()`. Meanwhile calls fail at once with `RemoteUnavailable`, or go elsewhere.
+
+    Attributes:
+        breaker: that breaker; its `state` can be read at any time.
 
     Raises:
         ConfigurationError: an argument has a wrong value, or a token would travel in the clear; or
@@ -105,6 +114,7 @@ class RemoteExecutor(SubExecutor):
         allow_plaintext: bool = False,
         request: Callable[..., Any] | None = None,
         decoder: str | Pieces | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
         TaskOptions(timeout=timeout)  # checks it
         check_number("reconnect_for", reconnect_for, zero=True)
@@ -137,6 +147,14 @@ class RemoteExecutor(SubExecutor):
                 f"decoder={decoder!r}: those that have a name are {sorted(DECODERS)}; give a "
                 "function for any other"
             )
+        given_breaker: Any = breaker
+        if given_breaker is not None and not isinstance(given_breaker, Breaker):
+            raise ConfigurationError(
+                f"breaker={breaker!r} is none; give hybrid_compute.breaker.Breaker(...), or None"
+            )
+        self.breaker = breaker or Breaker()
+        self.retry_budget = RetryBudget()
+        circuit = self._circuit = Circuit(self.breaker, str(self._access))
         self._half: Posts | Line
         if self._access.scheme in ("http", "https"):
             self._half = Posts(
@@ -148,6 +166,7 @@ class RemoteExecutor(SubExecutor):
                 reconnect_for=reconnect_for,
                 retry_after_cap=retry_after_cap,
                 forms=Forms(request, decoder),
+                circuit=circuit,
             )
             self._round_trips = self._half.round_trips
         elif request is not None or decoder is not None:
@@ -168,7 +187,12 @@ class RemoteExecutor(SubExecutor):
                 timeout=timeout,
                 reconnect_for=reconnect_for,
                 retry_after_cap=retry_after_cap,
+                circuit=circuit,
             )
+
+    def is_available(self) -> bool:
+        """Say whether it would take an item now: the circuit is closed, or may be tried."""
+        return not self._circuit.is_open()
 
     def can_run(self, item: WorkItem) -> bool:
         """Say whether the item may go there, by the name of a task of the service, or signed.
@@ -188,10 +212,24 @@ class RemoteExecutor(SubExecutor):
         """Queue the item. Does not wait for the service."""
         fn = item.target if item.streams else item.fn
         refuse_to_send(item, self._access)
+        refusal = self._circuit.refusal()
+        if refusal is not None:
+            if isinstance(item, RoutedItem):
+                raise refusal  # it may have somewhere else to go
+            item.reject(refusal)
+            return
+        try:
+            self._send(item, fn)
+        except BaseException:
+            self._circuit.forget()  # nobody will tell its outcome
+            raise
+
+    def _send(self, item: WorkItem, fn: Any) -> None:
         if self._signer is not None and self._is_signed(item):
             try:
                 signed = SignedCall(self._signer, item)
             except TaskEncodeError as error:
+                self._circuit.forget()
                 item.reject(error)
             else:
                 self._half.push(item, signed)

@@ -1,0 +1,78 @@
+"""Circuit: what the outcomes of calls mean for the breaker of their service.
+
+Only what tells of the service counts: that it cannot be reached, that it was lost, that its answer
+was none of the protocol, that it is too busy. What a task raised is an answer like any other. A
+stream, which may be closed by its consumer at any time, and a call that was cancelled, or that had
+no time left, tell nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from hybrid_compute.breaker import Breaker, State
+from hybrid_compute.errors import (
+    ProtocolError,
+    RemoteBusy,
+    RemoteConnectionLost,
+    RemoteUnavailable,
+    TaskTimeout,
+)
+
+if TYPE_CHECKING:
+    from hybrid_compute.items import WorkItem
+
+__all__ = ["Circuit"]
+
+_FAILURES = (RemoteUnavailable, RemoteConnectionLost, ProtocolError, RemoteBusy)
+
+
+class Circuit:
+    """The breaker of one service, and who tells it. Thread-safe; never blocks.
+
+    Args:
+        breaker: its state.
+        service: how errors call the service.
+    """
+
+    def __init__(self, breaker: Breaker, service: str) -> None:
+        self._breaker = breaker
+        self._service = service
+
+    def is_open(self) -> bool:
+        """Say whether calls would be refused now; asking changes nothing."""
+        breaker = self._breaker
+        return breaker.state is not State.CLOSED and breaker.refuses(time.monotonic()) > 0
+
+    def refusal(self) -> RemoteUnavailable | None:
+        """Return why a call must not be made; None: it may, and `tell` wants its outcome."""
+        breaker = self._breaker
+        if breaker.state is State.CLOSED:
+            return None
+        now = time.monotonic()
+        if breaker.allow(now):
+            return None
+        wait = breaker.refuses(now)
+        return RemoteUnavailable(
+            f"{self._service} has failed too often of late: it is not asked for another "
+            f"{wait:.2g} s, and then by one call first (see RemoteExecutor(breaker=...))"
+        )
+
+    def tell(self, item: WorkItem, error: BaseException | None) -> None:
+        """Take note of the outcome of a call.
+
+        Args:
+            item: which it was.
+            error: what it failed with; None: it has a result.
+        """
+        if item.streams or isinstance(error, TaskTimeout):
+            self._breaker.abandoned()
+        elif error is not None and isinstance(error, _FAILURES):
+            self._breaker.failed(time.monotonic())
+        else:
+            self._breaker.succeeded()
+
+    def forget(self) -> None:
+        """Take note that a call has no outcome: it was cancelled."""
+        self._breaker.abandoned()
