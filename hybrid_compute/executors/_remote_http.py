@@ -37,6 +37,7 @@ from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol.codec import Codec, has_msgspec
 from hybrid_compute.protocol.http import (
     HEADER,
+    KEY_HEADER,
     content_type,
     is_content_type_of,
     judge,
@@ -136,6 +137,7 @@ class Posts:
     ) -> Any:
         tries = tries or self._tries(item)
         unwanted = partial(_is_unwanted, item)
+        exchange_once = partial(self._exchange, key=item.key)
         self._names.ask(None if deadline is None else deadline - time.monotonic())
         own = self._names.own
         binary = self._names.binary and exchange is None  # lines are of text
@@ -154,7 +156,7 @@ class Posts:
             except Refused as refusal:
                 raise TaskEncodeError(f"{task}: {refusal}") from refusal
             try:
-                return (exchange or self._exchange)(codec, path, body, left, own)
+                return (exchange or exchange_once)(codec, path, body, left, own)
             except TimeoutError as error:
                 raise time_is_up(task, timeout) from error
             except AuthError as error:
@@ -211,7 +213,16 @@ class Posts:
             raise
         self._threads._pool.pump(item, reading, interrupt=opening.close)
 
-    def _exchange(self, codec: Codec, path: str, body: bytes, left: float | None, own: bool) -> Any:
+    def _exchange(
+        self,
+        codec: Codec,
+        path: str,
+        body: bytes,
+        left: float | None,
+        own: bool,
+        *,
+        key: str | None,
+    ) -> Any:
         transport: HttpTransport | None = getattr(self._local, "transport", None)
         if transport is None:
             transport = self._local.transport = HttpTransport(self._access)
@@ -220,6 +231,8 @@ class Posts:
         if own:
             headers[HEADER] = "1"
         began = time.monotonic()
+        if key is not None:
+            headers[KEY_HEADER] = key
         try:
             answer = transport.exchange("POST", path, body=body, headers=headers, timeout=left)
         except HybridComputeError:
