@@ -188,7 +188,7 @@ class RemoteExecutor(SubExecutor):
         """Queue the item. Does not wait for the service."""
         fn = item.target if item.streams else item.fn
         refuse_to_send(item, self._access)
-        if self._signer is not None and self._is_signed(item):
+        if self._signer is not None and (item.packed is not None or self._is_signed(item)):
             try:
                 signed = SignedCall(self._signer, item)
             except TaskEncodeError as error:
