@@ -14,7 +14,10 @@ from benchmarks._harness import Outcome, rst_table, short
 
 __all__ = ["OURS", "TARGETS", "Target", "table_of_targets"]
 
-OURS = ("HybridExecutor", "ThreadExecutor", "ProcessExecutor", "RemoteExecutor", "hybrid_compute")
+OURS = (
+    *("HybridExecutor", "ThreadExecutor", "ProcessExecutor", "RemoteExecutor", "OutboxExecutor"),
+    "hybrid_compute",
+)
 
 TPE = "ThreadPoolExecutor"
 PPE = "ProcessPoolExecutor (fork)"
@@ -166,7 +169,18 @@ def _remote() -> tuple[Target, ...]:
     )
 
 
+def _outbox() -> tuple[Target, ...]:
+    ours, bare = "OutboxExecutor", "bare SQLite loop"
+    return (
+        Target("outbox: durable submits, one thread", ours, bare, "of", 1.3, 1.1),
+        Target("outbox: durable submits, 8 threads", ours, bare, "faster", 2, None),
+        # 2,000 calls a second, whatever the disk needs for a sync.
+        Target("outbox: map, written together", ours, "", "alone", 500, 100),
+    )
+
+
 TARGETS = (
+    *_outbox(),
     *_stream(),
     *_thread("HybridExecutor"),
     *_thread("ThreadExecutor"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hybrid_compute import abc, errors, events, policy, server, transports
     from hybrid_compute.executors.inline import InlineExecutor
+    from hybrid_compute.executors.outbox import OutboxExecutor
     from hybrid_compute.executors.process import ProcessExecutor
     from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.executors.thread import ThreadExecutor
@@ -26,6 +27,7 @@ __all__ = [
     "HybridExecutor",
     "HybridFuture",
     "InlineExecutor",
+    "OutboxExecutor",
     "ProcessExecutor",
     "RemoteExecutor",
     "Retry",
@@ -49,6 +51,7 @@ _HOMES = {
     "HybridExecutor": "hybrid",
     "HybridFuture": "futures",
     "InlineExecutor": "executors.inline",
+    "OutboxExecutor": "executors.outbox",
     "ProcessExecutor": "executors.process",
     "RemoteExecutor": "executors.remote",
     "Retry": "retry",

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from hybrid_compute import _demo_remote as remote
 from hybrid_compute import demo as work
+from hybrid_compute._outbox_commands import outbox
 from hybrid_compute._replay import replay
 from hybrid_compute.errors import HybridComputeError
 
@@ -246,3 +247,4 @@ def _add_serve() -> None:
 
 
 _add_serve()
+main.add_command(outbox)

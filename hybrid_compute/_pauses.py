@@ -49,6 +49,12 @@ class Outstanding(_exit.Member):
         if none:
             call()
 
+    def wait(self) -> None:
+        """Block until there are none."""
+        settled = threading.Event()
+        self.when_none(settled.set)
+        settled.wait()
+
     def after_fork(self) -> None:
         """Forget the parent's items: this is a forked child, where they never end."""
         self._lock = threading.RLock()

@@ -32,7 +32,7 @@ import click
 import uvicorn
 
 from hybrid_compute._failures import text_of, type_name_of
-from hybrid_compute.errors import ConfigurationError
+from hybrid_compute.errors import ConfigurationError, OutboxError
 from hybrid_compute.server import App, BoundedHandler, Limits, Tokens, create_app
 from hybrid_compute.server.gate import LOOPBACK_HOSTS
 from hybrid_compute.server.guards import http_guard, ws_guard
@@ -172,6 +172,8 @@ _LIMITS = (
     ("--queue", "queue", "Calls that run or wait in all; beyond, callers get 429."),
     ("--connections", "connections", "Connections that are open at once; beyond, 503."),
     ("--task-seconds", "task_seconds", "Time that a call may wait and run."),
+    ("--remember-seconds", "remember_seconds", "Time for which ends of calls are remembered."),
+    ("--remember-bytes", "remember_bytes", "Bytes of the ends that are remembered."),
     ("--grace", "grace", "Time that running calls have when the server is told to end."),
 )
 
@@ -212,6 +214,7 @@ def _log_to_stderr() -> BoundedHandler:
 @click.option("--tls-client-ca", type=click.Path(exists=True), help="Ask for certificates of it.")
 @click.option("--debug", is_flag=True, help="Show callers tracebacks.")
 @click.option("--allow-pickle", is_flag=True, help="Run whatever a key's holder sends.")
+@click.option("--remember", type=click.Path(), help="A file for what has to outlive a restart.")
 @click.option("--insecure", count=True, help="Given twice: listen publicly without TLS or token.")
 @_limit_options
 def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
@@ -226,6 +229,7 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     tls_client_ca: str | None,
     debug: bool,
     allow_pickle: bool,
+    remember: str | None,
     insecure: int,
     **limits_: float,
 ) -> None:
@@ -235,6 +239,9 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     names; without either one is made and printed. --allow-pickle needs a signing key, another
     secret than the token, from HYBRID_COMPUTE_SIGNING_KEY or the file that
     HYBRID_COMPUTE_SIGNING_KEY_FILE names.
+
+    How calls with an idempotency key ended is remembered, so that one which is sent twice takes
+    effect once; with --remember FILE also when the server is ended between the two.
 
     SIGTERM and SIGINT end it: what runs has --grace seconds. Exit code 0: all calls have ended; 4:
     some could not be ended (those on threads), the log names them; 2: an option is wrong; 128 + n
@@ -275,8 +282,9 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
             limits=limits,
             debug=debug,
             pickle_keys=keys if allow_pickle else None,
+            remember=remember,
         )
-    except ConfigurationError as error:
+    except (ConfigurationError, OutboxError) as error:
         raise click.UsageError(str(error)) from error
     config = uvicorn.Config(
         app,

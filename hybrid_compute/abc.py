@@ -173,6 +173,13 @@ class SubExecutor(Executor):
         """
         return False
 
+    def wind_down(self) -> None:
+        """Be told that `shutdown` follows once all that was accepted is over.
+
+        Items may still come, since others may be tried again here. Who keeps items for something
+        that is away should wait no longer than for a bounded time. Any thread; does not block.
+        """
+
     @abc.abstractmethod
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more items; those accepted are finished. Idempotent, any thread.
@@ -288,13 +295,19 @@ class SubExecutor(Executor):
             return map_by_submit(self.submit, fn, iterables, options)  # a retry is of one call
         if isinstance(fn, Task) and needs_a_look(remote=self.capabilities.remote):
             if self.capabilities.remote:
-                return map_by_submit(self.submit, fn, iterables, options)  # and so is a guard
+                return self._map_guarded(fn, iterables, options)
             iterables, _ = open_map(iterables)
         return self._map(fn, iterables, options)
 
     def _map(
         self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], options: MapOptions
     ) -> Iterator[T]:
+        return map_by_submit(self.submit, fn, iterables, options)
+
+    def _map_guarded(
+        self, fn: Task[..., T], iterables: tuple[Iterable[Any], ...], options: MapOptions
+    ) -> Iterator[T]:
+        # For who leaves this machine: a guard, too, is of one call.
         return map_by_submit(self.submit, fn, iterables, options)
 
 

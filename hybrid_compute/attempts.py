@@ -8,6 +8,7 @@ from typing import Any
 from hybrid_compute.errors import (
     AuthError,
     ExecutorUnavailable,
+    NotDelivered,
     RemoteConnectionLost,
     TaskInputError,
     TaskTimeout,
@@ -19,6 +20,9 @@ from hybrid_compute.errors import (
 from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["Verdict", "after_failure"]
+
+
+_FINAL = (TaskTimeout, AuthError, TLSError, UnknownTaskError, TaskInputError, NotDelivered)
 
 
 class Verdict(enum.Enum):
@@ -58,8 +62,9 @@ def after_failure(
     """
     if not raised and isinstance(error, (ExecutorUnavailable, WorkerStartError)):
         return (Verdict.NEXT_EXECUTOR if fallbacks else Verdict.GIVE_UP), 0.0
-    # What a second try cannot change: time is up, no trust, no such task, wrong arguments.
-    if isinstance(error, (TaskTimeout, AuthError, TLSError, UnknownTaskError, TaskInputError)):
+    # What a second try cannot change: time is up, no trust, no such task, wrong arguments; or must
+    # not, since somebody has the call still.
+    if isinstance(error, _FINAL):
         return Verdict.GIVE_UP, 0.0
     delay = _delay(error, options.retries, failures)
     if delay is None or not isinstance(error, Exception):

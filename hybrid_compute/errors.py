@@ -1,7 +1,8 @@
 """Every error that hybrid_compute raises itself, in one tree.
 
 Owns the names and texts of failures; knows nothing of who raises them. Each error also derives
-from the standard type that a user would catch, and survives pickling with its attributes::
+from the standard type that a user would catch, and survives pickling with its attributes. (More
+than 400 lines, of short classes: one tree is better read in one place.) ::
 
     HybridComputeError
      |- ConfigurationError        ValueError         a constructor or option got a wrong value
@@ -12,7 +13,10 @@ from the standard type that a user would catch, and survives pickling with its a
      |- PlacementError            RuntimeError       no executor may run the item (fails closed)
      |- ExecutorUnavailable       RuntimeError       not accepted: the item never started
      |   |- RemoteUnavailable     ConnectionError    no connection to the service; nothing was sent
-     |   `- RemoteBusy                               the service declined: it has too much to do
+     |   |- RemoteBusy                               the service declined: it has too much to do
+     |   `- OutboxFull            OutboxError        no room for the call in the outbox's file
+     |- OutboxError               OSError            the file of an outbox cannot be used
+     |- NotDelivered              RuntimeError       the call stays in an outbox, for the next run
      |- PayloadError
      |   |- PayloadTooLarge                          a call or result is larger than was allowed
      |   |- TaskEncodeError       PicklingError      a call cannot be pickled
@@ -31,6 +35,7 @@ from the standard type that a user would catch, and survives pickling with its a
      `- RemoteError                                  stands in for an exception that cannot travel
          `- RemoteTaskError                          what a service said of a call that failed
              |- UnknownTaskError  LookupError        the service has no task of that name
+             |- OutcomeUnknown                       it began the call, and cannot tell how it ended
              `- TaskInputError    ValueError         the service refused the arguments
 
 The exceptions of the work itself are not in this tree: they arrive as they were raised.
@@ -49,6 +54,10 @@ __all__ = [
     "DuplicateTaskError",
     "ExecutorUnavailable",
     "HybridComputeError",
+    "NotDelivered",
+    "OutboxError",
+    "OutboxFull",
+    "OutcomeUnknown",
     "PayloadError",
     "PayloadTooLarge",
     "PlacementError",
@@ -159,6 +168,41 @@ class RemoteBusy(ExecutorUnavailable):
         super().__init__(text)
         self.status = status
         self.retry_after = retry_after
+
+
+class OutboxError(HybridComputeError, OSError):
+    """The file of an outbox, or of what a server remembers, cannot be used as it is.
+
+    Attributes:
+        path: of the file.
+    """
+
+    path: str
+
+    def __init__(self, text: str, *, path: str) -> None:
+        super().__init__(text)
+        self.path = path
+
+
+class OutboxFull(ExecutorUnavailable, OutboxError):
+    """There is no room for the call, which was not accepted; what was accepted is intact."""
+
+
+class NotDelivered(HybridComputeError, RuntimeError):
+    """Nobody here sees how the call ends: it stays in the outbox, whose next user delivers it.
+
+    Attributes:
+        path: of the outbox's file.
+        key: the call's own, as `OutboxExecutor.pending` and `results` tell it.
+    """
+
+    path: str
+    key: str
+
+    def __init__(self, text: str, *, path: str, key: str) -> None:
+        super().__init__(text)
+        self.path = path
+        self.key = key
 
 
 class ProtocolError(HybridComputeError, ValueError):
@@ -368,6 +412,10 @@ class RemoteTaskError(RemoteError):
 
 class UnknownTaskError(RemoteTaskError, LookupError):
     """The service has no task of that name."""
+
+
+class OutcomeUnknown(RemoteTaskError):
+    """The service began the call once, was ended in the midst of it, and does not run it again."""
 
 
 class TaskInputError(RemoteTaskError, ValueError):

@@ -18,7 +18,6 @@ past it while another thread shuts down meets the executors' own, which are guar
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -476,9 +475,9 @@ class HybridExecutor(Executor):
             if wait and self._thread.runs_here():
                 raise RuntimeError("cannot join current thread")  # the stdlib's words
             return
-        settled = threading.Event()
-        self._outstanding.when_none(settled.set)
-        settled.wait()
+        for each in self._fleet.values():
+            each.wind_down()
+        self._outstanding.wait()
         self._close_fleet(wait=True)
         self._learning.join()
         alarm = self.__dict__.get("_alarm")

@@ -92,6 +92,8 @@ class WorkItem:
         guard: sees to it that what is sensitive stays here; None: nothing is.
         observed: whether somebody wants to know of each step.
         item_id: its number in the events about it; None: there are none.
+        key: tells a service of ours that two calls are the same one; None: they never are.
+        packed: what a signed call carries, if it is not to be made of `fn` and the arguments.
     """
 
     __slots__ = ("args", "fn", "future", "keeper", "kwargs", "options")
@@ -109,6 +111,8 @@ class WorkItem:
     behind = 0  # how many calls are known to come behind it, which are not submitted yet
     probes = False  # it is one of the first calls, on which others wait
     handed_at: float | None = None  # when it was handed over, by the performance counter
+    key: str | None = None  # under which the service is to remember how the call ended
+    packed: bytes | None = None  # the call pickled already, to be signed
 
     def __init__(
         self,

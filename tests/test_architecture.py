@@ -29,11 +29,11 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("_signed_work", "channels", "streams", "streamed", "_producer"),
     ),
     1: ("policy.", "protocol.", "simulate."),
-    2: ("transports.",),
+    2: ("transports.", "_durable"),
     3: ("executors.",),
     4: ("observed", "mapped", "router", "learning", "quick", "stats", "views", "hybrid"),
     5: (
-        *("cli", "_commands", "_serve", "_replay", "decision_log", "server."),
+        *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
         *("demo", "_demo_work", "_demo_remote"),
     ),
 }

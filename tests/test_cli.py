@@ -183,3 +183,82 @@ def test_a_terminal_shows_a_progress_bar_that_is_gone_at_the_end(tree):
         assert started.wait(100) == 0
     assert b"100%" in shown
     assert shown.rstrip().endswith(b"\x1b[2K")  # the line is cleared
+
+
+@pytest.fixture
+def calls(tmp_path):
+    """An outbox with a dead letter, an outcome and two calls that wait."""
+    from hybrid_compute import OutboxExecutor, remote_task
+    from hybrid_compute.errors import AuthError
+    from tests.executors.outbox_fakes import Service
+
+    path = tmp_path / "calls"
+    service = Service()
+    ex = OutboxExecutor(service, path, linger=0, max_attempts=1, keep_results=True)
+    assert ex.submit(remote_task("echo"), 1).result(30) == 1
+
+    def refuse(_):
+        raise AuthError("who are\x1b[31m you?", status=401)
+
+    service.answer = refuse
+    assert ex.submit(remote_task("charge"), 2).exception(30)
+    service.away = True
+    waiting = [ex.submit(remote_task("later"), each) for each in range(2)]
+    ex.shutdown()
+    assert len(waiting) == 2
+    return path
+
+
+def test_outbox_list_shows_what_is_there_and_why(calls):
+    done = run("outbox", calls, "list")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[:2] for line in lines if len(line) > 5 and line[0].isdigit()] == [
+        ["1", "delivered"],
+        ["2", "dead"],
+        ["3", "pending"],
+        ["4", "pending"],
+        ["2", "pending,"],
+    ]
+    assert "AuthError: who are\N{REPLACEMENT CHARACTER}[31m you?" in done.stdout
+    assert done.stdout.splitlines()[-1] == "2 pending, 1 delivered, 1 dead"
+    done = run("outbox", calls, "list", "--json", "--state", "dead")
+    (entry,) = map(json.loads, done.stdout.splitlines())
+    assert (entry["id"], entry["task"], entry["attempts"]) == (2, "charge", 1)
+
+
+def test_outbox_retry_and_drop_do_what_they_say(calls):
+    done = run("outbox", calls, "retry")
+    assert (done.returncode, done.stdout[:1]) == (0, "1")
+    assert run("outbox", calls, "retry", 1).returncode == 1
+    done = run("outbox", calls, "drop", 3, 99)
+    assert (done.returncode, done.stdout) == (1, "1 of 2 calls were dropped.\n")
+    assert run("outbox", calls, "drop", "--state", "delivered").returncode == 0
+    done = run("outbox", calls, "list", "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(each["id"], each["state"]) for each in found] == [(2, "pending"), (4, "pending")]
+    assert run("outbox", calls, "drop").returncode == 2
+
+
+def test_outbox_leaves_the_calls_of_a_running_program_alone(tmp_path):
+    from hybrid_compute import remote_task
+    from tests.executors.outbox_fakes import Service, outbox
+
+    service = Service()
+    service.away = True
+    with outbox(tmp_path / "calls", service) as ex:
+        future = ex.submit(remote_task("echo"), 1)
+        done = run("outbox", tmp_path / "calls", "drop", 1)
+        assert (done.returncode, "running program" in done.stderr) == (1, True)
+        service.away = False
+        assert future.result(30) == 1
+
+
+def test_outbox_says_what_is_wrong_with_a_file(tmp_path):
+    done = run("outbox", tmp_path / "none", "list")
+    assert (done.returncode, "there is no outbox" in done.stderr) == (1, True)
+    (tmp_path / "text").write_text("text")
+    (tmp_path / "text").chmod(0o600)
+    done = run("outbox", tmp_path / "text", "list")
+    assert (done.returncode, "is damaged" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr

@@ -38,6 +38,7 @@ from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol.codec import Codec, has_msgspec
 from hybrid_compute.protocol.http import (
     HEADER,
+    KEY_HEADER,
     content_type,
     is_content_type_of,
     judge,
@@ -143,6 +144,7 @@ class Posts:
     ) -> Any:
         tries = tries or self._tries(item)
         unwanted = partial(_is_unwanted, item)
+        exchange_once = partial(self._exchange, key=item.key)
         self._names.ask(None if deadline is None else deadline - time.monotonic())
         own = self._names.own
         binary = self._names.binary and exchange is None  # lines are of text
@@ -161,7 +163,7 @@ class Posts:
             except Refused as refusal:
                 raise TaskEncodeError(f"{task}: {refusal}") from refusal
             try:
-                return (exchange or self._exchange)(codec, path, body, left, own)
+                return (exchange or exchange_once)(codec, path, body, left, own)
             except TimeoutError as error:
                 raise time_is_up(task, timeout) from error
             except AuthError as error:
@@ -218,7 +220,16 @@ class Posts:
             raise
         self._threads._pool.pump(item, reading, interrupt=opening.close)
 
-    def _exchange(self, codec: Codec, path: str, body: bytes, left: float | None, own: bool) -> Any:
+    def _exchange(
+        self,
+        codec: Codec,
+        path: str,
+        body: bytes,
+        left: float | None,
+        own: bool,
+        *,
+        key: str | None,
+    ) -> Any:
         transport: HttpTransport | None = getattr(self._local, "transport", None)
         if transport is None:
             transport = self._local.transport = HttpTransport(self._access)
@@ -227,6 +238,8 @@ class Posts:
         if own:
             headers[HEADER] = "1"
         began = time.monotonic()
+        if key is not None:
+            headers[KEY_HEADER] = key
         try:
             answer = transport.exchange("POST", path, body=body, headers=headers, timeout=left)
         except HybridComputeError:

@@ -214,13 +214,13 @@ class Line(LineEnds):
         """Give a call to the session, and return its id there. With the lock held."""
         left = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
         name, args, kwargs = call.name, arguments_of(item), item.kwargs or {}
-        window = None
+        room = None
         if isinstance(item, StreamItem):
-            window = item.channel.most, item.channel.most_bytes
+            room = item.channel.most, item.channel.most_bytes
         elif call.signed is not None:
             name, args, kwargs = call.signed.message(transport.answer.get(_BOOT))
         return session.call(
-            name, args, kwargs, context=call, timeout=left, stream=window, seq=call.seq
+            name, args, kwargs, context=call, timeout=left, stream=room, seq=call.seq, key=item.key
         )
 
     def _wanted(self, call: Call) -> bool:

@@ -64,6 +64,11 @@ class Names(_exit.Member):
             names = self._names
         return None if names is None else name in names
 
+    def known(self, name: str) -> bool | None:
+        """Say what is known already of whether the service has a task; None: nothing."""
+        names = self._names if self._given is None else self._given
+        return None if names is None else name in names
+
     def boot_after(self, boot: str | None) -> str | None:
         """Return what calls are signed for, and ask again if `boot` is all that is known.
 

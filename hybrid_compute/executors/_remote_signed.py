@@ -102,7 +102,8 @@ class SignedCall:
         """
         self._signer = signer
         fn: Any = item.fn
-        self._body = pack(fn, item.args, item.kwargs, name=item.name)
+        packed = item.packed
+        self._body = pack(fn, item.args, item.kwargs, name=item.name) if packed is None else packed
         self._id = os.urandom(16)
         self._mac = b""
 

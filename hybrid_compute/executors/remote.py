@@ -225,7 +225,7 @@ class RemoteExecutor(SubExecutor):
             raise
 
     def _send(self, item: WorkItem, fn: Any) -> None:
-        if self._signer is not None and self._is_signed(item):
+        if self._signer is not None and (item.packed is not None or self._is_signed(item)):
             try:
                 signed = SignedCall(self._signer, item)
             except TaskEncodeError as error:

@@ -123,6 +123,7 @@ class ClientSession:
         timeout: float | None = None,
         stream: tuple[int, int] | None = None,
         seq: int = 0,
+        key: str | None = None,
     ) -> int:
         """Queue a call, and return its id. The arguments are encoded now.
 
@@ -134,6 +135,7 @@ class ClientSession:
             timeout: seconds that the caller has left; None: no bound. Servers of ours are told.
             stream: how many items and bytes the consumer has room for, if it takes a stream.
             seq: number of the first item wanted, to resume a stream.
+            key: under which servers of ours remember how the call ended; None: they do not.
 
         Raises:
             TaskEncodeError: an argument cannot go to this server; the text has its path.
@@ -148,7 +150,7 @@ class ClientSession:
         identity, outbox = self.next_id, self._outbox
         try:
             message = outbox.writer.request(
-                identity, task, args, kwargs, timeout=timeout, credit=stream, seq=seq
+                identity, task, args, kwargs, timeout=timeout, credit=stream, seq=seq, key=key
             )
         except Refused as refusal:
             raise TaskEncodeError(f"{task}: {refusal}") from refusal

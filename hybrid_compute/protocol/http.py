@@ -18,6 +18,7 @@ from hybrid_compute._failures import short
 from hybrid_compute.errors import (
     AuthError,
     HybridComputeError,
+    OutcomeUnknown,
     PayloadTooLarge,
     ProtocolError,
     RemoteBusy,
@@ -35,6 +36,7 @@ __all__ = [
     "EVENTS_TYPE",
     "HEADER",
     "JSON_TYPE",
+    "KEY_HEADER",
     "NDJSON_TYPE",
     "content_type",
     "error_body",
@@ -46,6 +48,7 @@ __all__ = [
     "result_body",
 ]
 
+KEY_HEADER = "Idempotency-Key"  # its value: see `messages.parse_key`
 HEADER = "Hybrid-Compute"  # its value: the version of the protocol
 JSON_TYPE = "application/json"
 NDJSON_TYPE = "application/x-ndjson"
@@ -229,6 +232,8 @@ def error_of(failure: Failed) -> HybridComputeError:
         error = AuthError(text, status=status)
     elif status == 404:
         error = UnknownTaskError(text, status=status)
+    elif status == 409 and failure.type_name == "OutcomeUnknown":
+        error = OutcomeUnknown(text, status=status)
     elif status == 413:
         error = PayloadTooLarge(text)
     elif status == 422:

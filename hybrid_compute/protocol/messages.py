@@ -17,7 +17,8 @@ What only our own peers speak, once they have said hello::
                     {"ack": n}                                  n frames have come so far
                     [message, ...]                              a frame of several messages
     to the server   {"id", "task", "args": [...], "kwargs": {...}, "timeout": seconds left,
-                     "credit": [items, bytes], "seq": first item wanted}
+                     "credit": [items, bytes], "seq": first item wanted,
+                     "key": tells that it is the same call, sent once more}
                     {"id", "credit": [items, bytes]}            so much in all, since the start
                     {"id", "cancel": true}
     to the client   {"id", "chunk": value, "seq": n, "size": bytes}
@@ -35,6 +36,7 @@ these 200, and there are two for each call.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any, NamedTuple
@@ -61,11 +63,14 @@ __all__ = [
     "error_text",
     "parse_answer",
     "parse_failure",
+    "parse_key",
     "parse_request",
 ]
 
 VERSION = 1
 MAX_NAME = 1000  # characters of a task's name, or of an id that is text
+MAX_KEY = 200  # characters of an idempotency key
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY}}}")
 _MAX_COUNT = 2**53  # counters beyond this are no counters
 
 Id = int | str
@@ -81,6 +86,7 @@ class Request(NamedTuple):
     timeout: float | None = None  # seconds left when it was sent
     credit: tuple[int, int] | None = None  # the caller takes a stream: so many items and bytes
     seq: int = 0  # number of the first item that the caller wants
+    key: str | None = None  # under which the server is to remember how the call ended
 
 
 class Cancel(NamedTuple):
@@ -215,7 +221,23 @@ def _parse_call(raw: dict[str, Any], identity: Id, codec: Codec) -> Request:
             raise ProtocolError("the keys of 'kwargs' are names")
     timeout = _seconds(raw, "timeout")
     credit = _pair(raw["credit"]) if "credit" in raw else None
-    return Request(identity, task, args, kwargs, timeout, credit, _count(raw.get("seq", 0), "seq"))
+    # A peer that is not ours may mean anything by it.
+    key = parse_key(raw["key"]) if codec.tagged and "key" in raw else None
+    seq = _count(raw.get("seq", 0), "seq")
+    return Request(identity, task, args, kwargs, timeout, credit, seq, key)
+
+
+def parse_key(value: Any) -> str:
+    """Read an idempotency key: visible ASCII characters, as a header can have them.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    if type(value) is not str or not _KEY.fullmatch(value):
+        raise ProtocolError(
+            f"the idempotency key {short(value)} has not 1 to {MAX_KEY} visible ASCII characters"
+        )
+    return value
 
 
 def parse_answer(

@@ -7,10 +7,11 @@ inside stays bytes here: nobody decodes a body that did not come out of `Verifie
 
     call    version, "C", key id, MAC, time (ms), nonce, call id, boot id, audience, body
     answer  version, "A", key id, MAC, failed?, body
+    rest    version, "R", key id, MAC, body                 what a caller leaves on his own disk
 
 Each MAC is HMAC-SHA256 over all that stands before and behind it, with the body's SHA-256 in its
-place. An answer's covers the call's MAC too, so it answers that one call; the two kinds begin
-differently, so neither is ever taken for the other.
+place. An answer's covers the call's MAC too, so it answers that one call; what is at rest has one
+that covers what it is about. The kinds begin differently, so none is ever taken for another.
 
 A call is taken once by one run of one server: `boot id` is chosen when a server starts, and a nonce
 is remembered for as long as its call's time would be good. The wall clock may jump: times that
@@ -45,7 +46,9 @@ __all__ = [
     "Verifier",
     "mac_of",
     "open_answer",
+    "open_at_rest",
     "sign_answer",
+    "sign_at_rest",
     "sign_call",
 ]
 
@@ -59,7 +62,7 @@ NONCE_BYTES = BOOT_BYTES = 16
 _CAPACITY = 2**18  # calls within a window; some 40 MB
 
 _VERSION = 1
-_CALL, _ANSWER = b"C", b"A"
+_CALL, _ANSWER, _REST_KIND = b"C", b"A", b"R"
 _HEAD = struct.Struct("!Bc8s32s")  # version, kind, key id, MAC
 _REST = struct.Struct("!Q16s16s16sH")  # time, nonce, call id, boot id, bytes of the audience
 _CONTEXT = b"hybrid_compute signed pickle\0"
@@ -235,6 +238,29 @@ def open_answer(key: SigningKey, envelope: object, *, call_mac: bytes) -> Verifi
     return Verified(body, flag == b"\1", b"", head[3], key)
 
 
+def sign_at_rest(key: SigningKey, body: bytes, *, about: str) -> bytes:
+    """Put bytes that are to be read by their writer again into an envelope.
+
+    Args:
+        key: signs it.
+        body: what is signed, and not looked at.
+        about: what it is; nobody can take it for anything else.
+    """
+    return _HEAD.pack(_VERSION, _REST_KIND, key.id, _mac_at_rest(key, about, body)) + body
+
+
+def open_at_rest(key: SigningKey, envelope: object, *, about: str) -> bytes:
+    """Return what `sign_at_rest` was given.
+
+    Raises:
+        BadSignature: it is about something else, of another key, or somebody has changed it.
+    """
+    head, body = _split(envelope, _REST_KIND)
+    if not hmac.compare_digest(head[3], _mac_at_rest(key, about, body)) or head[2] != key.id:
+        raise BadSignature("the signature is not good, or of another key")
+    return body
+
+
 class Verifier:
     """Says which calls are good, for one run of one server."""
 
@@ -300,6 +326,11 @@ def _split(envelope: object, kind: bytes) -> tuple[tuple[int, bytes, bytes, byte
 
 def _mac_of_call(key: SigningKey, rest: bytes, body: bytes) -> bytes:
     return key.mac(_CALL, bytes((_VERSION,)), key.id, rest, hashlib.sha256(body).digest())
+
+
+def _mac_at_rest(key: SigningKey, about: str, body: bytes) -> bytes:
+    what = hashlib.sha256(about.encode()).digest()
+    return key.mac(_REST_KIND, bytes((_VERSION,)), key.id, what, hashlib.sha256(body).digest())
 
 
 def _mac_of_answer(key: SigningKey, call_mac: bytes, flag: bytes, body: bytes) -> bytes:

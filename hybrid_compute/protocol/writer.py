@@ -44,13 +44,16 @@ class Writer:
         timeout: float | None = None,
         credit: tuple[int, int] | None = None,
         seq: int = 0,
+        key: str | None = None,
     ) -> bytes:
         """Write a call, as in `messages.Request`.
 
-        A peer that is not ours learns of no time-out, and its tasks take one argument or none.
+        A peer that is not ours learns of no time-out and no key, and its tasks take one argument
+        or none.
         """
         encode = self.codec.encode
-        if len(args) == 1 and not kwargs and timeout is None and credit is None:
+        plain = timeout is None and credit is None and key is None
+        if len(args) == 1 and not kwargs and plain:
             before, between, after = self._calls.get(task) or self._mould(task)
             return before + encode(identity) + between + encode(args[0], "$.input") + after
         fields = {"id": encode(identity)} | self.call(task, args, kwargs, timeout=timeout)
@@ -58,6 +61,8 @@ class Writer:
             fields["credit"] = encode(list(credit))
             if seq:
                 fields["seq"] = encode(seq)
+        if key is not None and self.codec.tagged:
+            fields["key"] = encode(key)
         return self.codec.fields(**fields)
 
     def call(

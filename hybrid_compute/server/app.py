@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from hybrid_compute.protocol.signing import SigningKey
 from hybrid_compute.server.catalog import Catalog
 from hybrid_compute.server.gate import LOOPBACK_HOSTS, Gate, Refusal
 from hybrid_compute.server.http import compute, refuse, send_json, send_response
+from hybrid_compute.server.journal import Journal
 from hybrid_compute.server.pickles import Pickles
 from hybrid_compute.server.service import Service
 from hybrid_compute.server.settings import Limits
@@ -160,6 +162,7 @@ class App:
         self.service.close()
         if self._owns:
             self._executor.shutdown(cancel_futures=True)
+        self.service.memory.close()  # the last calls have ended
 
     def report_left(self) -> None:
         """Log which calls, or what else, could not be ended. From any thread."""
@@ -186,7 +189,7 @@ def _denial(scope: Any, send: Any) -> Any:
     return respond
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - one setting each, by name
     registry: Mapping[str, Any] | Iterable[Any],
     *,
     executor: HybridExecutor | None = None,
@@ -196,6 +199,7 @@ def create_app(
     limits: Limits | None = None,
     debug: bool = False,
     pickle_keys: Iterable[SigningKey | str] | None = None,
+    remember: str | os.PathLike[str] | None = None,
 ) -> App:
     """Return an ASGI application that serves tasks.
 
@@ -213,12 +217,16 @@ def create_app(
         pickle_keys: callers who sign with one of them may run any callable, in worker processes:
             all that the server's user can do, they can do. Only over TLS or from this machine, and
             only if one process serves. None: nobody may.
+        remember: file in which to keep how calls with an idempotency key ended, so that one which
+            is sent again takes effect once although the server was ended meanwhile. It belongs to
+            one server. None: that is kept in memory only.
 
     A task with `executor="inline"` runs on the event loop: it must be one of microseconds. Log
     lines are made there too: a handler that may block (stderr may) belongs into a `BoundedHandler`.
 
     Raises:
         ConfigurationError: a value cannot be taken, or a task cannot be served.
+        OutboxError: the file `remember` cannot be used.
     """
     catalog = Catalog(registry)
     hosts = tuple(hosts) if not isinstance(hosts, str) else hosts
@@ -234,15 +242,20 @@ def create_app(
         )
     gate = Gate(tokens, hosts=hosts, origins=origins)
     pickles = Pickles(pickle_keys, tokens=tokens, hosts=hosts)
+    limits = limits or Limits()
+    journal = None
+    if remember is not None:
+        journal = Journal(remember, max_bytes=limits.remember_bytes)
     mine = executor is None
     if executor is None:
         executor = HybridExecutor(executors={"process": ProcessExecutor(initializer=harden)})
     service = Service(
         catalog,
         executor,
-        limits or Limits(),
+        limits,
         debug=debug,
         open_=tokens.open,
         pickles=pickles,
+        journal=journal,
     )
     return App(service, gate, executor, owns=mine)

@@ -11,7 +11,7 @@ from typing import Any
 from hybrid_compute.errors import PayloadTooLarge, ProtocolError
 from hybrid_compute.protocol import http as wire
 from hybrid_compute.protocol.codec import Codec
-from hybrid_compute.protocol.messages import Failed
+from hybrid_compute.protocol.messages import Failed, parse_key
 from hybrid_compute.protocol.values import Refused
 from hybrid_compute.server.gate import Refusal, values_of
 from hybrid_compute.server.http_streams import HttpStream, form_of
@@ -24,6 +24,7 @@ __all__ = ["codec_for", "compute", "refuse", "send_json", "send_response"]
 
 _FIXED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _OWN = wire.HEADER.lower().encode()
+_KEY = wire.KEY_HEADER.lower().encode()
 _ACCEPTED = (b"accept-post", f"{wire.JSON_TYPE}, {wire.BINARY_TYPE}".encode())
 _LINGER = 2.0  # seconds in which a caller who still sends can read why he was refused
 
@@ -127,7 +128,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
         if body is None:
             return
         unread = None
-        request = wire.read_request(codec, body)
+        request = wire.read_request(codec, body)._replace(key=_key_in(scope["headers"]))
         done = asyncio.get_running_loop().create_future()
         stream = _stream(scope, codec, done, request.seq)
         call.start(
@@ -170,6 +171,13 @@ def _stream(scope: Any, codec: Codec, done: asyncio.Future[None], skip: int) -> 
         return None
     patience = scope.get("extensions", {}).get(PATIENCE)
     return HttpStream(form, codec, done, skip=skip, patience=patience)
+
+
+def _key_in(headers: Any) -> str | None:
+    found = values_of(headers, _KEY)
+    if len(found) > 1:
+        raise ProtocolError(f"{wire.KEY_HEADER} stands {len(found)} times")
+    return parse_key(found[0].decode("latin-1")) if found else None
 
 
 async def _body(headers: Any, receive: Any, service: Service) -> bytes | None:

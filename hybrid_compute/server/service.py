@@ -16,17 +16,20 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from hybrid_compute._failures import RemoteTraceback, short, text_of, type_name_of
+from hybrid_compute._failures import short, type_name_of
 from hybrid_compute.channels import BUFFER_BYTES, BUFFER_ITEMS
-from hybrid_compute.errors import ExecutorUnavailable, PayloadTooLarge
 from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.messages import Failed, Request
 from hybrid_compute.protocol.signing import SIGNED_TASK
 from hybrid_compute.server.catalog import Catalog, Entry
+from hybrid_compute.server.failures import failure_of, failure_of_call
 from hybrid_compute.server.feeds import Collector, Feed, Sink
 from hybrid_compute.server.gate import Refusal
+from hybrid_compute.server.journal import Journal
+from hybrid_compute.server.memory import Memory, mark_of
 from hybrid_compute.server.pickles import Pickles, SignedEntry
 from hybrid_compute.server.settings import Limits
 from hybrid_compute.server.tokens import Token
@@ -61,6 +64,7 @@ class Call:
         self._value: Any = None
         self.error: BaseException | None = None
         self._signed: SignedEntry | None = None
+        self._keyed = False  # its end is remembered, whether somebody waits for it or not
 
     def start(
         self,
@@ -95,7 +99,8 @@ class Call:
             self._deliver = deliver
             if sink is not None:
                 self._make_sink = sink
-            future = self._service.submit(entry, args, kwargs, request)
+            self._keyed = request.key is not None
+            future = self._service.begin(self.token, entry, args, kwargs, request)
             self.future = future
         except Refusal as refusal:
             self.release(f"refused {refusal.status}")
@@ -177,9 +182,13 @@ class Call:
         return f"task={short(task)} id={short(identity)}{signed}"
 
     def abandon(self) -> None:
-        """End the call, if that can be; nobody wants its answer. Its place is taken till then."""
+        """End the call, if that can be; nobody wants its answer. Its place is taken till then.
+
+        One with a key goes on: whoever has lost his connection will come back for its answer.
+        """
         self.abandoned = True
-        self.stop()
+        if not self._keyed:
+            self.stop()
 
     def stop(self) -> None:
         """End the call, if that can be; it has an answer then."""
@@ -225,11 +234,18 @@ class Service:
         debug: bool,
         open_: bool,
         pickles: Pickles | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.catalog = catalog
         self.limits = limits
         self.debug = debug
         self.pickles = pickles or Pickles(None)
+        self.memory = Memory(
+            partial(failure_of, debug=debug),
+            seconds=limits.remember_seconds,
+            max_bytes=limits.remember_bytes,
+            journal=journal,
+        )
         self.draining = False
         self.ended: deque[Call] = deque()
         # The loop that has been told to look into `ended` and has not begun to. Who ends a call
@@ -271,6 +287,26 @@ class Service:
         if entry is None:
             raise Refusal(404, f"there is no task {short(name)}; GET /tasks lists them")
         return entry
+
+    def begin(
+        self, token: Token, entry: Entry | SignedEntry, args: Any, kwargs: Any, request: Request
+    ) -> Future[Any]:
+        """Run a call; if it has a key, only once, and answer it however often it comes.
+
+        Raises:
+            Refusal: 422 if the key is another call's, 400 if the call streams.
+        """
+        if request.key is None:
+            return self.submit(entry, args, kwargs, request)
+        # The envelope of a signed call is another one each time.
+        said = (args[:1], {}) if isinstance(entry, SignedEntry) else (request.args, request.kwargs)
+        return self.memory.run(
+            token.name,
+            request.key,
+            mark_of(entry.task, request.task, *said),
+            lambda: self.submit(entry, args, kwargs, request),
+            idempotent=bool(entry.task.options.idempotent),
+        )
 
     def submit(
         self, entry: Entry | SignedEntry, args: Any, kwargs: Any, request: Request
@@ -322,29 +358,7 @@ class Service:
 
     def failure(self, call: Call) -> Failed | None:
         """Return what to tell of a call that has ended, or was left; None if it has a result."""
-        assert call.future is not None  # noqa: S101 - it was started
-        error = call.error
-        if call.left and not call.future.done():
-            return Failed(
-                0, "the server is closing; the call goes on, and nobody sees its end", 504
-            )
-        if call.future.cancelled():
-            # 503 says that it never began, so that it may run elsewhere.
-            return Failed(0, "the server ended the call", 504 if call.stopped else 503)
-        if isinstance(error, CancelledError) and (call.stopped or call.feed is not None):
-            return Failed(0, "the server ended the call", 504)  # else the task itself raised it
-        if error is None:
-            return None
-        status = 500
-        if isinstance(error, ExecutorUnavailable):
-            status = 503
-        elif isinstance(error, PayloadTooLarge):
-            status = 413
-        name = type_name_of(type(error))
-        trace = ""
-        if self.debug and isinstance(error.__cause__, RemoteTraceback):
-            trace = str(error.__cause__)
-        return Failed(0, text_of(error).strip() or name, status, name, trace)
+        return failure_of_call(call, debug=self.debug)
 
     async def drain(self) -> None:
         """Admit nothing more; wait for what runs, for the grace; then end it, if that can be."""

@@ -40,6 +40,8 @@ class Limits:
         queue: calls that run or wait in all.
         connections: HTTP connections and WebSockets that are open at once (`serve` only).
         task_seconds: for which a call may run and wait. Callers and tasks may ask for less.
+        remember_seconds: for which the end of a call with an idempotency key is remembered.
+        remember_bytes: of all that is remembered; the oldest goes first.
         grace: seconds that running calls have when the server is told to end.
     """
 
@@ -51,4 +53,6 @@ class Limits:
     queue: int = attrs.field(default=1024, validator=_positive)
     connections: int = attrs.field(default=1024, validator=_positive)
     task_seconds: float = attrs.field(default=3600.0, validator=_positive)
+    remember_seconds: float = attrs.field(default=86_400.0, validator=_positive)
+    remember_bytes: int = attrs.field(default=64 * 2**20, validator=_positive)
     grace: float = attrs.field(default=10.0, validator=_positive)

@@ -113,6 +113,7 @@ class Connection:
                     self._go_on(event.id)
                 elif type(event) is Cancelled and (call := self._calls.pop(event.id, None)):
                     call.abandon()
+                    call.stop()
                     self._close_if_drained()
             self._wake.set()
         await asyncio.get_running_loop().create_future()  # the writer closes and ends this

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hybrid_compute.errors import (
     AuthError,
     HybridComputeError,
+    OutcomeUnknown,
     PayloadTooLarge,
     ProtocolError,
     RemoteBusy,
@@ -45,7 +46,7 @@ def test_a_call_s_body_is_that_of_the_javascript_library(plain):
 
 def test_a_call_comes_back_as_it_was_for_our_own_peers(tagged):
     body = request_body(tagged, "f", (1, b"x"), {"k": {2}}, timeout=1.5)
-    assert read_request(tagged, body)[1:] == ("f", (1, b"x"), {"k": {2}}, 1.5, None, 0)
+    assert read_request(tagged, body)[1:] == ("f", (1, b"x"), {"k": {2}}, 1.5, None, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,15 @@ def test_each_status_is_an_error_of_its_own(plain, status, kind):
         assert info.value.retry_after == 7.0
     if kind is RemoteConnectionLost:
         assert info.value.may_have_run
+
+
+def test_only_our_own_servers_say_that_an_outcome_is_unknown(plain, tagged):
+    body = error_body(tagged, Failed(0, "boom", 409, "OutcomeUnknown"))
+    with pytest.raises(OutcomeUnknown):
+        judge(tagged, 409, TYPE, body)
+    with pytest.raises(RemoteTaskError) as caught:
+        judge(plain, 409, TYPE, b'{"error":"boom"}')
+    assert type(caught.value) is RemoteTaskError
 
 
 @pytest.mark.parametrize("status", [401, 403, 413, 429, 502, 503, 504])

@@ -63,7 +63,7 @@ def test_a_call_of_another_form_is_refused_to_a_plain_peer(writer, args, kwargs)
 
 
 def test_a_plain_peer_gets_no_key_that_it_does_not_know(writer):
-    call = writer.request(1, "f", (1,), timeout=3.0, credit=(1, 1), seq=5)
+    call = writer.request(1, "f", (1,), timeout=3.0, credit=(1, 1), seq=5, key="k")
     assert loads(call) == {"id": 1, "task": "f", "input": 1}
     failed = writer.failed(Failed(2, "no", 404, "KeyError", "Traceback", "$.x", 3.0))
     assert loads(failed) == {"id": 2, "error": "no"}
@@ -105,12 +105,13 @@ def test_the_memory_of_tasks_is_bounded(writer):
         Request("a", "f", (1, (2,)), {"x": {3}}),
         Request(1, "f", (), {"$hc": 1}),
         Request(2, "f", (b"x",), {}, 2.5, (8, 1024), 7),
+        Request(3, "f", (1,), {}, None, None, 0, "a-key"),
     ],
 )
 def test_a_call_comes_back_as_it_was_for_our_own_peers(tagged, request_):
-    identity, task, args, kwargs, timeout, credit, seq = request_
+    identity, task, args, kwargs, timeout, credit, seq, key = request_
     data = Writer(tagged).request(
-        identity, task, args, kwargs, timeout=timeout, credit=credit, seq=seq
+        identity, task, args, kwargs, timeout=timeout, credit=credit, seq=seq, key=key
     )
     assert parse_request(tagged.decode(data), tagged) == request_
 
@@ -197,6 +198,18 @@ def test_an_id_keeps_its_json_type(identity):
     found = parse_request(JSON.decode(json.dumps({"id": identity, "task": "f"})), JSON)
     assert found == Request(identity, "f", (), {})
     assert type(found.id) is type(identity)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "a b", "\u00e9", "a\n", 5, None, ["k"]])
+def test_an_idempotency_key_is_short_text_that_a_header_can_have(tagged, key):
+    raw = {"id": 7, "task": "f", "input": 1, "key": key}
+    with pytest.raises(Malformed, match="idempotency key") as caught:
+        parse_request(raw, tagged)
+    assert caught.value.id == 7
+
+
+def test_what_a_peer_that_is_not_ours_calls_a_key_is_none(plain):
+    assert parse_request({"id": 7, "task": "f", "key": 5}, plain).key is None
 
 
 def test_keys_without_a_meaning_are_let_be():
@@ -310,6 +323,10 @@ def test_anything_parses_to_a_message_or_is_malformed(raw):
         errors.RemoteTaskError("x", status=500, type_name="KeyError", traceback_text="t"),
         errors.UnknownTaskError("x", status=404),
         errors.TaskInputError("x", path="$.a", status=422),
+        errors.OutcomeUnknown("x", status=409),
+        errors.OutboxError("x", path="/p"),
+        errors.OutboxFull("x", path="/p"),
+        errors.NotDelivered("x", path="/p", key="k"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -327,6 +344,10 @@ def test_the_errors_are_what_a_user_would_catch():
         "RemoteUnavailable": (ConnectionError, errors.ExecutorUnavailable),
         "RemoteBusy": (errors.ExecutorUnavailable,),
         "AuthError": (PermissionError,),
+        "OutboxError": (OSError,),
+        "OutboxFull": (errors.ExecutorUnavailable, errors.OutboxError),
+        "NotDelivered": (RuntimeError,),
+        "OutcomeUnknown": (errors.RemoteTaskError,),
         "TLSError": (ConnectionError,),
         "UnknownTaskError": (LookupError, errors.RemoteTaskError, errors.RemoteError),
         "TaskInputError": (ValueError, errors.RemoteTaskError),

@@ -17,7 +17,9 @@ from hybrid_compute.protocol.signing import (
     Verifier,
     mac_of,
     open_answer,
+    open_at_rest,
     sign_answer,
+    sign_at_rest,
     sign_call,
 )
 
@@ -161,6 +163,23 @@ def test_a_call_is_no_answer_and_an_answer_no_call():
         verifier().open(answer[:1] + b"C" + answer[2:])
     with pytest.raises(BadSignature):
         open_answer(KEY, call[:1] + b"A" + call[2:], call_mac=mac_of(call))
+
+
+def test_what_is_at_rest_is_good_for_what_it_is_about_alone():
+    envelope = sign_at_rest(KEY, BODY, about="call 1")
+    assert open_at_rest(KEY, envelope, about="call 1") == BODY
+    with pytest.raises(BadSignature):
+        open_at_rest(KEY, envelope, about="call 2")
+    for at in range(len(envelope)):
+        changed = bytearray(envelope)
+        changed[at] ^= 1
+        with pytest.raises(BadSignature):
+            open_at_rest(KEY, bytes(changed), about="call 1")
+    for kind in (b"C", b"A"):
+        with pytest.raises(BadSignature):
+            open_at_rest(KEY, envelope[:1] + kind + envelope[2:], about="call 1")
+    with pytest.raises(BadSignature):
+        open_answer(KEY, envelope[:1] + b"A" + envelope[2:], call_mac=mac_of(sign()))
 
 
 @pytest.mark.parametrize(

@@ -117,5 +117,32 @@ def runs() -> int:
     return len(RUNS)
 
 
+def append(path: str, gate: str) -> int:
+    """Have an effect that can be counted; then wait for a file, if one is named."""
+    import threading
+
+    with open(path, "a") as file:
+        file.write("x")
+    while gate and not os.path.exists(gate):
+        threading.Event().wait(0.005)
+    return os.path.getsize(path)
+
+
+@task(executor="thread")
+def note(path: str, gate: str = "") -> int:
+    return append(path, gate)
+
+
+@task(executor="thread", idempotent=True)
+def again(path: str, gate: str = "") -> int:
+    return append(path, gate)
+
+
+@task
+def numbers() -> Any:
+    yield 1
+
+
+KEYED = [note, again, numbers]
 TASKS = [echo, double, fail, environ, wait]
 ODD = [*TASKS, stubborn, forever, stuck, ping, big, pick, unreadable, cancels, runs]
