@@ -83,7 +83,6 @@ class Router:
             PolicyError: the policy raised, or its answer is not a route.
             UnknownExecutorError: the options name an executor that is not in the fleet.
         """
-        options = item.options
         fn = item.fn
         if type(fn) is not Task:
             fn = item.target
@@ -91,30 +90,37 @@ class Router:
         fleet = self._fleet if every else self._eligible(item)
         if held:
             fleet = self._without_blocking(fleet)
-        if options.executor is not None:
-            route: tuple[str, ...] | None = (self.known(options.executor),)
-        elif not self._may_move(item):
-            route = _ON_THREADS
-        else:
-            try:
-                route = self._ask(item, fleet)
-            except Exception as error:
-                self._fault(error, item)
-            if route is not None and type(route) is not tuple:
-                raise PolicyError(
-                    f"policy {self._policy!r} answered {route!r} for {item.name!r}; "
-                    f"a route is a tuple of executors' names"
-                )
+        route = self._choose(item, fleet)
         if route is None:
             return None, fleet
-        if held and route and not any(name in fleet for name in route):
-            route = self.for_want_of_an_answer(fleet)  # inline, and its submitter has gone
-        for name in route:
-            if name not in fleet:
-                return self._without_the_ineligible(route, fleet, item)
-        if not route:
+        kept = self._kept(route, fleet, item)
+        if kept:
+            return kept, fleet
+        if held and route:  # inline, and its submitter has gone
+            return self.for_want_of_an_answer(fleet), fleet
+        # Perhaps there is only somebody who is away at the moment: he will say so himself.
+        fleet = self._eligible(item, away_too=True)
+        kept = self._kept(self._choose(item, fleet) or (), fleet, item)
+        if not kept:
             raise self._nobody(route, fleet, item)
-        return route, fleet
+        return kept, fleet
+
+    def _choose(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...] | None:
+        """Return where the options say that the item is to go, or the law, or the policy."""
+        if item.options.executor is not None:
+            return (self.known(item.options.executor),)
+        if not self._may_move(item):
+            return _ON_THREADS
+        try:
+            route = self._ask(item, fleet)
+        except Exception as error:
+            self._fault(error, item)
+        if route is not None and type(route) is not tuple:
+            raise PolicyError(
+                f"policy {self._policy!r} answered {route!r} for {item.name!r}; "
+                f"a route is a tuple of executors' names"
+            )
+        return route
 
     def _fault(self, error: Exception, item: WorkItem) -> NoReturn:
         """Raise what is to become of an item whose policy has raised."""
@@ -210,9 +216,13 @@ class Router:
                 del fleet[name]
         return fleet
 
-    def _without_the_ineligible(
-        self, route: tuple[str, ...], fleet: Fleet, item: WorkItem
-    ) -> tuple[tuple[str, ...], Fleet]:
+    def _kept(self, route: tuple[str, ...], fleet: Fleet, item: WorkItem) -> tuple[str, ...]:
+        """Return those names of a route that the item's fleet has."""
+        for name in route:
+            if name not in fleet:
+                break
+        else:
+            return route
         for name in route:
             if name not in self._fleet:
                 raise PolicyError(
@@ -220,14 +230,7 @@ class Router:
                     f"the fleet has {list(self._fleet)}; answer one of these, or add it with "
                     f"HybridExecutor(executors={{{name!r}: ...}})"
                 )
-        kept = tuple(name for name in route if name in fleet)
-        if not kept and self.remotes:
-            # The policy has nobody else to name: the service itself says that it is away.
-            fleet = self._eligible(item, away_too=True)
-            kept = tuple(name for name in route if name in fleet)
-        if not kept:
-            raise self._nobody(route, fleet, item)
-        return kept, fleet
+        return tuple(name for name in route if name in fleet)
 
     def _nobody(self, route: tuple[str, ...], fleet: Fleet, item: WorkItem) -> PlacementError:
         why = why_here(item) if self.remotes else None

@@ -46,4 +46,8 @@ processes (`tests/faults`), about hostile input (`tests/security`), and about st
     44  clocks                         test_network.test_a_jump_of_the_wall_clock_changes_nothing
         and signatures                 protocol.test_signing.test_no_clock_makes_a_guard_take_a_nonce_twice
         and tokens                     security.test_tokens.test_a_token_that_expires_is_good_until_then
+    45  a breaker opens                test_circuit.test_after_some_failures_a_service_is_not_asked_any_more
+        one trial                      test_circuit.test_one_call_tries_whether_it_is_back
+        cancelled calls do not count   test_circuit.test_a_trial_that_is_cancelled_lets_another_one_try
+        a local tier, and back         test_circuit.test_a_fleet_leaves_it_out_and_takes_it_in_again
 """  # noqa: E501 - the name of a test is one word
