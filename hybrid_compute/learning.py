@@ -36,6 +36,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
+from hybrid_compute.decisions import Choice, Decision
 from hybrid_compute.errors import PlacementError, PolicyError
 from hybrid_compute.executors._delivery import cancel as cancel_item
 from hybrid_compute.routed import RoutedItem
@@ -50,6 +51,8 @@ __all__ = ["Learning"]
 _FIRST_LOOK = 0.008  # seconds: two switch intervals of the GIL, so that a first call has run
 _LAST_LOOK = 0.050
 _MUCH = 0.003  # seconds of CPU from which on a call that still runs is known to compute
+
+_HELD = Choice(rule="held, until more is known of its task")
 
 _cpu_clock_of: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)
 
@@ -98,6 +101,8 @@ class Learning(_exit.Member):
             if queue is None:
                 queue = self._held[item.belief] = _Queue(now)
                 self._changed.notify_all()
+            if item.decision is None:
+                item.decision = item.future._decision = Decision(_HELD, time.perf_counter())
             queue.items.append((item, alarm))
         if self.learns and item.belief is not None and item.belief.known:
             self._release(item.belief)  # what it was to wait for came before it was here
@@ -201,6 +206,8 @@ class Learning(_exit.Member):
                 if not late:
                     return False
                 route = self._router.for_want_of_an_answer(fleet)
+            if item.decision is not None and item.choice is not None:
+                item.decision.choice = item.choice
             item._place = 0  # it may have gone some way along another route
             item.launch(route, fleet, alarm, late=True)
         except (PlacementError, PolicyError) as error:
