@@ -218,19 +218,21 @@ def test_a_callback_of_a_held_item_may_raise_system_exit() -> None:
     def leave(_: object) -> None:
         raise SystemExit
 
-    class Waiting(Patient):
-        ready = threading.Event()
+    ready = threading.Event()
 
-        def route(self, item: WorkItem, fleet: Fleet) -> Any:
-            if self.asked == 8:
-                self.ready.wait(TIMEOUT)
-            return super().route(item, fleet)
+    class Waiting:
+        """Cannot tell who submits; raises when it is asked again, once all is prepared."""
 
-    with HybridExecutor(1, policy=Waiting(*[None] * 8, ValueError("hm"))) as executor:
+        def route(self, item: WorkItem, fleet: Fleet) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                ready.wait(TIMEOUT)
+                raise ValueError("hm")
+
+    with HybridExecutor(1, policy=Waiting()) as executor:
         futures = [executor.submit(pid) for _ in range(8)]
         for each in futures:
             each.add_done_callback(leave)
-        Waiting.ready.set()
+        ready.set()
         assert all(isinstance(each.exception(TIMEOUT), PolicyError) for each in futures)
 
 
