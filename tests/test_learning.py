@@ -18,7 +18,7 @@ import pytest
 
 from hybrid_compute import HybridExecutor, HybridFuture, Task, learning, task
 from hybrid_compute.abc import Fleet, WorkItem
-from hybrid_compute.errors import PolicyError
+from hybrid_compute.errors import PolicyError, TaskEncodeError
 from hybrid_compute.policy import Adaptive
 from hybrid_compute.policy._belief import Belief
 from hybrid_compute.routed import RoutedItem
@@ -287,13 +287,21 @@ def script(text: str) -> str:
 def test_what_is_held_when_the_interpreter_exits_is_done() -> None:
     text = """
 import os
-from hybrid_compute import HybridExecutor, task
+from hybrid_compute import HybridExecutor, learning, task
 
 @task
 def say(n):
     os.write(1, b"x")
 
-executor = HybridExecutor(2)
+class Patient:
+    asked = 0
+
+    def route(self, item, fleet):
+        self.asked += 1
+        return None if self.asked <= 20 else ("thread",)
+
+learning._FIRST_LOOK = learning._LAST_LOOK = 1000
+executor = HybridExecutor(2, policy=Patient())
 for n in range(20):
     executor.submit(say, n)
 """
@@ -423,7 +431,9 @@ def test_two_executors_may_share_what_is_learned(gate: str) -> None:
         assert first.submit(gated, gate).result(TIMEOUT) == PARENT
 
 
-def test_what_was_learned_before_an_item_was_held_is_not_waited_for(no_looks: None) -> None:
+def test_what_was_learned_before_an_item_was_held_is_not_waited_for(
+    no_looks: None, gate: str
+) -> None:
     class Late(Adaptive):
         """Learns of a first call between an answer "not yet" and what its executor does then."""
 
@@ -433,15 +443,15 @@ def test_what_was_learned_before_an_item_was_held_is_not_waited_for(no_looks: No
                 self.ran(item.belief, 2, 0.02, 0.0)
             return route
 
-    name = "never there"
+    nothing = "x" * len(gate)
     with HybridExecutor(1, max_processes=1, policy=Late()) as executor:
-        blocked = threading.Event()
-        executor.options(executor="lane").submit(blocked.wait, TIMEOUT)
-        futures = [executor.submit(gated, name) for _ in range(8)]
+        first = [executor.submit(gated, gate) for _ in range(2)]  # which tell nothing
+        others = [executor.submit(gated, nothing) for _ in range(6)]
         try:
-            assert [each.result(TIMEOUT / 2) for each in futures] == [PARENT] * 8
+            assert [each.result(TIMEOUT / 2) for each in others] == [PARENT] * 6
+            assert not any(each.done() for each in first)
         finally:
-            blocked.set()
+            GATES[gate].set()
 
 
 # Moving what waits.
@@ -574,6 +584,24 @@ def test_an_item_that_is_cancelled_while_it_is_handed_over_is_not_counted(
     assert belief.probing == 0
 
 
+def test_a_first_call_that_is_cancelled_while_it_is_routed_makes_room_for_another(
+    no_looks: None, gate: str
+) -> None:
+    policy = Cancelling()
+    with HybridExecutor(1, max_processes=1, policy=policy) as executor:
+        futures = [executor.submit(gated, gate) for _ in range(3)]
+        belief = policy.usual(gated)
+        assert belief is not None
+        belief.probing = 1  # as if one of the two had been cancelled
+        policy.when = "routed"
+        executor._learning._release(belief)
+        assert futures[2].cancelled()
+        assert belief.probing == 1
+        belief.probing = 2
+        GATES[gate].set()
+        assert [each.result(TIMEOUT) for each in futures[:2]] == [PARENT] * 2
+
+
 def test_nothing_is_counted_any_more_when_all_is_done_however_it_ended(tmp_path: Path) -> None:
     @task
     def varied(n: int, _: object = None) -> None:
@@ -672,6 +700,7 @@ def test_the_clock_of_a_thread_is_read_only_while_it_lives(
 
                 for _ in range(4):
                     executor.submit(short)
+        assert not executor._learning._running  # threads end only after that
     assert seen
     assert not dead
 
@@ -710,6 +739,22 @@ def test_what_cannot_be_pickled_runs_on_a_thread_once_and_so_from_then_on() -> N
         assert {each.result(TIMEOUT) for each in later} == {PARENT}
         assert "process" not in {each.explain().attempts[0].executor for each in later}
         assert len(ran) == 21
+
+
+@task
+def cannot_encode(path: str) -> None:
+    with open(path, "a") as file:
+        file.write("x")
+    raise TaskEncodeError("of an executor that the work uses itself")
+
+
+def test_work_that_raises_what_pickling_would_is_not_moved_to_a_thread(tmp_path: Path) -> None:
+    policy, path = Adaptive(), str(tmp_path / "effects")
+    with HybridExecutor(1, max_processes=1, policy=policy) as executor:
+        belief = known(policy, executor, cannot_encode, path, wall=0.05, cpu=0.05)
+        sent_to_processes(policy, executor, belief)
+        assert isinstance(executor.submit(cannot_encode, path).exception(TIMEOUT), TaskEncodeError)
+    assert Path(path).read_text() == "x"
 
 
 def test_an_attempt_that_could_not_be_pickled_costs_no_retry() -> None:
