@@ -446,9 +446,9 @@ def test_what_was_learned_before_an_item_was_held_is_not_waited_for(
     nothing = "x" * len(gate)
     with HybridExecutor(1, max_processes=1, policy=Late()) as executor:
         first = [executor.submit(gated, gate) for _ in range(2)]  # which tell nothing
-        others = [executor.submit(gated, nothing) for _ in range(6)]
+        other = executor.submit(gated, nothing)
         try:
-            assert [each.result(TIMEOUT / 2) for each in others] == [PARENT] * 6
+            assert other.result(TIMEOUT / 2) == PARENT
             assert not any(each.done() for each in first)
         finally:
             GATES[gate].set()
@@ -483,13 +483,12 @@ def test_items_that_wait_behind_the_lane_move_when_their_task_turns_out_to_compu
 ) -> None:
     policy = Adaptive()
     with HybridExecutor(1, max_processes=1, policy=policy) as executor:
+        belief = known(policy, executor, gated, gate, wall=0.05, cpu=0.0)
         futures = [executor.submit(gated, gate) for _ in range(90)]
         started = [each for each in futures if each.running()]
-        while len(started) < 64:  # the look-out sends them in its own time
+        while len(started) < 64:  # threads come in their own time
             wait(futures, 0.01)
             started = [each for each in futures if each.running()]
-        belief = policy.usual(gated)
-        assert belief is not None
         believe(policy, belief, 0.05, 0.05)
         executor._learning.reconsider(belief)
         moved = [each for each in futures if each not in started]
@@ -518,13 +517,12 @@ def test_moving_items_loses_none_whatever_their_callbacks_raise(gate: str) -> No
 
     policy = Broken()
     with HybridExecutor(1, max_processes=1, policy=policy) as executor:
+        belief = known(policy, executor, gated, gate, wall=0.05, cpu=0.0)
         futures = [executor.submit(gated, gate) for _ in range(80)]
         started: list[HybridFuture[int]] = []
         while len(started) < 64:
             wait(futures, 0.01)
             started = [each for each in futures if each.running()]
-        belief = policy.usual(gated)
-        assert belief is not None
         believe(policy, belief, 0.05, 0.05)
         waiting = [each for each in futures if each not in started]
         for each in waiting:
@@ -555,6 +553,12 @@ class Cancelling(Adaptive):
         if self.when == "after":
             assert item.future.cancel()
 
+    def _look_up(self, item: RoutedItem) -> Any:
+        found = super()._look_up(item)
+        if self.when == "looked up":
+            assert item.future.cancel()
+        return found
+
     def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...] | None:
         route = super().route(item, fleet)
         if self.when == "routed" and route is not None:
@@ -584,8 +588,9 @@ def test_an_item_that_is_cancelled_while_it_is_handed_over_is_not_counted(
     assert belief.probing == 0
 
 
+@pytest.mark.parametrize("when", ["looked up", "routed"])
 def test_a_first_call_that_is_cancelled_while_it_is_routed_makes_room_for_another(
-    no_looks: None, gate: str
+    when: str, no_looks: None, gate: str
 ) -> None:
     policy = Cancelling()
     with HybridExecutor(1, max_processes=1, policy=policy) as executor:
@@ -593,7 +598,7 @@ def test_a_first_call_that_is_cancelled_while_it_is_routed_makes_room_for_anothe
         belief = policy.usual(gated)
         assert belief is not None
         belief.probing = 1  # as if one of the two had been cancelled
-        policy.when = "routed"
+        policy.when = when
         executor._learning._release(belief)
         assert futures[2].cancelled()
         assert belief.probing == 1
