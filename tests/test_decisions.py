@@ -178,8 +178,13 @@ def test_an_item_that_was_held_tells_the_rule_that_chose_in_the_end() -> None:
     def wait() -> None:
         gate.wait(TIMEOUT)
 
-    with HybridExecutor(1, max_processes=1) as executor:
+    policy = Adaptive()
+    with HybridExecutor(1, max_processes=1, policy=policy) as executor:
         futures = [executor.submit(wait) for _ in range(3)]
+        belief = policy.usual(wait)
+        assert belief is not None
+        policy.seen(belief, 0.01, 0.0)
+        executor._learning._release(belief)
         while not futures[2].running():
             gate.wait(0.001)
         assert "mostly waits" in futures[2].explain().rule
