@@ -12,7 +12,7 @@ something, or when it was held for long enough. ::
 Threads. `hold` runs on submitters, `end` and `reconsider` on the executors' threads, the look-out
 is a thread of its own, which is there only while something is held.
 
-The lock guards the held items, who releases, and the running first calls. It is re-entrant, as a
+The lock guards the held items and who releases. It is re-entrant, as a
 signal handler or a finalizer that submits may land on a thread that holds it. No policy is asked,
 no executor called and no future settled under it.
 
@@ -30,12 +30,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures._base import LOGGER
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
+from hybrid_compute._first_calls import FirstCalls
 from hybrid_compute.decisions import Choice, Decision
 from hybrid_compute.errors import PlacementError, PolicyError
 from hybrid_compute.executors._delivery import cancel as cancel_item
@@ -53,8 +53,6 @@ _LAST_LOOK = 0.050
 _MUCH = 0.003  # seconds of CPU from which on a call that still runs is known to compute
 
 _HELD = Choice(rule="held, until more is known of its task")
-
-_cpu_clock_of: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)
 
 
 class _Queue:
@@ -82,10 +80,10 @@ class Learning(_exit.Member):
         self._fleet = fleet
         self._changed = threading.Condition(threading.RLock())  # guards all below
         self._held: dict[Any, _Queue] = {}
-        self._running: dict[int, tuple[Any, float, float]] = {}  # first calls, by thread
         self._releasing: list[int] = []  # threads that have an item in hand
         self._closed = False
         self._look_out: threading.Thread | None = None
+        self._first_calls = FirstCalls()
         _exit.register(self)
 
     # Holding.
@@ -250,12 +248,7 @@ class Learning(_exit.Member):
         """Tell the policy what can be seen of first calls that still run; say if it is enough."""
         if self._policy is None or belief is None or belief.known:
             return True
-        seen: tuple[float, float] | None = None
-        with self._changed:  # so that none of the threads that are looked at ends meanwhile
-            for thread, (each, begun, cpu) in self._running.items():
-                if each is belief and _cpu_clock_of is not None:
-                    used = time.clock_gettime(_cpu_clock_of(thread)) - cpu
-                    seen = max(seen or (0.0, 0.0), (time.perf_counter() - begun, used))
+        seen = self._first_calls.look(belief)
         if seen is not None and (seen[1] >= _MUCH or seen[0] >= _FIRST_LOOK / 2):
             return bool(self._policy.seen(belief, *seen))
         if late:
@@ -269,24 +262,24 @@ class Learning(_exit.Member):
         belief = item.belief
         if not belief.wants_cpu:
             return None
-        cpu = time.thread_time()
         if not belief.known:
-            with self._changed:
-                self._running[get_ident()] = belief, time.perf_counter(), cpu
-        return cpu
+            self._first_calls.begin(belief)
+        return time.thread_time()
 
     def end(self, item: RoutedItem, begun: float, cpu: float | None, value: Any) -> bool:
         """Say that it has ended; return whether to call `reconsider`."""
         ended = time.perf_counter()
         used = None if cpu is None else time.thread_time() - cpu
-        if self._running:
-            with self._changed:
-                self._running.pop(get_ident(), None)
         decision = item.decision
         if decision is not None:
             decision.wall, decision.cpu = ended - begun, used
+        begun += self._first_calls.end()  # as if it had had its core all the time
         assert self._policy is not None  # noqa: S101 - else there is no meter
-        return bool(self._policy.ran_here(item, begun, ended, used, value))
+        try:
+            return bool(self._policy.ran_here(item, begun, ended, used, value))
+        except Exception:
+            LOGGER.exception("policy %r cannot learn from %r", self._policy, item.name)
+            return False
 
     def handed(self, item: RoutedItem, name: str) -> None:
         """Say that an executor is about to get the item."""
@@ -352,6 +345,6 @@ class Learning(_exit.Member):
         """Forget the parent's items and thread."""
         self._changed = threading.Condition(threading.RLock())
         self._held = {}
-        self._running = {}
+        self._first_calls = FirstCalls()
         self._releasing = []
         self._look_out = None

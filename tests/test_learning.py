@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hybrid_compute import HybridExecutor, HybridFuture, Task, learning, task
+from hybrid_compute import HybridExecutor, HybridFuture, Task, _first_calls, learning, task
 from hybrid_compute.abc import Fleet, WorkItem
 from hybrid_compute.errors import PolicyError, TaskEncodeError
 from hybrid_compute.policy import Adaptive
@@ -681,7 +681,7 @@ def test_an_idle_executor_is_freed_without_the_collector() -> None:
 def test_the_clock_of_a_thread_is_read_only_while_it_lives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, seen, dead = learning._cpu_clock_of, 0, 0
+    real, seen, dead = _first_calls._cpu_clock_of, 0, 0
     assert real is not None
 
     def careful(thread: int) -> int:
@@ -692,7 +692,7 @@ def test_the_clock_of_a_thread_is_read_only_while_it_lives(
             return time.CLOCK_THREAD_CPUTIME_ID
         return real(thread)
 
-    monkeypatch.setattr(learning, "_cpu_clock_of", careful)
+    monkeypatch.setattr(_first_calls, "_cpu_clock_of", careful)
     monkeypatch.setattr(learning, "_FIRST_LOOK", 0.0003)
     monkeypatch.setattr(learning, "_LAST_LOOK", 0.0006)
     for _ in range(8):
@@ -705,7 +705,7 @@ def test_the_clock_of_a_thread_is_read_only_while_it_lives(
 
                 for _ in range(4):
                     executor.submit(short)
-        assert not executor._learning._running  # threads end only after that
+        assert not executor._learning._first_calls._running  # threads end only after that
     assert seen
     assert not dead
 
