@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-
-import pytest
+from typing import TYPE_CHECKING, Self
 
 from hybrid_compute import _first_calls
 from hybrid_compute._first_calls import FirstCalls
+
+if TYPE_CHECKING:
+    import pytest
 
 WAIT = 30.0
 
@@ -37,7 +39,7 @@ class Runner:
         self.done.wait(WAIT)
         calls.end()
 
-    def __enter__(self) -> Runner:
+    def __enter__(self) -> Self:
         for thread in self.threads:
             thread.start()
         self.ready.wait(WAIT)
