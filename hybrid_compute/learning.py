@@ -249,7 +249,11 @@ class Learning(_exit.Member):
         if self._policy is None or belief is None or belief.known:
             return True
         seen = self._first_calls.look(belief)
-        if seen is not None and (seen[1] >= _MUCH or seen[0] >= _FIRST_LOOK / 2):
+        if seen is not None and seen[1] >= _MUCH:
+            return bool(
+                self._policy.seen(belief, seen[1], seen[1])
+            )  # for the rest others had the GIL
+        if seen is not None and seen[0] >= _FIRST_LOOK / 2:
             return bool(self._policy.seen(belief, *seen))
         if late:
             return bool(self._policy.seen(belief, _LAST_LOOK, None))
