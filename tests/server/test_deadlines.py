@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trustme
+from click.testing import CliRunner
+
+from hybrid_compute import _serve
 
 from .conftest import SECRET, Served
 from .raw import HEAD, POST, Raw, RawSocket, ask, frame, post, rss, shake
@@ -307,10 +310,20 @@ def test_open_connections_are_bounded():
         assert ask(served.port, CALL)[0] == 503
 
 
+@pytest.mark.parametrize(
+    "option", ["--queue", "--in-flight", "--max-body", "--grace", "--task-seconds"]
+)
+def test_a_limit_of_0_is_refused_on_the_command_line(option, monkeypatch):
+    monkeypatch.setattr(_serve, "harden", lambda: None)  # not this process
+    monkeypatch.setattr(_serve, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(_serve.Server, "run", lambda _: pytest.fail("it serves"))
+    environ = {"HYBRID_COMPUTE_TOKEN": SECRET}
+    done = CliRunner().invoke(_serve.serve, ["tests.server.work:ODD", option, "0"], env=environ)
+    assert done.exit_code != 0
+    assert "greater than 0" in done.output
+
+
 def test_limits_can_be_given_on_the_command_line():
-    for option in ("--queue", "--in-flight", "--max-body", "--grace", "--task-seconds"):
-        with pytest.raises(pytest.fail.Exception, match="greater than 0"):
-            Served("tests.server.work:ODD", option, "0")
     with serving("--in-flight", "1", "--task-seconds", "0.2") as served:
         with RawSocket(served.port) as raw:
             raw.send(frame(b'{"id":1,"task":"wait"}') + frame(b'{"id":2,"task":"wait"}'))
