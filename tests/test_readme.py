@@ -86,7 +86,7 @@ def model():
     """The port of a model on this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Chat)
     server.daemon_threads = False
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server.server_port
     server.shutdown()

@@ -29,6 +29,7 @@ from hybrid_compute.errors import (
     TLSError,
     UnknownTaskError,
 )
+from hybrid_compute.executors import _remote_tries
 from tests.remote.servers import Peer, serving
 
 pytestmark = pytest.mark.timeout(30)
@@ -136,8 +137,11 @@ def test_an_answer_that_is_no_json_is_told_by_its_status_type_and_beginning(stat
         *[(status, False, 1) for status in (502, 504)],
     ],
 )
-def test_only_a_busy_service_is_asked_again_or_one_that_is_not_there(status, idempotent, times):
+def test_only_a_busy_service_is_asked_again_or_one_that_is_not_there(
+    status, idempotent, times, monkeypatch
+):
     """429 and 503 say that the call was not taken; a gateway's 502 and 504 do not."""
+    monkeypatch.setattr(_remote_tries, "FIRST_PAUSE", 0.01)
     asked = []
 
     def handle(peer: Peer) -> None:
@@ -244,7 +248,8 @@ def test_a_busy_service_is_asked_again_after_a_capped_while():
         assert ex.submit(echo, 1).result() == 5
 
 
-def test_a_service_that_stays_busy_has_not_taken_the_call():
+def test_a_service_that_stays_busy_has_not_taken_the_call(monkeypatch):
+    monkeypatch.setattr(_remote_tries, "FIRST_PAUSE", 0.01)
     busy = response(b"", 503, "Retry-After: 1\r\n")
     with serving(always(busy)) as port, client(port, retry_after_cap=0.01) as ex:
         with pytest.raises(RemoteBusy):

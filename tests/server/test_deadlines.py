@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trustme
+from click.testing import CliRunner
+
+from hybrid_compute import _serve
 
 from .conftest import SECRET, Served
 from .raw import HEAD, POST, Raw, RawSocket, ask, frame, post, rss, shake
@@ -42,71 +46,85 @@ def usual():
         assert ask(served.port, CALL)[0] == 200
 
 
+def side_by_side(check, cases):
+    """Return {name: what `check` returns for its case}; most of that time is waiting."""
+    with ThreadPoolExecutor(len(cases)) as pool:
+        return dict(zip(cases, pool.map(lambda case: check(*case), cases.values()), strict=True))
+
+
 CHUNKED = f"{POST}Transfer-Encoding: chunked\r\n\r\n"
 
 
-@pytest.mark.parametrize(
-    ("parts", "status"),
-    [
-        ([], 0),
-        (["POST /comp"], 0),
-        ([POST], 0),
-        ([POST, "X: "], 0),
-        ([shake()[:-2]], 0),
-        ([f"{POST}Content-Length: 99\r\n\r\n"], 408),
-        ([f"{POST}Content-Length: 99\r\n\r\n", '{"task":'], 408),
-        ([CHUNKED, "5\r\n{"], 408),
-        ([CHUNKED, "1\r\n{\r\n0\r\nX: "], 408),
-    ],
-)
-def test_who_stops_in_the_middle_is_cut_off(quick, parts, status):
-    with Raw(quick.port, *parts) as raw:
-        assert raw.status() == status
+def test_who_stops_in_the_middle_is_cut_off(quick):
+    def check(*parts):
+        with Raw(quick.port, *parts) as raw:
+            return raw.status()
+
+    before_the_end_of_the_head = {
+        "nothing": [],
+        "path": ["POST /comp"],
+        "line": [POST],
+        "header": [POST, "X: "],
+        "handshake": [shake()[:-2]],
+    }
+    after_it = {
+        "no body": [f"{POST}Content-Length: 99\r\n\r\n"],
+        "body": [f"{POST}Content-Length: 99\r\n\r\n", '{"task":'],
+        "chunk": [CHUNKED, "5\r\n{"],
+        "trailer": [CHUNKED, "1\r\n{\r\n0\r\nX: "],
+    }
+    assert side_by_side(check, before_the_end_of_the_head | after_it) == {
+        **dict.fromkeys(before_the_end_of_the_head, 0),
+        **dict.fromkeys(after_it, 408),
+    }
 
 
-@pytest.mark.parametrize(
-    ("begin", "drop", "status"),
-    [
-        ("POST /compute HTTP/1.1\r\n", b"X-A: b\r\n", 0),
-        (CHUNKED, b"1\r\n \r\n", 408),
-        (f"{POST}Content-Length: 99999\r\n\r\n", b" ", 408),
-    ],
-)
-def test_a_deadline_is_for_the_whole_and_not_for_each_read(quick, begin, drop, status):
-    with Raw(quick.port, begin) as raw:
-        raw.drip(drop)
-        assert raw.status() == status
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [frame(b"{", fin=False)],
-        [frame(b"{", fin=False), frame(b" ", 0, fin=False)],
-        [frame(b"{", says=99)],
-        [frame(b'{"id":1,"task":"ping"}'), frame(b"{", says=9)],
-    ],
-)
-def test_a_message_that_is_not_completed_closes_the_websocket(quick, parts):
-    with RawSocket(quick.port) as raw:
-        for each in parts:
-            raw.send(each)
-        assert raw.closed() == 1008
-
-
-@pytest.mark.parametrize("drop", [frame(b" ", 0, fin=False), frame(b"ping", 9)])
-def test_neither_fragments_nor_pings_prolong_the_time_of_a_message(quick, drop):
-    with RawSocket(quick.port) as raw:
-        raw.send(frame(b"{", fin=False))
-        if drop[0] == 0x89:  # its pong is read at once, so these come until something else does
-            came = b""
-            while not came and raw.send(drop):
-                came = raw.sock.recv(99).replace(b"\x8a\x04ping", b"")
-            raw.came = came
-        else:
+def test_a_deadline_is_for_the_whole_and_not_for_each_read(quick):
+    def check(begin, drop):
+        with Raw(quick.port, begin) as raw:
             raw.drip(drop)
-        assert raw.closed() == 1008
-        assert raw.came[0] == 0x88  # before the server's first ping, after 20 s
+            return raw.status()
+
+    cases = {
+        "head": ("POST /compute HTTP/1.1\r\n", b"X-A: b\r\n"),
+        "chunks": (CHUNKED, b"1\r\n \r\n"),
+        "body": (f"{POST}Content-Length: 99999\r\n\r\n", b" "),
+    }
+    assert side_by_side(check, cases) == {"head": 0, "chunks": 408, "body": 408}
+
+
+def test_a_message_that_is_not_completed_closes_the_websocket(quick):
+    def check(*parts):
+        with RawSocket(quick.port) as raw:
+            for each in parts:
+                raw.send(each)
+            return raw.closed()
+
+    cases = {
+        "fragment": [frame(b"{", fin=False)],
+        "fragments": [frame(b"{", fin=False), frame(b" ", 0, fin=False)],
+        "frame": [frame(b"{", says=99)],
+        "second": [frame(b'{"id":1,"task":"ping"}'), frame(b"{", says=9)],
+    }
+    assert side_by_side(check, cases) == dict.fromkeys(cases, 1008)
+
+
+def test_neither_fragments_nor_pings_prolong_the_time_of_a_message(quick):
+    def check(drop):
+        with RawSocket(quick.port) as raw:
+            raw.send(frame(b"{", fin=False))
+            if drop[0] == 0x89:  # its pong is read at once, so these come until something else does
+                came = b""
+                while not came and raw.send(drop):
+                    came = raw.sock.recv(99).replace(b"\x8a\x04ping", b"")
+                raw.came = came
+            else:
+                raw.drip(drop)
+            return raw.closed(), raw.came[0]
+
+    cases = {"fragments": [frame(b" ", 0, fin=False)], "pings": [frame(b"ping", 9)]}
+    # The close comes first: before the server's first ping, after 20 s.
+    assert side_by_side(check, cases) == dict.fromkeys(cases, (1008, 0x88))
 
 
 def test_a_websocket_between_messages_has_no_deadline(quick):
@@ -155,13 +173,19 @@ def test_who_does_not_finish_the_handshake_of_tls_is_cut_off(tmp_path):
 
 
 def test_who_does_not_read_his_answer_is_cut_off():
+    call = f'{{"task":"big","input":{12 * MB}}}'
+
+    def check(kind, request):
+        with kind(served.port) as raw:
+            raw.send(request)
+            raw.wait_until_cut()
+
     with serving(*QUICK) as served:
-        call = f'{{"task":"big","input":{12 * MB}}}'
-        with Raw(served.port, post(call)) as raw:
-            raw.wait_until_cut()
-        with RawSocket(served.port) as raw:
-            raw.send(frame(b'{"id":1,' + call[1:].encode()))
-            raw.wait_until_cut()
+        cases = {
+            "http": (Raw, post(call)),
+            "ws": (RawSocket, frame(b'{"id":1,' + call[1:].encode())),
+        }
+        side_by_side(check, cases)
 
 
 # -- sizes -----------------------------------------------------------------------------------
@@ -218,22 +242,20 @@ def test_an_oversized_body_is_413_which_its_sender_can_read(usual, request_):
             assert raw.status() == 413
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [frame(b"x" * (LIMIT + 1))],
-        [frame(b"x" * 4 * MB)],
-        [frame(says=2**62)],
-        [frame(b"x" * LIMIT, fin=False), frame(b"xx", 0)],
-        [frame(b"x", fin=False), *[frame(b"x" * 100, 0, fin=False)] * 2000],
-    ],
-    ids=["one more", "many more", "said", "fragments", "many fragments"],
-)
-def test_an_oversized_message_is_1009_which_its_sender_can_read(usual, frames):
-    for _ in range(5):
+def test_an_oversized_message_is_1009_which_its_sender_can_read(usual):
+    def check(*frames):
         with RawSocket(usual.port) as raw:
-            assert raw.send(b"".join(frames))
-            assert raw.closed() == 1009
+            return raw.send(b"".join(frames)), raw.closed()
+
+    kinds = {
+        "one more": [frame(b"x" * (LIMIT + 1))],
+        "many more": [frame(b"x" * 4 * MB)],
+        "said": [frame(says=2**62)],
+        "fragments": [frame(b"x" * LIMIT, fin=False), frame(b"xx", 0)],
+        "many fragments": [frame(b"x", fin=False), *[frame(b"x" * 100, 0, fin=False)] * 2000],
+    }
+    cases = {(kind, n): frames for kind, frames in kinds.items() for n in range(5)}
+    assert side_by_side(check, cases) == dict.fromkeys(cases, (True, 1009))
 
 
 def test_a_message_of_many_fragments_is_read(usual):
@@ -288,10 +310,20 @@ def test_open_connections_are_bounded():
         assert ask(served.port, CALL)[0] == 503
 
 
+@pytest.mark.parametrize(
+    "option", ["--queue", "--in-flight", "--max-body", "--grace", "--task-seconds"]
+)
+def test_a_limit_of_0_is_refused_on_the_command_line(option, monkeypatch):
+    monkeypatch.setattr(_serve, "harden", lambda: None)  # not this process
+    monkeypatch.setattr(_serve, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(_serve.Server, "run", lambda _: pytest.fail("it serves"))
+    environ = {"HYBRID_COMPUTE_TOKEN": SECRET}
+    done = CliRunner().invoke(_serve.serve, ["tests.server.work:ODD", option, "0"], env=environ)
+    assert done.exit_code != 0
+    assert "greater than 0" in done.output
+
+
 def test_limits_can_be_given_on_the_command_line():
-    for option in ("--queue", "--in-flight", "--max-body", "--grace", "--task-seconds"):
-        with pytest.raises(pytest.fail.Exception, match="greater than 0"):
-            Served("tests.server.work:ODD", option, "0")
     with serving("--in-flight", "1", "--task-seconds", "0.2") as served:
         with RawSocket(served.port) as raw:
             raw.send(frame(b'{"id":1,"task":"wait"}') + frame(b'{"id":2,"task":"wait"}'))

@@ -20,9 +20,17 @@ from .raw import Raw, RawSocket, ask, frame, post
 pytestmark = pytest.mark.timeout(120)
 
 
+# Seconds that the server waits for what cannot be ended; and beside the grace, before it ends.
+SOON = "hybrid_compute.server.service:_STOPPING=0.3"
+AT_ONCE = "hybrid_compute._serve:_MARGIN=0.3"
+
+
 @contextlib.contextmanager
-def serving(*options: str):
-    served = Served("tests.server.work:ODD", *options)
+def serving(*options: str, hurry: str | None = None):
+    if hurry is None:
+        served = Served("tests.server.work:ODD", *options)
+    else:
+        served = Served("tests.server.hurried:ODD", *options, HURRY=hurry)
     try:
         yield served
     finally:
@@ -42,7 +50,7 @@ def wait_for(path):
 
 def test_a_task_on_a_thread_that_never_ends_is_named_and_left(tmp_path):
     path = tmp_path / "begun"
-    with serving("--grace", "0.3") as served:
+    with serving("--grace", "0.3", hurry=SOON) as served:
         with RawSocket(served.port) as raw, Raw(served.port) as other:
             raw.send(call("forever", path))
             wait_for(path)
@@ -66,9 +74,9 @@ def test_work_that_was_given_up_does_not_keep_the_process_either(tmp_path):
     assert "given up" in served.said
 
 
-def test_a_task_that_blocks_the_event_loop_does_not_keep_the_process(tmp_path, monkeypatch):
+def test_a_task_that_blocks_the_event_loop_does_not_keep_the_process(tmp_path):
     path = tmp_path / "begun"
-    with serving("--grace", "0.3") as served:
+    with serving("--grace", "0.3", hurry=AT_ONCE) as served:
         with RawSocket(served.port) as raw:
             raw.send(call("stuck", path))
             wait_for(path)
@@ -114,7 +122,7 @@ def test_without_work_it_ends_with_0():
 @pytest.mark.parametrize("name", ["stubborn", "forever"])
 def test_our_own_client_learns_that_such_a_call_may_have_run(tmp_path, scheme, name):
     path = tmp_path / "begun"
-    with serving("--grace", "0.3") as served:
+    with serving("--grace", "0.3", hurry=SOON if name == "forever" else None) as served:
         url = f"{scheme}://127.0.0.1:{served.port}/{'ws' if scheme == 'ws' else 'compute'}"
         with RemoteExecutor(url, token=SECRET, tasks=[name], reconnect_for=0.1) as ex:
             future = ex.submit(remote_task(name), str(path))

@@ -22,7 +22,7 @@ from .conftest import SECRET, Served
 from .test_drain import ask
 
 pytestmark = pytest.mark.timeout(120)
-CALLS, BATCH = 20_000, 50
+CALLS, BATCH = 12_000, 50  # more lines than wait in a pipe (some 700) and in the log (8192)
 
 
 @task(executor="inline")
@@ -47,7 +47,7 @@ def record(text):
     return logging.LogRecord("some", logging.INFO, "file", 1, text, (), None)
 
 
-def test_20_000_calls_are_answered_while_nobody_reads_stderr():
+def test_12_000_calls_are_answered_while_nobody_reads_stderr():
     served = Served("tests.server.work:ODD")
     try:
         url = f"ws://127.0.0.1:{served.port}/ws"

@@ -22,6 +22,7 @@ from hybrid_compute.errors import (
     RemoteConnectionLost,
     RemoteTaskError,
 )
+from hybrid_compute.executors import _remote_tries
 from tests.server.conftest import SECRET, Served
 from tests.streams import work
 from tests.streams.conftest import WAIT
@@ -48,7 +49,7 @@ def service(answer):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = False
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/compute"
@@ -200,7 +201,8 @@ def test_a_service_that_is_busy_is_asked_again():
     assert len(asked) == 3
 
 
-def test_a_service_that_stays_busy():
+def test_a_service_that_stays_busy(monkeypatch):
+    monkeypatch.setattr(_remote_tries, "FIRST_PAUSE", 0.01)
     with service(lambda handler, _: begin(handler, "text/plain", status=503)) as url:
         assert isinstance(stream_of(url, 0)[1], RemoteBusy)
 
