@@ -21,6 +21,7 @@ from hybrid_compute.server.catalog import Catalog
 from hybrid_compute.server.gate import LOOPBACK_HOSTS, Gate, Refusal
 from hybrid_compute.server.http import compute, refuse, send_json, send_response
 from hybrid_compute.server.pickles import Pickles
+from hybrid_compute.server.quick import quick_ones
 from hybrid_compute.server.service import Service
 from hybrid_compute.server.settings import Limits
 from hybrid_compute.server.tokens import VARIABLE, Token, Tokens
@@ -244,5 +245,6 @@ def create_app(
         debug=debug,
         open_=tokens.open,
         pickles=pickles,
+        inline=quick_ones(catalog, executor),
     )
     return App(service, gate, executor, owns=mine)
