@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hybrid_compute.executors._remote_dialer import Dialer
     from hybrid_compute.executors._remote_ledger import Ledger
     from hybrid_compute.executors._remote_lock import PumpLock
+    from hybrid_compute.protocol import ClientSession
     from hybrid_compute.transports.websocket import WebSocketTransport
 
 __all__ = ["LineEnds"]
@@ -31,8 +32,54 @@ class LineEnds(_exit.Member):
     _lock: PumpLock
     _queue: deque[Call]
     _unsent: deque[Call]
+    _session: ClientSession | None
     _transport: WebSocketTransport | None
     _dialer: Dialer
+
+    def withdraw(self, call: Call) -> bool:
+        """Take a call back if nothing of it was sent. Its future is cancelled then, or done."""
+        if self._lock.held_here():
+            return False
+        if not self._lock.hold(self._withdraw, call):
+            return False
+        item = call.item
+        if item is not None:
+            # Once the future is cancelled, whoever wait()s for it has to be told.
+            item.future.add_done_callback(lambda _: self._withdrawn(call))
+        return True
+
+    def _withdraw(self, call: Call) -> bool:
+        if call.item is None or call.running is not None or call.busy:
+            return False
+        if call.id and self._session is not None:
+            if not self._session.waits(call.id):
+                return False
+            self._session.cancel(call.id)
+            call.id = 0
+        call.withdrawn = True
+        return True
+
+    def _withdrawn(self, call: Call) -> None:
+        self._ledger.drop(call)
+        self._lock.wake()  # it may be in the queue still
+
+    def stop(self, call: Call) -> bool | None:
+        """Tell a server of ours to stop a call; nobody else's would understand."""
+        if self._lock.held_here() or not self._lock.hold(self._stop, call):
+            return False
+        item = self._ledger.take(call)
+        if item is None:
+            return None
+        item.end()
+        return True
+
+    def _stop(self, call: Call) -> bool:
+        session = self._session
+        if session is None or not call.id or not session.own_peer or call.running is None:
+            return False
+        session.cancel(call.id)
+        self._lock.mark()
+        return True
 
     def counts(self) -> tuple[int, int]:
         """Return how many calls wait here, and how many were sent."""
@@ -83,6 +130,10 @@ class LineEnds(_exit.Member):
         self.end_streams()
         self.close(RuntimeError("cannot schedule new futures after interpreter shutdown"))
 
+    def recall(self) -> None:
+        """Have the transport's thread read."""
+        raise NotImplementedError
+
     def end_streams(self) -> None:
         """End the streams that wait for their consumers."""
         raise NotImplementedError
@@ -91,6 +142,7 @@ class LineEnds(_exit.Member):
         """Block until all calls are over and the connection is closed."""
         if self.runs_here():
             return
+        self.recall()
         self._ledger.wait()
         self._dialer.ending.set()
         dialer = self._dialer.thread

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures._base import LOGGER
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import Call
 from hybrid_compute.executors._remote_streams import Portion, feed, finish
-
-if TYPE_CHECKING:
-    from hybrid_compute.items import WorkItem
+from hybrid_compute.items import WorkItem
 
 __all__ = ["Ledger", "Outcome"]
 
@@ -40,6 +39,7 @@ class Ledger:
         self._live: set[Call] = set()
         self._refusal: Exception | None = None
         self._idle = threading.Condition(threading.RLock())
+        self._waiting = False  # somebody waits until there is none, or did
         self._delivering: set[int] = set()  # threads that are in `deliver`
 
     def __len__(self) -> int:
@@ -74,9 +74,12 @@ class Ledger:
         item, call.item = call.item, None
         if item is not None and item.keeper is call:
             item.keeper = None
+        if call.awaited:
+            call.line.ring()
         if not self._live:
-            with self._idle:
-                self._idle.notify_all()
+            if self._waiting:  # he says so first, and then looks whether there is one left
+                with self._idle:
+                    self._idle.notify_all()
             self._on_empty()
         return item
 
@@ -90,14 +93,23 @@ class Ledger:
         me = threading.get_ident()
         outer = me not in self._delivering
         self._delivering.add(me)
+        noticed: list[tuple[WorkItem, Any]] = []
         try:
             for call, value, error in outcomes:
                 if type(value) is Portion:
                     feed(call, value)
                     continue
-                running = call.begin()
+                running = call.running or call.begin()
                 item = self.take(call)
                 if item is None or not running:
+                    continue
+                if error is None and type(item) is WorkItem and call.signed is None:  # most are
+                    future = item.future
+                    if future._made_condition is None and future._callbacks is None:
+                        _delivery.settle(future.set_result, value)  # as `succeed` does
+                    else:
+                        # Somebody waits: he would want the GIL while we go on.
+                        noticed.append((item, value))
                     continue
                 result: Any = value
                 problem: BaseException | None = error
@@ -110,8 +122,37 @@ class Ledger:
                 else:
                     _delivery.settle(fail, problem)
         finally:
+            for item, value in noticed:
+                _delivery.settle(item.succeed, value)
             if outer:
                 self._delivering.discard(me)
+
+    def deliver_quietly(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Deliver those that run nobody's code; return the others.
+
+        For a thread that is about to wait for one of them: callbacks might want what it holds.
+        """
+        others: list[Outcome] = []
+        take = self.take
+        for outcome in outcomes:
+            call, value, error = outcome
+            item = call.item
+            if (
+                error is None
+                and type(item) is WorkItem
+                and call.running
+                and call.signed is None
+                and item.future._callbacks is None
+            ):
+                if take(call) is not None:
+                    try:  # as `_delivery.settle(item.succeed, value)` does it
+                        item.future.set_result(value)
+                    except BaseException:
+                        LOGGER.exception("exception delivering the outcome of a work item")
+            else:
+                call.passed_on = True
+                others.append(outcome)
+        return others
 
     def delivers_here(self) -> bool:
         """Say whether this thread is in the middle of `deliver`: there, wait for nothing."""
@@ -120,5 +161,6 @@ class Ledger:
     def wait(self) -> None:
         """Block until no call is left."""
         with self._idle:
+            self._waiting = True
             while self._live:
                 self._idle.wait()

@@ -6,8 +6,9 @@ Owns the queue of one RemoteExecutor, and the protocol session and the transport
     push -> _queue -> session -> _unsent -> frame -> transport      (`_advance`)
             `- the next connection, if it was lost -'  `-> answer -> ledger
 
-Threads: the caller's, the transport's own (which delivers outcomes), one that dials while there is
-somebody to dial for, and the clock of `Timers`. One lock, a PumpLock, guards the session, the
+Threads: the callers', the transport's own (which delivers outcomes; `_remote_turns` has what the
+callers take over of that), one that dials while there is somebody to dial for, and the clock of
+`Timers`. One lock, a PumpLock, guards the session, the
 transport and who dials. `push` never waits for it: it puts the call into the ledger and `_queue`,
 which need no lock, and whoever has the lock sends it; `_remote_lock` says why nothing is forgotten
 there. The transport's lock is taken inside of it, never the other way round: frames must go out in
@@ -27,10 +28,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
-from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost, StreamError
+from hybrid_compute.errors import RemoteBusy, RemoteConnectionLost
 from hybrid_compute.executors._remote_calls import (
     Call,
     Timers,
@@ -44,6 +45,8 @@ from hybrid_compute.executors._remote_ends import LineEnds
 from hybrid_compute.executors._remote_ledger import Ledger, Outcome
 from hybrid_compute.executors._remote_lock import PumpLock
 from hybrid_compute.executors._remote_streams import Ending, Portion
+from hybrid_compute.executors._remote_turns import LineTurns
+from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol import ClientSession
 from hybrid_compute.protocol.outcomes import Answered, Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
@@ -51,7 +54,6 @@ from hybrid_compute.streamed import StreamItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_signed import SignedCall
-    from hybrid_compute.items import WorkItem
     from hybrid_compute.transports.websocket import WebSocketTransport
 
 __all__ = ["Line"]
@@ -59,7 +61,10 @@ __all__ = ["Line"]
 _MOST_BUSY, _BOOT = 4, BOOT_HEADER.lower()
 
 
-class Line(LineEnds):
+PlainCall = tuple[str, tuple[Any, ...], Call]  # its name, its arguments and itself
+
+
+class Line(LineTurns, LineEnds):
     """The WebSocket half of a RemoteExecutor."""
 
     def __init__(
@@ -88,7 +93,9 @@ class Line(LineEnds):
         self.starting = threading.RLock()  # see Call.begin
         self._queue: deque[Call] = deque()
         self._unsent: deque[Call] = deque()  # in the session, and not in a frame yet
+        self._passed_on: deque[list[Outcome]] = deque()  # outcomes that the thread delivers
         self._notes: deque[tuple[Call, int, int]] = deque()  # of consumers; -1: wants no more
+        self._stalled = False  # the session has no room: an answer or an ack is yet to come
         self._session: ClientSession | None = None
         self._transport: WebSocketTransport | None = None
         self._next_id = 1
@@ -106,64 +113,114 @@ class Line(LineEnds):
         """Queue an item, and send it if that can be done at once. Waits for nobody."""
         call = Call(self, item, self._timeout, signed)
         self._ledger.add(call)
+        item.keeper = call
         if call.deadline is not None:
             try:
                 self._timers.at(call.deadline, lambda: self._expire(call), call)
             except BaseException:  # no thread can be started
                 self._ledger.take(call)
                 raise
-        item.keeper = call
+        if type(item) is not WorkItem or signed or item.future._callbacks is not None:
+            self.recall()  # it ends on the transport's thread: see `Ledger.deliver_quietly`
         self._put(call)
 
     def _put(self, call: Call) -> None:
         self._queue.append(call)
-        # With no room the next answer, or ack, moves the queue: it is looked at after each.
+        # With no room the next answer, or ack, moves the queue: `_advance` follows on each, and
+        # says that it is not stalled any more before it looks for what has come.
+        if self._stalled:
+            return
         session, transport = self._session, self._transport
-        if session is not None and transport is not None:
-            # A second frame is left to the transport's thread: whoever submits many calls has done
-            # so by the time that it runs, and they go together.
-            wake = self._lock.wake
-            if session.room() <= 0 or (session.is_under_way() and transport.nudge(wake)):
-                return
-        self._lock.wake()
+        # A second frame is left to the transport's thread: whoever submits many calls has done so
+        # by the time that it runs, and they go together.
+        if session is not None and transport is not None and session.is_under_way():
+            if not transport.nudge(self._turn, patient=True):
+                self._lock.wake()
+        else:
+            self._lock.wake()
 
     def _advance(self, outcomes: list[Outcome]) -> None:
         """Move calls from the queue into frames. With the lock held."""
+        self._stalled = False  # before the queue is looked into: see `_put`
         session, transport = self._session, self._transport
         if session is None or transport is None:
-            for call in [each for each in self._queue if not self._wanted(each)]:
-                self._queue.remove(call)
-            if self._queue:
-                try:
-                    self._dialer.start(self)
-                except RuntimeError as error:
-                    outcomes += [(call, None, copy_of(error)) for call in self._queue]
-                    self._queue.clear()
+            self._dial(outcomes)
             return
         self._heed(session)
+        self._fill(session, transport, outcomes)
+        frames = session.frames_to_send()
+        unsent = self._unsent
+        if unsent and (not session.any_waits() or not session.waits(unsent[0].id)):
+            self._start(session)
+        for frame in frames:
+            transport.send(frame)
+
+    def _dial(self, outcomes: list[Outcome]) -> None:
+        """Have a connection made, if there is somebody to make it for. With the lock held."""
+        for call in [each for each in self._queue if not self._wanted(each)]:
+            self._queue.remove(call)
+        if self._queue:
+            try:
+                self._dialer.start(self)
+            except RuntimeError as error:
+                outcomes += [(call, None, copy_of(error)) for call in self._queue]
+                self._queue.clear()
+
+    def _fill(
+        self, session: ClientSession, transport: WebSocketTransport, outcomes: list[Outcome]
+    ) -> None:
+        """Give the session what it has room for. With the lock held."""
         room = session.room()  # what would wait in the session waits in the queue as well
-        while self._queue and room > 0:
-            call = self._queue.popleft()
+        queue = self._queue
+        plain: list[PlainCall] = []
+        while queue and room > 0:
+            call = queue.popleft()
             item = call.item
-            if item is None or not self._wanted(call):
+            if item is None or (
+                (call.withdrawn or item.future.cancelled()) and not self._wanted(call)
+            ):
                 continue
+            room -= 1
+            if call.plain:
+                plain.append((call.name, item.args, call))
+                continue
+            if plain:
+                room += self._enter_all(session, plain, outcomes)
+                plain = []
             try:
                 call.id = self._enter(session, call, item, transport)
             except Exception as error:
                 outcomes.append((call, None, error))
+                room += 1
             else:
                 self._unsent.append(call)
-                room -= 1
-        frames = session.frames_to_send()
-        while self._unsent and not session.waits(self._unsent[0].id):
-            call = self._unsent.popleft()
-            # Gone from the session, but not into a frame, if somebody took it back.
-            if call.id and call.item is not None and not call.begin():
-                session.cancel(call.id)
-                self._ledger.take(call)
-                self._lock.mark()
-        for frame in frames:
-            transport.send(frame)
+        if plain:
+            room += self._enter_all(session, plain, outcomes)
+        self._stalled = room <= 0
+
+    def _start(self, session: ClientSession) -> None:
+        """Mark as running what has gone into a frame. With the lock held."""
+        unsent = self._unsent
+        all_, in_vain = not session.any_waits(), []
+        with self.starting:
+            while unsent and (all_ or not session.waits(unsent[0].id)):
+                call = unsent.popleft()
+                # Gone from the session, but not into a frame, if somebody took it back.
+                item = call.item
+                if call.id and item is not None:
+                    if call.running is None and type(item) is WorkItem:
+                        try:  # as `Call.start` does
+                            call.running = item.future.set_running_or_notify_cancel()
+                        except RuntimeError:
+                            call.start()
+                    else:
+                        call.start()
+                    if not call.running:
+                        in_vain.append(call)
+        for call in in_vain:
+            session.cancel(call.id)
+            self._ledger.take(call)
+            self._lock.mark()
 
     def _heed(self, session: ClientSession) -> None:
         """Tell the service what consumers have done. With the lock held."""
@@ -173,6 +230,23 @@ class Line(LineEnds):
                 session.cancel(call.id)
             else:
                 session.consumed(call.id, items, size)
+
+    def _enter_all(
+        self,
+        session: ClientSession,
+        batch: list[PlainCall],
+        outcomes: list[Outcome],
+    ) -> int:
+        """Give plain calls to the session; return how many it refused. With the lock held."""
+        refused, went = 0, self._unsent.append
+        for (_, _, call), identity in zip(batch, session.call_all(batch), strict=True):
+            if isinstance(identity, Exception):
+                outcomes.append((call, None, identity))
+                refused += 1
+            else:
+                call.id = identity
+                went(call)
+        return refused
 
     def _enter(
         self, session: ClientSession, call: Call, item: WorkItem, transport: WebSocketTransport
@@ -204,80 +278,7 @@ class Line(LineEnds):
         self._notes.append((call, items, size))
         self._lock.wake()
 
-    def end_streams(self) -> None:
-        """End the streams that wait for their consumers, now and from now on."""
-        self._ends_streams = True
-        self._fail_full(self._lock.hold(self._full, [*self._ledger]))
-
-    def _full(self, calls: list[Call]) -> list[Call]:
-        session = self._session
-        if session is None:
-            return []
-        self._heed(session)
-        return [each for each in calls if each.id and session.is_full(each.id)]
-
-    def _fail_full(self, calls: list[Call]) -> None:
-        for call in calls:
-            error = StreamError(
-                f"the executor of {call.name!r} was shut down while the stream waited to be read; "
-                "read it before that"
-            )
-            self._ledger.deliver([(call, None, error)])
-            self.note(call, -1, 0)
-
-    def abandon(self, call: Call) -> None:
-        """Tell the service that nobody wants the rest of a stream. Waits for nobody."""
-        item = self._ledger.take(call)
-        if item is not None:
-            item.end()
-        self.note(call, -1, 0)
-
     # -- out ---------------------------------------------------------------------------------
-
-    def withdraw(self, call: Call) -> bool:
-        """Take a call back if nothing of it was sent. Its future is cancelled then, or done."""
-        if self._lock.held_here():
-            return False
-        if not self._lock.hold(self._withdraw, call):
-            return False
-        item = call.item
-        if item is not None:
-            # Once the future is cancelled, whoever wait()s for it has to be told.
-            item.future.add_done_callback(lambda _: self._withdrawn(call))
-        return True
-
-    def _withdraw(self, call: Call) -> bool:
-        if call.item is None or call.running is not None or call.busy:
-            return False
-        if call.id and self._session is not None:
-            if not self._session.waits(call.id):
-                return False
-            self._session.cancel(call.id)
-            call.id = 0
-        call.withdrawn = True
-        return True
-
-    def _withdrawn(self, call: Call) -> None:
-        self._ledger.drop(call)
-        self._lock.wake()  # it may be in the queue still
-
-    def stop(self, call: Call) -> bool | None:
-        """Tell a server of ours to stop a call; nobody else's would understand."""
-        if self._lock.held_here() or not self._lock.hold(self._stop, call):
-            return False
-        item = self._ledger.take(call)
-        if item is None:
-            return None
-        item.end()
-        return True
-
-    def _stop(self, call: Call) -> bool:
-        session = self._session
-        if session is None or not call.id or not session.own_peer or call.running is None:
-            return False
-        session.cancel(call.id)
-        self._lock.mark()
-        return True
 
     def _expire(self, call: Call) -> None:
         self._lock.hold(self._forget, call)
@@ -318,23 +319,13 @@ class Line(LineEnds):
         self._dialer.over()
         return calls
 
-    def received(self, session: ClientSession, transport: WebSocketTransport, frame: bytes) -> None:
-        """Take a frame. Called by the transport, on its thread."""
-        # What is to be sent then goes first: the server can go on while callbacks run.
-        outcomes = self._lock.hold(self._received, session, frame)
-        if outcomes:
-            self._ledger.deliver(outcomes)
-            if self._ends_streams:
-                calls = [each[0] for each in outcomes if type(each[1]) is Portion]
-                self._fail_full(self._lock.hold(self._full, calls))
-
     def _received(self, session: ClientSession, frame: bytes) -> list[Outcome]:
         if self._session is not session:
             return []
         self._lock.mark()
         outcomes: list[Outcome] = []
         for event in session.receive(frame):
-            if isinstance(event, Answered):
+            if type(event) is Answered:  # most are
                 outcomes.append((event.context, event.value, None))
             elif isinstance(event, Items):
                 outcomes.append((event.context, Portion(event.items, event.size), None))
@@ -364,7 +355,8 @@ class Line(LineEnds):
 
     def lost(self, transport: WebSocketTransport, why: Exception) -> None:
         """Settle what was under way. Called by the transport, last, on its thread."""
-        self._ledger.deliver(self._lock.hold(self._lost, transport, why))
+        self._passed_on.append(self._lock.hold(self._lost, transport, why))
+        self._deliver_all()
 
     def _lost(self, transport: WebSocketTransport, why: Exception) -> list[Outcome]:
         session = self._session
