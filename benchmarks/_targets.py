@@ -179,7 +179,37 @@ def _outbox() -> tuple[Target, ...]:
     )
 
 
+def _routing() -> tuple[Target, ...]:
+    ours, eight, hand = "HybridExecutor", "ThreadPoolExecutor(8)", "hand-routed"
+    mixed, warm = "routing: mixed", "HybridExecutor, warm"
+    best = ("ThreadPoolExecutor(8)", "ThreadPoolExecutor(32)", "ProcessPoolExecutor(2)")
+    fixed = {
+        "tiny": "HybridExecutor, Always('inline')",
+        "waits": "HybridExecutor, Always('lane')",
+        "holds": "HybridExecutor, Always('process')",
+        "works": "HybridExecutor, Always('thread')",
+    }
+    known = "routing: submit of a known task, p50"
+    return (
+        *(Target(mixed, ours, each, "of", 0.8, 0.65) for each in best),
+        Target(mixed, ours, hand, "of", None, 1.05),
+        *(Target(mixed, warm, each, "of", 0.8, 0.65) for each in best),
+        Target(mixed, f"{ours}, tiny p50", f"{eight}, tiny p50", "of", 0.01, None),
+        Target(mixed, f"{ours}, tiny p50", "", "alone", None, 0.01),
+        Target(mixed, f"{ours}, waits p50", f"{hand}, waits p50", "of", 8, 2),
+        *(
+            Target(f"routing: {kind} alone", each, theirs, "of", 1.1, None)
+            for kind, theirs in fixed.items()
+            for each in (ours, warm)
+        ),
+        Target("routing: changing", ours, hand, "of", 1.25, None),
+        Target(known, "HybridExecutor, tiny", "Always('inline'), tiny", "more", 1, None),
+        Target(known, "HybridExecutor, waits", "Always('lane'), waits", "more", 1, None),
+    )
+
+
 TARGETS = (
+    *_routing(),
     *_outbox(),
     *_stream(),
     *_thread("HybridExecutor"),

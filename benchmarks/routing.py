@@ -19,6 +19,7 @@ import hashlib
 import random
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -109,8 +110,11 @@ def _changing(size: int) -> Work:
     return [("before", changes, (1.0,))] * (size // 2) + [("after", changes, (long,))] * few
 
 
-def _run(work: Work, submit: Submit) -> dict[str, float]:
-    """Do the work; return the wall time, and the median latency of each kind, in ms."""
+def _run(work: Work, submit: Submit, *, places: bool = False) -> dict[str, float]:
+    """Do the work; return the wall time, and the median latency of each kind, in ms.
+
+    With `places` also how much of each kind ran where, in per cent.
+    """
     took: dict[str, list[float]] = {}
     futures = []
     begin = perf_counter()
@@ -124,7 +128,14 @@ def _run(work: Work, submit: Submit) -> dict[str, float]:
         future.result()
     wall = perf_counter() - begin
     found = {f"{kind} p50": statistics.median(each) * 1e3 for kind, each in took.items()}
-    return {"": wall * 1e3, **(found if len(found) > 1 else {})}
+    if places:
+        went = Counter(
+            (kind, future.explain().executor)  # type: ignore[attr-defined]  # of ours
+            for (kind, _, _), future in zip(work, futures, strict=True)
+        )
+        for (kind, where), count in sorted(went.items()):
+            found[f"{kind} at {where} (%)"] = 100 * count / len(took[kind])
+    return {"": wall * 1e3, **(found if len(took) > 1 else {})}
 
 
 def _single(make: Callable[[], Any], plan: Callable[[int], Work]) -> Callable[[int], Any]:
@@ -168,7 +179,7 @@ def _ours(plan: Callable[[int], Work], policy: str = "", *, warm: bool = False) 
         with HybridExecutor(8, max_processes=2, policy=chosen) as executor:
             if warm:
                 _run(work, executor.submit)
-            return _run(work, executor.submit)
+            return _run(work, executor.submit, places=not policy)
 
     return measure
 
@@ -226,7 +237,8 @@ CASES = (
         quick_size=TINY // 4,
         rounds=5,
         quick_rounds=2,
-        note="Wall time of all; p50: from the `submit` of an item of this kind to its callback.",
+        note="Wall time of all. p50: from the ``submit`` of an item of this kind to its callback."
+        " In per cent: where this kind ran.",
     ),
     *(
         Case(

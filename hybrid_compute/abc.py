@@ -206,6 +206,7 @@ class SubExecutor(Executor):
         else:
             options = NO_OPTIONS
         item = WorkItem(fn, args, kwargs, options)
+        item.future._decision = self.name
         self.execute(item)
         return item.future
 

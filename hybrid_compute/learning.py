@@ -12,7 +12,7 @@ something, or when it was held for long enough. ::
 Threads. `hold` runs on submitters, `end` and `reconsider` on the executors' threads, the look-out
 is a thread of its own, which is there only while something is held.
 
-The lock guards the held items, who releases, and the running first calls. It is re-entrant, as a
+The lock guards the held items and who releases. It is re-entrant, as a
 signal handler or a finalizer that submits may land on a thread that holds it. No policy is asked,
 no executor called and no future settled under it.
 
@@ -30,12 +30,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures._base import LOGGER
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
+from hybrid_compute._first_calls import FirstCalls
+from hybrid_compute.decisions import Choice, Decision
 from hybrid_compute.errors import PlacementError, PolicyError
 from hybrid_compute.executors._delivery import cancel as cancel_item
 from hybrid_compute.routed import RoutedItem
@@ -51,7 +52,7 @@ _FIRST_LOOK = 0.008  # seconds: two switch intervals of the GIL, so that a first
 _LAST_LOOK = 0.050
 _MUCH = 0.003  # seconds of CPU from which on a call that still runs is known to compute
 
-_cpu_clock_of: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)
+_HELD = Choice(rule="held, until more is known of its task")
 
 
 class _Queue:
@@ -79,10 +80,10 @@ class Learning(_exit.Member):
         self._fleet = fleet
         self._changed = threading.Condition(threading.RLock())  # guards all below
         self._held: dict[Any, _Queue] = {}
-        self._running: dict[int, tuple[Any, float, float]] = {}  # first calls, by thread
         self._releasing: list[int] = []  # threads that have an item in hand
         self._closed = False
         self._look_out: threading.Thread | None = None
+        self._first_calls = FirstCalls()
         _exit.register(self)
 
     # Holding.
@@ -98,6 +99,8 @@ class Learning(_exit.Member):
             if queue is None:
                 queue = self._held[item.belief] = _Queue(now)
                 self._changed.notify_all()
+            if item.decision is None:
+                item.decision = item.future._decision = Decision(_HELD, time.perf_counter())
             queue.items.append((item, alarm))
         if self.learns and item.belief is not None and item.belief.known:
             self._release(item.belief)  # what it was to wait for came before it was here
@@ -201,6 +204,8 @@ class Learning(_exit.Member):
                 if not late:
                     return False
                 route = self._router.for_want_of_an_answer(fleet)
+            if item.decision is not None and item.choice is not None:
+                item.decision.choice = item.choice
             item._place = 0  # it may have gone some way along another route
             item.launch(route, fleet, alarm, late=True)
         except (PlacementError, PolicyError) as error:
@@ -243,13 +248,12 @@ class Learning(_exit.Member):
         """Tell the policy what can be seen of first calls that still run; say if it is enough."""
         if self._policy is None or belief is None or belief.known:
             return True
-        seen: tuple[float, float] | None = None
-        with self._changed:  # so that none of the threads that are looked at ends meanwhile
-            for thread, (each, begun, cpu) in self._running.items():
-                if each is belief and _cpu_clock_of is not None:
-                    used = time.clock_gettime(_cpu_clock_of(thread)) - cpu
-                    seen = max(seen or (0.0, 0.0), (time.perf_counter() - begun, used))
-        if seen is not None and (seen[1] >= _MUCH or seen[0] >= _FIRST_LOOK / 2):
+        seen = self._first_calls.look(belief)
+        if seen is not None and seen[1] >= _MUCH:
+            return bool(
+                self._policy.seen(belief, seen[1], seen[1])
+            )  # for the rest others had the GIL
+        if seen is not None and seen[0] >= _FIRST_LOOK / 2:
             return bool(self._policy.seen(belief, *seen))
         if late:
             return bool(self._policy.seen(belief, _LAST_LOOK, None))
@@ -262,24 +266,24 @@ class Learning(_exit.Member):
         belief = item.belief
         if not belief.wants_cpu:
             return None
-        cpu = time.thread_time()
         if not belief.known:
-            with self._changed:
-                self._running[get_ident()] = belief, time.perf_counter(), cpu
-        return cpu
+            self._first_calls.begin(belief)
+        return time.thread_time()
 
     def end(self, item: RoutedItem, begun: float, cpu: float | None, value: Any) -> bool:
         """Say that it has ended; return whether to call `reconsider`."""
         ended = time.perf_counter()
         used = None if cpu is None else time.thread_time() - cpu
-        if self._running:
-            with self._changed:
-                self._running.pop(get_ident(), None)
         decision = item.decision
         if decision is not None:
             decision.wall, decision.cpu = ended - begun, used
+        begun += self._first_calls.end()  # as if it had had its core all the time
         assert self._policy is not None  # noqa: S101 - else there is no meter
-        return bool(self._policy.ran_here(item, begun, ended, used, value))
+        try:
+            return bool(self._policy.ran_here(item, begun, ended, used, value))
+        except Exception:
+            LOGGER.exception("policy %r cannot learn from %r", self._policy, item.name)
+            return False
 
     def handed(self, item: RoutedItem, name: str) -> None:
         """Say that an executor is about to get the item."""
@@ -345,6 +349,6 @@ class Learning(_exit.Member):
         """Forget the parent's items and thread."""
         self._changed = threading.Condition(threading.RLock())
         self._held = {}
-        self._running = {}
+        self._first_calls = FirstCalls()
         self._releasing = []
         self._look_out = None

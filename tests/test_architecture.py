@@ -31,7 +31,17 @@ FLOORS: dict[int, tuple[str, ...]] = {
     1: ("policy.", "protocol.", "simulate."),
     2: ("transports.", "_durable"),
     3: ("executors.",),
-    4: ("observed", "mapped", "router", "learning", "quick", "stats", "views", "hybrid"),
+    4: (
+        "observed",
+        "mapped",
+        "router",
+        "learning",
+        "_first_calls",
+        "quick",
+        "stats",
+        "views",
+        "hybrid",
+    ),
     5: (
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
         *("demo", "_demo_work", "_demo_remote"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_compute import HybridExecutor, InlineExecutor, ThreadExecutor, task
+from hybrid_compute import HybridExecutor, InlineExecutor, Task, ThreadExecutor, remote_task, task
 from hybrid_compute.abc import Capabilities, Fleet, SubExecutor, WorkItem
 from hybrid_compute.errors import (
     ConfigurationError,
@@ -140,6 +140,15 @@ def test_local_only_never_reaches_a_remote() -> None:
         assert executor.submit(secret).result() == "pool_0"
         assert list(executor.map(task(local_only=True)(str), [1, 2])) == ["1", "2"]
     assert away.seen == ["where", "shutdown", "shutdown"]
+
+
+def test_a_task_whose_body_only_a_service_has_is_mapped_call_by_call() -> None:
+    class ByName(Away):
+        def can_run(self, item: WorkItem) -> bool:
+            return isinstance(item.fn, Task)
+
+    with HybridExecutor(1, executors={"away": ByName()}) as executor:
+        assert list(executor.map(remote_task("echo"), range(3))) == ["away"] * 3
 
 
 def test_local_only_fails_closed_when_nobody_is_left() -> None:

@@ -75,7 +75,6 @@ _FD = Struct("i")
 _BRISK_NS = 250_000  # measured: a caller that waits for each answer takes 50 to 200 us
 _LONGEST_MS = 1 << 30
 _PER_THREAD = hasattr(resource, "RUSAGE_THREAD")  # Linux; elsewhere all may have waited
-_UNIQUE = iter(range(_LONGEST_MS, 0, -1))
 _TRIM_MS = 2000  # how long memory for large results is kept warm, with nothing to do
 
 
@@ -359,9 +358,9 @@ def refused(value: object, failure: BaseException) -> BaseException:
     return error
 
 
-def _times_given_up() -> int:
+def _times_given_up() -> object:
     """Return how often this thread has given up its core by itself, to wait for something."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw if _PER_THREAD else next(_UNIQUE)
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw if _PER_THREAD else object()
 
 
 def _leave(code: int) -> NoReturn:

@@ -29,6 +29,7 @@ _SLOW_SECONDS = 2 * TINY_SECONDS
 _STUCK_SECONDS = 5e-3  # the GIL's switch interval: who takes that long inline holds everybody up
 QUICK_RUNS = 32
 _MOST_QUICK = 64
+_FEW_RUNS = 8  # that must be tiny although the task has been so for long, with smaller arguments
 _WAITING = 0.25  # a task waits if so much of its run, or less, is CPU
 _NOT_WAITING = 0.4  # and does not any more, if so much is
 COMPUTES = 1e-3  # seconds of CPU from which on a task that waits needs a core as well
@@ -124,13 +125,13 @@ class Belief:
     def inherit(self, other: Belief) -> None:
         """Believe at first what is known of the same task with arguments of about this size.
 
-        One that is far from taking long may at once be run by its submitter, as the other one.
+        One that is far from taking long may be run by its submitter sooner than others.
         """
         for name in ("run", "cpu", "held", "spread", "out_bytes", "unpicklable"):
             setattr(self, name, getattr(other, name))
         self.runs = min(other.runs, _SURE_RUNS)
         if other.kind == "quick" and _GROWTH * other.run <= TINY_SECONDS:
-            self.quick = QUICK_RUNS
+            self.quick = QUICK_RUNS - _FEW_RUNS
         self.classify()
 
     def ran(self, count: int, wall: float, cpu: float | None, *, alone: bool = True) -> bool:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Load", "best_of", "candidates_of"]
 
-_DEAD_BAND = 0.8
+_DEAD_BAND = 0.2  # of an item's own length: to end sooner by less is not worth a change
 _FIRST_LOOK = 64  # decisions before another machine is looked at, then twice as many, and so on
 _WORTH_A_LOOK = 3.0  # times the best prediction
 
@@ -69,7 +69,10 @@ def candidates_of(
 
 
 def best_of(
-    belief: Belief, candidates: list[tuple[str, float]], places: Mapping[str, Place]
+    belief: Belief,
+    candidates: list[tuple[str, float]],
+    load: Load,
+    places: Mapping[str, Place],
 ) -> tuple[str, bool]:
     """Return the one to take: the first, unless it is hardly better than where the task is now.
 
@@ -83,7 +86,8 @@ def best_of(
             if places[name].remote and seconds <= _WORTH_A_LOOK * least:
                 return name, True
     now = belief.route[0] if belief.route else best
+    length = belief.took.get(now, belief.length) * load.calls
     for name, seconds in candidates:
-        if name == now and least > _DEAD_BAND * seconds:
+        if name == now and seconds - least <= _DEAD_BAND * length:
             return name, False
     return best, False

@@ -42,6 +42,10 @@ class Cores:
         self.count = 0
         self.seconds = self.held = 0.0
 
+    def are_taken(self, belief: Belief) -> bool:
+        """Say whether a task wants a core, and none is free."""
+        return self.count >= self.number and belief.kind in ("holds", "works")
+
     def queue(self) -> float:
         """Return the seconds until a core is free."""
         return self.seconds / self.number if self.count >= self.number else 0.0

@@ -70,7 +70,8 @@ class Bench:
         if route is None:
             return routed, HELD
         routed.handed_at = self.now
-        self.policy.handed(routed, route[0], self.fleet)
+        if routed.belief is not None:
+            self.policy.handed(routed, route[0], self.fleet)
         return routed, route[0]
 
     def end(

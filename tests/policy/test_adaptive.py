@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_compute import Task, TaskOptions, task
+from hybrid_compute.errors import TaskEncodeError
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.policy import Adaptive
 from hybrid_compute.routed import RoutedItem
@@ -215,9 +216,14 @@ def test_a_generator_goes_where_it_can_stream(bench: Bench) -> None:
 
 def test_what_does_not_travel_stays_on_threads(bench: Bench) -> None:
     bench.calls(5, work, wall=LONG)
-    routed, _ = bench.hand(work)
-    routed.belief.unpicklable = True
-    routed.belief.left = 0
+    routed = item(work)
+    bench.policy.route(routed, bench.fleet)
+    routed.belief.route = ("process", "thread")
+    routed.belief.where = bench.policy._place("process", bench.fleet)
+    routed.belief.left = 30  # as answered for that many more
+    routed.launch(("process", "thread"), bench.fleet)
+    routed.fail(TaskEncodeError("a lock"))
+    assert routed.executor == "thread"
     assert set(bench.burst(40, work)) <= ON_THREADS
 
 

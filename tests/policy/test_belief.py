@@ -92,6 +92,17 @@ def test_a_task_that_changes_its_cost_is_believed_within_three_dozen_runs(
     assert belief.cpu == pytest.approx(factor * SHORT, rel=0.5)
 
 
+@pytest.mark.parametrize("factor", [100, 0.01])
+def test_a_task_that_waits_longer_or_less_long_is_believed_within_a_dozen_runs(
+    belief: Belief, factor: float
+) -> None:
+    for _ in range(500):
+        belief.ran(1, 10 * SHORT, 0.0)
+    for _ in range(12):
+        belief.ran(1, factor * 10 * SHORT, 0.0)
+    assert belief.run == pytest.approx(factor * 10 * SHORT, rel=0.3)
+
+
 def test_cpu_seconds_that_add_up_to_more_than_the_wall_show_that_the_gil_was_let_go(
     belief: Belief,
 ) -> None:
