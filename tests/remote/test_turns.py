@@ -14,8 +14,11 @@ from concurrent.futures import FIRST_COMPLETED, as_completed, wait
 import pytest
 
 from hybrid_compute import RemoteExecutor, remote_task
+from hybrid_compute.breaker import State
 from hybrid_compute.errors import PayloadTooLarge, RemoteConnectionLost, TaskTimeout
+from hybrid_compute.executors._remote_calls import Call
 from hybrid_compute.executors._remote_line import Line
+from hybrid_compute.items import WorkItem
 from hybrid_compute.transports._turns import Turns, Watch
 from tests.remote.servers import Peer, serving
 from tests.remote.test_websocket import client, plain
@@ -318,7 +321,8 @@ def test_a_signals_handler_may_wait_for_another_call_while_the_caller_reads(asle
     got: list[str] = []
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        with warm(poke) as (ex, _):
+        # A signal that comes just before the sleep does not end it: the next ping does.
+        with warm(poke, ping_interval=0.3) as (ex, _):
             asleep.clear()
             future = ex.submit(say, "outer")
             assert future.result() == "outer"
@@ -339,7 +343,7 @@ def test_a_caller_who_is_interrupted_leaves_the_connection_as_it_is(asleep):
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        with warm(interrupt) as (ex, server):
+        with warm(interrupt, ping_interval=0.3) as (ex, server):
             asleep.clear()
             future = ex.submit(say)
             with pytest.raises(KeyboardInterrupt):
@@ -396,6 +400,25 @@ def test_threads_that_wait_in_all_ways_get_all_their_answers(monkeypatch):
             each.join(25)
         assert not wrong
         assert ex._half.counts() == (0, 0)
+
+
+def test_what_who_reads_gets_is_told_to_the_circuit():
+    with warm() as (ex, _):
+        breaker = ex.breaker
+        breaker.failed(0.0)  # long ago: the next call is the trial
+        while breaker.state is State.CLOSED:
+            breaker.failed(0.0)
+        assert ex.submit(echo, 1).result(20) == 1
+        assert breaker.state is State.CLOSED
+
+
+@pytest.mark.parametrize("key", [None, "a-key"])
+def test_only_a_call_with_no_key_goes_in_bulk(key):
+    class Keyed(WorkItem):
+        pass
+
+    Keyed.key = key
+    assert Call(None, Keyed(echo, (1,)), None).plain is (key is None)
 
 
 # -- the turns themselves ------------------------------------------------------------------------

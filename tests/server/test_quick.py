@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
@@ -59,6 +60,11 @@ def leave() -> None:
 
 
 @task(executor="inline")
+def cancels() -> None:
+    raise CancelledError
+
+
+@task(executor="inline")
 def nothing_to_send() -> object:
     return UNKNOWN
 
@@ -78,7 +84,7 @@ def elsewhere(value: int) -> int:
     return value
 
 
-TASKS = [echo, double, fail, leave, nothing_to_send, long_text, stream]
+TASKS = [echo, double, fail, leave, cancels, nothing_to_send, long_text, stream]
 
 
 @pytest.fixture
@@ -151,6 +157,8 @@ CALLS = [
     call(20, "unknown", 1),
     call(21, "echo", 1, timeout=5.0),
     call(22, "echo", 1, timeout=0),
+    call(23, "cancels"),
+    call(24, "echo", 1, key="a-key"),
 ]
 
 
@@ -259,6 +267,18 @@ def test_a_quick_call_beyond_a_limit_goes_the_long_way_and_is_refused_there():
             assert quick.run([one], own=True) == ([], [one])
         service.draining = False
         assert quick.run([one], own=True) == ([], [one])  # the executor is shut down
+
+    asyncio.run(main())
+
+
+def test_a_call_with_a_key_is_never_quick():
+    token = Token.of("a secret of thirty-two characters")
+    keyed = Request(1, "echo", (1,), {}, key="a-key")
+
+    async def main() -> None:
+        with HybridExecutor() as executor:
+            quick, _ = make_quick(executor, token)
+            assert quick.run([keyed], own=True) == ([], [keyed])
 
     asyncio.run(main())
 
