@@ -16,7 +16,7 @@ from hybrid_compute._values import Value
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit, shortest
-from hybrid_compute.privacy import Guard, guard_of, needs_a_look, open_map, refuse_to_send
+from hybrid_compute.privacy import Guard, guard_of, is_bare, needs_a_look, open_map, refuse_to_send
 from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.streams import Stream
@@ -197,7 +197,8 @@ class SubExecutor(Executor):
             RuntimeError: the executor is shut down.
         """
         if isinstance(fn, Task):
-            options, guard = fn.options, self._guard(fn, args, kwargs)
+            options = fn.options
+            guard = None if is_bare(fn) else self._guard(fn, args, kwargs)
             if fn.streams:
                 return self._submit_supervised(StreamItem(fn, args, kwargs, options), guard)
             if guard is not None or options.supervised:

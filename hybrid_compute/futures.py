@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import (
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from hybrid_compute.decisions import Choice, Decision, Explanation
-    from hybrid_compute.items import WorkItem
+    from hybrid_compute.items import Keeper, WorkItem
 
 __all__ = ["HybridFuture"]
 
@@ -88,6 +89,8 @@ class HybridFuture(Future[T]):
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]  # made on demand
+        if (keeper := self._keeper()) is not None:
+            keeper.watched()
         with self._lock:
             if self._made_waiters is None:
                 self._made_waiters = []
@@ -99,6 +102,10 @@ class HybridFuture(Future[T]):
             if self._callbacks is None:
                 self._callbacks = []
             return self._callbacks
+
+    def _keeper(self) -> Keeper | None:
+        item = self._item
+        return None if item is None else item.keeper
 
     # For whoever waits.
 
@@ -137,6 +144,13 @@ class HybridFuture(Future[T]):
         return self._exception
 
     def _wait(self, timeout: float | None) -> None:
+        keeper = self._keeper()
+        if keeper is not None and (timeout is None or timeout > 0):
+            end = None if timeout is None else time.monotonic() + timeout
+            keeper.attend(timeout)
+            if end is not None:
+                timeout = max(0.0, end - time.monotonic())
+        keeper = None  # what is raised here must not hold it
         condition = self._condition
         with condition:
             if not self.done():
@@ -215,6 +229,9 @@ class HybridFuture(Future[T]):
                     self._callbacks = [fn]
                 else:
                     self._callbacks.append(fn)
+                keeper = self._keeper()
+                if keeper is not None:
+                    keeper.watched()
                 return
         try:
             fn(self)

@@ -53,6 +53,18 @@ class Keeper:
         """
         return False
 
+    def attend(self, timeout: float | None) -> None:
+        """Do, for a time, what brings the end nearer; called by who is about to wait for it.
+
+        It may return at any time, with nothing done, and runs nobody's code but its own.
+        """
+
+    def watched(self) -> None:
+        """Note that somebody will be told of the end, who does not come to `attend`.
+
+        Holds locks of futures: it takes none, and waits for nothing.
+        """
+
 
 class Meter(Protocol):
     """Whom items tell of their runs, for a policy that learns. Any thread; never raises."""

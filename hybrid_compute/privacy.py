@@ -40,6 +40,7 @@ __all__ = [
     "Withheld",
     "guard_of",
     "has_wrapped",
+    "is_bare",
     "last_word",
     "needs_a_look",
     "open_map",
@@ -72,6 +73,17 @@ def last_word(error: ExecutorUnavailable) -> Exception:
 def needs_a_look(*, remote: bool) -> bool:
     """Say whether any call could have something to hide: where most have not, this is all."""
     return remote or SENSITIVE in _MODULES
+
+
+def is_bare(fn: Task[..., Any]) -> bool:
+    """Say whether no call of a task has anything to hide; False: that has to be looked at."""
+    options = fn.options
+    return (
+        fn._secrets is None
+        and SENSITIVE not in _MODULES
+        and options.before_remote is None
+        and not options.local_only
+    )
 
 
 def _sensitive() -> Any:
@@ -161,8 +173,11 @@ def refuse_to_send(item: WorkItem, where: object) -> None:
         PlacementError: it must not; nothing was sent.
     """
     guard = item.guard
-    if guard is not None and guard.cleared:
-        return
+    if guard is not None:
+        if guard.cleared:
+            return
+    elif type(fn := item.fn) is Task and item.options is fn.options and is_bare(fn):
+        return  # `why_here` would say the same
     why = why_here(item)
     if why is None and guard is not None and guard.opened:
         why = _IS_OPENED

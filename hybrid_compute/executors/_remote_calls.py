@@ -55,31 +55,44 @@ class Call(Keeper):
         item: None once somebody has taken it, to deliver its outcome.
         id: in the session; 0: in none.
         deadline: monotonic; None: none.
+        plain: nothing but positional arguments goes with it.
         busy: how often the server had no room for it.
         resent: how often it was given to another connection since there was news of it.
         ran: it was sent over a connection that was lost, so that it may have run.
         seq: of a stream: number of the first item that has not come.
         running: whether the item was marked as running; None: that was not tried yet.
         signed: its envelope's maker, if it goes as a signed pickle; else None.
+        awaited: somebody reads the connection until it is over.
+        passed_on: its outcome is with the thread that delivers it.
         withdrawn: whether its future is cancelled, or about to be: it must not be sent.
     """
 
-    __slots__ = (
-        *("busy", "deadline", "id", "item", "line", "name"),
-        *("ran", "resent", "running", "seq", "signed", "timeout", "withdrawn"),
-    )
+    # Defaults of the class, since there is a call for each item and most are nothing else.
+    deadline: float | None = None
+    signed: SignedCall | None = None
+    running: bool | None = None
+    timeout = 0.0
+    id = busy = resent = seq = 0
+    ran = withdrawn = awaited = passed_on = False
+    plain = True
 
     def __init__(
         self, line: Line, item: WorkItem, timeout: float | None, signed: SignedCall | None = None
     ) -> None:
         self.line = line
         self.item: WorkItem | None = item
-        self.signed = signed
-        self.name = name_on_the_wire(item) if signed is None else item.name
-        self.id = self.resent = self.busy = self.seq = 0
-        self.running: bool | None = None
-        self.withdrawn = self.ran = False
-        self.deadline, self.timeout = deadline_of(item, timeout)
+        fn = item.fn
+        if type(fn) is Task and signed is None:
+            self.name = fn.name
+        else:
+            self.name = name_on_the_wire(item) if signed is None else item.name
+            self.signed = signed
+            self.plain = signed is None and not item.streams
+        if item.kwargs or item.key is not None:
+            self.plain = False
+        if timeout is not None or item.deadline is not None:
+            self.deadline, self.timeout = deadline_of(item, timeout)
+            self.plain = False
 
     def withdraw(self, item: WorkItem) -> bool:
         """Take it back, unless a part of it may have been sent."""
@@ -89,14 +102,30 @@ class Call(Keeper):
         """Have the server stop it, if that understands."""
         return self.line.stop(self)
 
+    def attend(self, timeout: float | None) -> None:
+        """Read the connection, if who waits for the call may do that."""
+        self.line.attend(self, timeout)
+
+    def watched(self) -> None:
+        """Have the connection read by its thread."""
+        self.line.recall()
+
+    def is_out_of_hand(self) -> bool:
+        """Say whether nothing more will come of its own."""
+        return self.item is None or self.passed_on
+
     def begin(self) -> bool:
         """Mark the item as running, once; False if nobody wants it any more. Any thread."""
         if self.running is None:
             with self.line.starting:  # who comes second must not go on before that is done
-                item = self.item
-                if self.running is None:
-                    self.running = item is not None and _delivery.start(item)
+                self.start()
         return bool(self.running)
+
+    def start(self) -> None:
+        """Do what `begin` does. With `Line.starting` held."""
+        if self.running is None:
+            item = self.item
+            self.running = item is not None and _delivery.start(item)
 
     def lose(self, lost: LostCall) -> None:
         """Note that its connection is lost. Under the line's lock."""
@@ -204,6 +233,8 @@ class Timers:
 
     def look(self) -> None:
         """Forget what belongs to calls that are over: then the thread may end."""
+        if self.thread is None:
+            return
         with self._changed:
             self._sweep()
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""How a line ends: who is refused, cancelled and waited for. The other half of `_remote_line`.
+"""How a line ends: who is refused, cancelled and waited for. The second part of `_remote_line`.
 
 Has no state of its own; `Line` says which thread may touch what, and why nothing can hang.
 """
@@ -14,6 +14,7 @@ from hybrid_compute import _exit
 from hybrid_compute.errors import RemoteConnectionLost, StreamError
 from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import copy_of, may_go_again
+from hybrid_compute.protocol.outcomes import LostCall
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_calls import Call, Timers
@@ -39,6 +40,7 @@ class LineEnds(_exit.Member):
     _transport: WebSocketTransport | None
     _dialer: Dialer
     _ends_streams: bool
+    _cut_short: bool
     _next_id: int
 
     def note(self, call: Call, items: int, size: int) -> None:
@@ -47,6 +49,58 @@ class LineEnds(_exit.Member):
 
     def _heed(self, session: ClientSession) -> None:
         raise NotImplementedError
+
+    def _take_queue(self) -> list[Call]:
+        raise NotImplementedError
+
+    def withdraw(self, call: Call) -> bool:
+        """Take a call back if nothing of it was sent. Its future is cancelled then, or done."""
+        if self._lock.held_here():
+            return False
+        if not self._lock.hold(self._withdraw, call):
+            return False
+        if (item := call.item) is not None:
+            # Once it is cancelled, whoever wait()s for it has to be told: first, for a program's
+            # callback may raise SystemExit, and those behind it are not called.
+            with item.future._lock:
+                if not (done := item.future.done()):
+                    item.future._done_callbacks.insert(0, lambda _: self._withdrawn(call))
+            if done:
+                self._withdrawn(call)
+        return True
+
+    def _withdraw(self, call: Call) -> bool:
+        if call.item is None or call.running is not None or call.busy:
+            return False
+        if call.id and self._session is not None:
+            if not self._session.waits(call.id):
+                return False
+            self._session.cancel(call.id)
+            call.id = 0
+        call.withdrawn = True
+        return True
+
+    def _withdrawn(self, call: Call) -> None:
+        self._ledger.drop(call)
+        self._lock.wake()  # it may be in the queue still
+
+    def stop(self, call: Call) -> bool | None:
+        """Tell a server of ours to stop a call; nobody else's would understand."""
+        if self._lock.held_here() or not self._lock.hold(self._stop, call):
+            return False
+        item = self._ledger.withdraw(call)
+        if item is None:
+            return None
+        item.end()
+        return True
+
+    def _stop(self, call: Call) -> bool:
+        session = self._session
+        if session is None or not call.id or not session.own_peer or call.running is None:
+            return False
+        session.cancel(call.id)
+        self._lock.mark()
+        return True
 
     def counts(self) -> tuple[int, int]:
         """Return how many calls wait here, and how many were sent."""
@@ -98,6 +152,10 @@ class LineEnds(_exit.Member):
         self.end_streams()
         self.close(RuntimeError("cannot schedule new futures after interpreter shutdown"))
 
+    def recall(self) -> None:
+        """Have the transport's thread read."""
+        raise NotImplementedError
+
     def end_streams(self) -> None:
         """End the streams that wait for their consumers, now and from now on."""
         self._ends_streams = True
@@ -127,6 +185,7 @@ class LineEnds(_exit.Member):
         """Block until all calls are over and the connection is closed."""
         if self.runs_here():
             return
+        self.recall()
         self._ledger.wait()
         self._dialer.ending.set()
         dialer = self.dialing()
@@ -141,18 +200,24 @@ class LineEnds(_exit.Member):
         if (clock := self._timers.thread) is not None:
             clock.join()
 
-    def lost(self, transport: WebSocketTransport, why: Exception) -> None:
-        """Settle what was under way. Called by the transport, last, on its thread."""
-        self._ledger.deliver(self._lock.hold(self._lost, transport, why))
-
     def _lost(self, transport: WebSocketTransport, why: Exception) -> list[Outcome]:
         session = self._session
         if session is None or self._transport is not transport:
             return []
-        self._next_id = session.next_id
+        self._next_id, cut_short = session.next_id, self._cut_short
         lost = session.lost(str(why))
         self._session = self._transport = None
+        self._cut_short = False
         self._unsent.clear()
+        entered: set[Call] = set()
+        if cut_short:
+            entered.update(each.context for each in lost)
+            # Those to whom an answer had come that nobody has.
+            lost += [
+                LostCall(call.id, call, True, call.seq)
+                for call in self._ledger
+                if call.id and call not in entered
+            ]
         again: list[Call] = []
         outcomes: list[Outcome] = []
         for each in lost:
@@ -167,6 +232,8 @@ class LineEnds(_exit.Member):
                 outcomes.append((call, None, each.error(str(why))))
             else:
                 outcomes.append((call, None, copy_of(why)))
+        if cut_short:  # what was in the session may be in the queue still
+            again += [each for each in self._take_queue() if each not in entered]
         self._queue.extendleft(reversed(again))
         self._dialer.lost_at = time.monotonic() if self._queue else None
         self._lock.mark()

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import InvalidStateError
+from concurrent.futures._base import LOGGER
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import Call
 from hybrid_compute.executors._remote_streams import Portion, feed, finish
+from hybrid_compute.items import WorkItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_circuit import Circuit
-    from hybrid_compute.items import WorkItem
 
 __all__ = ["Ledger", "Outcome"]
 
@@ -43,6 +46,7 @@ class Ledger:
         self._live: set[Call] = set()
         self._refusal: Exception | None = None
         self._idle = threading.Condition(threading.RLock())
+        self._waiting = False  # somebody waits until there is none, or did
         self._delivering: set[int] = set()  # threads that are in `deliver`
 
     def __len__(self) -> int:
@@ -77,29 +81,42 @@ class Ledger:
         item, call.item = call.item, None
         if item is not None and item.keeper is call:
             item.keeper = None
-        if not self._live:
-            with self._idle:
-                self._idle.notify_all()
-            self._on_empty()
+        if call.awaited:
+            call.line.ring()
+        self._look()
         return item
+
+    def _look(self) -> None:
+        if not self._live:
+            if self._waiting:  # he says so first, and then looks whether there is one left
+                with self._idle:
+                    self._idle.notify_all()
+            self._on_empty()
 
     def drop(self, call: Call) -> None:
         """Forget a call whose future is done, and tell those who wait() for that."""
         call.begin()
-        if self.take(call) is not None:
-            self._circuit.forget()
+        self.withdraw(call)
 
-    def deliver(self, outcomes: list[Outcome]) -> None:
+    def withdraw(self, call: Call) -> WorkItem | None:
+        """Take the item of a call whose outcome tells nothing of the service."""
+        item = self.take(call)
+        if item is not None:
+            self._circuit.forget()
+        return item
+
+    def deliver(self, outcomes: list[Outcome]) -> None:  # noqa: PLR0912 - one way, in its order
         """Deliver what is not delivered yet. Callbacks run: hold no lock."""
         me = threading.get_ident()
         outer = me not in self._delivering
         self._delivering.add(me)
+        noticed: list[tuple[WorkItem, Any]] = []
         try:
             for call, value, error in outcomes:
                 if type(value) is Portion:
                     feed(call, value)
                     continue
-                running = call.begin()
+                running = call.running or call.begin()
                 item = self.take(call)
                 if item is None:
                     continue
@@ -107,6 +124,14 @@ class Ledger:
                     self._circuit.forget()
                     continue
                 self._circuit.tell(item, error)
+                if error is None and type(item) is WorkItem and call.signed is None:  # most are
+                    future = item.future
+                    if future._made_condition is None and future._callbacks is None:
+                        _delivery.settle(future.set_result, value)  # as `succeed` does
+                    else:
+                        # Somebody waits: he would want the GIL while we go on.
+                        noticed.append((item, value))
+                    continue
                 result: Any = value
                 problem: BaseException | None = error
                 fail = item.fail
@@ -118,8 +143,46 @@ class Ledger:
                 else:
                     _delivery.settle(fail, problem)
         finally:
+            for item, value in noticed:
+                _delivery.settle(item.succeed, value)
             if outer:
                 self._delivering.discard(me)
+
+    def deliver_quietly(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Deliver those that run nobody's code; return the others.
+
+        For a thread that is about to wait for one of them: callbacks might want what it holds.
+        """
+        others: list[Outcome] = []
+        take = self.take
+        call, value, item = None, None, None
+        try:
+            for outcome in outcomes:
+                call, value, error = outcome
+                item = call.item
+                if (
+                    error is None
+                    and type(item) is WorkItem
+                    and call.running
+                    and call.signed is None
+                    and item.future._callbacks is None
+                ):
+                    if take(call) is not None:
+                        self._circuit.tell(item, None)
+                        try:  # as `_delivery.settle(item.succeed, value)` does it
+                            item.future.set_result(value)
+                        except Exception:
+                            LOGGER.exception("exception delivering the outcome of a work item")
+                else:
+                    call.passed_on = True
+                    others.append(outcome)
+        except BaseException:  # Ctrl-C: who has taken an item delivers it all the same
+            if item is not None and call not in self._live:
+                with suppress(InvalidStateError):
+                    item.future.set_result(value)
+                self._look()
+            raise
+        return others
 
     def delivers_here(self) -> bool:
         """Say whether this thread is in the middle of `deliver`: there, wait for nothing."""
@@ -128,5 +191,6 @@ class Ledger:
     def wait(self) -> None:
         """Block until no call is left."""
         with self._idle:
+            self._waiting = True
             while self._live:
                 self._idle.wait()

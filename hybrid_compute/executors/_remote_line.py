@@ -6,13 +6,14 @@ Owns the queue of one RemoteExecutor, and the protocol session and the transport
     push -> _queue -> session -> _unsent -> frame -> transport      (`_advance`)
             `- the next connection, if it was lost -'  `-> answer -> ledger
 
-Threads: the caller's, the transport's own (which delivers outcomes), one that dials while there is
-somebody to dial for, and the clock of `Timers`. One lock, a PumpLock, guards the session, the
-transport and who dials. `push` never waits for it: it puts the call into the ledger and `_queue`,
-which need no lock, and whoever has the lock sends it; `_remote_lock` says why nothing is forgotten
-there. The transport's lock is taken inside of it, never the other way round: frames must go out in
-the order in which the session made them. Outcomes are delivered with no lock held. A call is marked
-as running once, under `starting`, which is held for nothing else.
+Threads: the callers', the transport's own (which delivers outcomes; `_remote_turns` has what the
+callers take over of that), one that dials while there is somebody to dial for, and the clock of
+`Timers`. One lock, a PumpLock, guards the session, the transport and who dials. `push` never waits
+for it: it puts the call into the ledger and `_queue`, which need no lock, and whoever has the lock
+sends it; `_remote_lock` says why nothing is forgotten there. The transport's lock is taken inside
+of it, never the other way round: frames must go out in the order in which the session made them.
+Outcomes are delivered with no lock held. A call is marked as running once, under `starting`, which
+is held for nothing else.
 
 Why nothing can hang: a call is in the queue, in the session, with the clock (the server was busy),
 taken back by who is about to cancel it, or over. The queue empties when a dial ends, well or not,
@@ -27,7 +28,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
 from hybrid_compute.errors import RemoteBusy
@@ -40,10 +41,11 @@ from hybrid_compute.executors._remote_calls import (
     in_vain,
 )
 from hybrid_compute.executors._remote_dialer import FIRST_PAUSE, Dialer
-from hybrid_compute.executors._remote_ends import LineEnds
 from hybrid_compute.executors._remote_ledger import Ledger, Outcome
 from hybrid_compute.executors._remote_lock import PumpLock
 from hybrid_compute.executors._remote_streams import Ending, LineSource, Portion
+from hybrid_compute.executors._remote_turns import LineTurns
+from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol import ClientSession
 from hybrid_compute.protocol.outcomes import Answered, Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
@@ -52,7 +54,6 @@ from hybrid_compute.streamed import StreamItem
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_circuit import Circuit
     from hybrid_compute.executors._remote_signed import SignedCall
-    from hybrid_compute.items import WorkItem
     from hybrid_compute.transports.websocket import WebSocketTransport
 
 __all__ = ["Line"]
@@ -60,8 +61,10 @@ __all__ = ["Line"]
 _MOST_BUSY, _BOOT = 4, BOOT_HEADER.lower()
 _SPARE = 64  # calls that are over may stay in the queue
 
+PlainCall = tuple[str, tuple[Any, ...], Call]  # its name, its arguments and itself
 
-class Line(LineEnds):
+
+class Line(LineTurns):
     """The WebSocket half of a RemoteExecutor."""
 
     def __init__(
@@ -92,7 +95,10 @@ class Line(LineEnds):
         self.starting = threading.RLock()  # see Call.begin
         self._queue: deque[Call] = deque()
         self._unsent: deque[Call] = deque()  # in the session, and not in a frame yet
+        self._passed_on: deque[list[Outcome]] = deque()  # outcomes that the thread delivers
         self._notes: deque[tuple[Call, int, int]] = deque()  # of consumers; -1: wants no more
+        self._stalled = False  # the session has no room: an answer or an ack is yet to come
+        self._cut_short = False  # the session is in no good order: the connection ends
         self._session: ClientSession | None = None
         self._transport: WebSocketTransport | None = None
         self._next_id = 1
@@ -111,11 +117,13 @@ class Line(LineEnds):
         call = Call(self, item, self._timeout, signed)
         try:
             self._ledger.add(call)
+            item.keeper = call
             if call.deadline is not None:
                 self._timers.at(call.deadline, lambda: self._expire(call), call)
-            item.keeper = call
             if isinstance(item, StreamItem):
                 item.expect(LineSource(call))
+            if type(item) is not WorkItem or signed or item.future._callbacks is not None:
+                self.recall()  # it ends on the transport's thread: see `Ledger.deliver_quietly`
             self._put(call)
         except BaseException as error:  # no thread can be started; or Ctrl-C, anywhere
             if self._ledger.take(call) is not None and not isinstance(error, Exception):
@@ -124,18 +132,22 @@ class Line(LineEnds):
 
     def _put(self, call: Call) -> None:
         self._queue.append(call)
-        # With no room the next answer, or ack, moves the queue: it is looked at after each.
+        # With no room the next answer, or ack, moves the queue: `_advance` follows on each, and
+        # says that it is not stalled any more before it looks for what has come.
+        if self._stalled:
+            return
         session, transport = self._session, self._transport
-        if session is not None and transport is not None:
-            # A second frame is left to the transport's thread: whoever submits many calls has done
-            # so by the time that it runs, and they go together.
-            wake = self._lock.wake
-            if session.room() <= 0 or (session.is_under_way() and transport.nudge(wake)):
-                return
-        self._lock.wake()
+        # A second frame is left to the transport's thread: whoever submits many calls has done so
+        # by the time that it runs, and they go together.
+        if session is not None and transport is not None and session.is_under_way():
+            if not transport.nudge(self._turn, patient=True):
+                self._lock.wake()
+        else:
+            self._lock.wake()
 
     def _advance(self, outcomes: list[Outcome]) -> None:
         """Move calls from the queue into frames. With the lock held."""
+        self._stalled = False  # before the queue is looked into: see `_put`
         session, transport = self._session, self._transport
         if session is None or transport is None:
             self._shed()
@@ -145,41 +157,74 @@ class Line(LineEnds):
                 except RuntimeError as error:
                     outcomes += [(call, None, copy_of(error)) for call in self._take_queue()]
             return
+        if self._cut_short:
+            return  # what follows from the end of the connection comes first
         try:
+            self._heed(session)
             self._fill(session, transport, outcomes)
+            frames = session.frames_to_send()
+            unsent = self._unsent
+            if unsent and (not session.any_waits() or not session.waits(unsent[0].id)):
+                self._start(session)
+            for frame in frames:
+                transport.send(frame)
         except BaseException:
-            # Cut short, by Ctrl-C say: the session may wait for what is in no frame, or in one that
-            # was not sent. What follows from the end of a connection sets that right.
+            # By Ctrl-C say: the session may wait for what is in no frame, or in one that was not
+            # sent. What follows from the end of a connection sets that right.
+            self._cut_short = True
             transport.close()
             raise
 
     def _fill(
         self, session: ClientSession, transport: WebSocketTransport, outcomes: list[Outcome]
     ) -> None:
-        self._heed(session)
+        """Give the session what it has room for. With the lock held."""
         room = session.room()  # what would wait in the session waits in the queue as well
-        while self._queue and room > 0:
-            call = self._queue[0]  # it goes when it is done with: see who calls this
-            item = call.item
-            if item is not None and not call.id and self._wanted(call):
-                try:
-                    call.id = self._enter(session, call, item, transport)
-                except Exception as error:
-                    outcomes.append((call, None, error))
-                else:
-                    self._unsent.append(call)
-                    room -= 1
-            self._queue.popleft()
-        frames = session.frames_to_send()
-        while self._unsent and not session.waits(self._unsent[0].id):
-            call = self._unsent.popleft()
-            # Gone from the session, but not into a frame, if somebody took it back.
-            if call.id and call.item is not None and not call.begin():
-                session.cancel(call.id)
-                self._ledger.take(call)
-                self._lock.mark()
-        for frame in frames:
-            transport.send(frame)
+        queue = self._queue
+        # Calls are looked at first, and leave the queue when they are in the session: see
+        # `_advance`. By their numbers, since others add to its end meanwhile.
+        while queue and room > 0:
+            plain: list[PlainCall] = []
+            seen, most = 0, min(len(queue), room)
+            while seen < most and (call := queue[seen]).plain:
+                item = call.item
+                if item is not None and (
+                    not (call.withdrawn or item.future.cancelled()) or self._wanted(call)
+                ):
+                    plain.append((call.name, item.args, call))
+                seen += 1
+            if plain:
+                room -= self._enter_all(session, plain, outcomes)
+            elif not seen:
+                seen = 1
+                room -= self._enter_one(session, queue[0], transport, outcomes)
+            for _ in range(seen):
+                queue.popleft()
+        self._stalled = room <= 0
+
+    def _start(self, session: ClientSession) -> None:
+        """Mark as running what has gone into a frame. With the lock held."""
+        unsent = self._unsent
+        all_, in_vain = not session.any_waits(), []
+        with self.starting:
+            while unsent and (all_ or not session.waits(unsent[0].id)):
+                call = unsent.popleft()
+                # Gone from the session, but not into a frame, if somebody took it back.
+                item = call.item
+                if call.id and item is not None:
+                    if call.running is None and type(item) is WorkItem:
+                        try:  # as `Call.start` does
+                            call.running = item.future.set_running_or_notify_cancel()
+                        except RuntimeError:
+                            call.start()
+                    else:
+                        call.start()
+                    if not call.running:
+                        in_vain.append(call)
+        for call in in_vain:
+            session.cancel(call.id)
+            self._ledger.drop(call)
+            self._lock.mark()
 
     def _shed(self) -> None:
         """Forget calls of the queue that nobody wants any more. With the lock held."""
@@ -207,6 +252,42 @@ class Line(LineEnds):
                 session.cancel(call.id)
             else:
                 session.consumed(call.id, items, size)
+
+    def _enter_all(
+        self,
+        session: ClientSession,
+        batch: list[PlainCall],
+        outcomes: list[Outcome],
+    ) -> int:
+        """Give plain calls to the session; return how many it took. With the lock held."""
+        taken, went = 0, self._unsent.append
+        for (_, _, call), identity in zip(batch, session.call_all(batch), strict=True):
+            if isinstance(identity, Exception):
+                outcomes.append((call, None, identity))
+            else:
+                call.id = identity
+                went(call)
+                taken += 1
+        return taken
+
+    def _enter_one(
+        self,
+        session: ClientSession,
+        call: Call,
+        transport: WebSocketTransport,
+        outcomes: list[Outcome],
+    ) -> int:
+        """Do the same for any other call."""
+        item = call.item
+        if item is None or not self._wanted(call):
+            return 0
+        try:
+            call.id = self._enter(session, call, item, transport)
+        except Exception as error:
+            outcomes.append((call, None, error))
+            return 0
+        self._unsent.append(call)
+        return 1
 
     def _enter(
         self, session: ClientSession, call: Call, item: WorkItem, transport: WebSocketTransport
@@ -238,63 +319,7 @@ class Line(LineEnds):
         self._notes.append((call, items, size))
         self._lock.wake()
 
-    def abandon(self, call: Call) -> None:
-        """Tell the service that nobody wants the rest of a stream. Waits for nobody."""
-        item = self._ledger.take(call)
-        if item is not None:
-            item.end()
-        self.note(call, -1, 0)
-
     # -- out ---------------------------------------------------------------------------------
-
-    def withdraw(self, call: Call) -> bool:
-        """Take a call back if nothing of it was sent. Its future is cancelled then, or done."""
-        if self._lock.held_here():
-            return False
-        if not self._lock.hold(self._withdraw, call):
-            return False
-        if (item := call.item) is not None:
-            # Once it is cancelled, whoever wait()s for it has to be told: first, for a program's
-            # callback may raise SystemExit, and those behind it are not called.
-            with item.future._lock:
-                if not (done := item.future.done()):
-                    item.future._done_callbacks.insert(0, lambda _: self._withdrawn(call))
-            if done:
-                self._withdrawn(call)
-        return True
-
-    def _withdraw(self, call: Call) -> bool:
-        if call.item is None or call.running is not None or call.busy:
-            return False
-        if call.id and self._session is not None:
-            if not self._session.waits(call.id):
-                return False
-            self._session.cancel(call.id)
-            call.id = 0
-        call.withdrawn = True
-        return True
-
-    def _withdrawn(self, call: Call) -> None:
-        self._ledger.drop(call)
-        self._lock.wake()  # it may be in the queue still
-
-    def stop(self, call: Call) -> bool | None:
-        """Tell a server of ours to stop a call; nobody else's would understand."""
-        if self._lock.held_here() or not self._lock.hold(self._stop, call):
-            return False
-        item = self._ledger.take(call)
-        if item is None:
-            return None
-        item.end()
-        return True
-
-    def _stop(self, call: Call) -> bool:
-        session = self._session
-        if session is None or not call.id or not session.own_peer or call.running is None:
-            return False
-        session.cancel(call.id)
-        self._lock.mark()
-        return True
 
     def _expire(self, call: Call) -> None:
         self._lock.hold(self._forget, call)
@@ -320,7 +345,7 @@ class Line(LineEnds):
             transport.close()  # it was for a call that is over, and nobody else will
 
     def _opened(self, session: ClientSession, transport: WebSocketTransport) -> None:
-        self._session, self._transport = session, transport
+        self._session, self._transport, self._cut_short = session, transport, False
         self._dialer.over()
         self._lock.mark()
 
@@ -335,23 +360,12 @@ class Line(LineEnds):
         self._lock.mark()  # who has pushed since then was told that somebody dials
         return calls
 
-    def received(self, session: ClientSession, transport: WebSocketTransport, frame: bytes) -> None:
-        """Take a frame. Called by the transport, on its thread."""
-        # What is to be sent then goes first: the server can go on while callbacks run.
-        outcomes = self._lock.hold(self._received, session, frame)
-        if outcomes:
-            self._ledger.deliver(outcomes)
-            if self._ends_streams:
-                calls = [each[0] for each in outcomes if type(each[1]) is Portion]
-                self._fail_full(self._lock.hold(self._full, calls))
-
-    def _received(self, session: ClientSession, frame: bytes) -> list[Outcome]:
+    def _received(self, session: ClientSession, frame: bytes, outcomes: list[Outcome]) -> None:
         if self._session is not session:
-            return []
+            return
         self._lock.mark()
-        outcomes: list[Outcome] = []
         for event in session.receive(frame):
-            if isinstance(event, Answered):
+            if type(event) is Answered:  # most are
                 outcomes.append((event.context, event.value, None))
             elif isinstance(event, Items):
                 outcomes.append((event.context, Portion(event.items, event.size), None))
@@ -361,7 +375,6 @@ class Line(LineEnds):
                 event.context, event.error
             ):
                 outcomes.append((event.context, None, event.error))
-        return outcomes
 
     def _waits_for_room(self, call: Call, error: Exception) -> bool:
         """See to it that a call which the server had no room for is sent again in a while."""

@@ -210,7 +210,9 @@ class RemoteExecutor(SubExecutor):
 
     def execute(self, item: WorkItem) -> None:
         """Queue the item. Does not wait for the service."""
-        fn = item.target if item.streams else item.fn
+        fn = item.fn
+        if type(fn) is not Task:
+            fn = item.target if item.streams else fn
         refuse_to_send(item, self._access)
         refusal = self._circuit.refusal()
         if refusal is not None:

@@ -100,6 +100,7 @@ class Codec:
         self.max_bytes = max_bytes
         form = Form(octets=binary, numbers=binary) if self.tagged else None
         self._values = Values(form)
+        self.record: Callable[[dict[str, Any]], bytes]  # a map of plain values that need no check
         self._form = form
         self._write: Callable[[Any], bytes]
         self._read: Callable[[bytes], Any]
@@ -112,6 +113,7 @@ class Codec:
         else:
             self._write = _write_json
             self._read = _read_json
+        self.record = self._write
 
     # -- values ----------------------------------------------------------------------------
 
@@ -231,10 +233,6 @@ class Codec:
             b"".join([part for pair in zip(keys, values.values(), strict=True) for part in pair])
             + end
         )
-
-    def record(self, fields: dict[str, Any]) -> bytes:
-        """Return a map of plain values that need no check."""
-        return self._write(fields)
 
     def array(self, parts: Sequence[bytes]) -> bytes:
         """Join encoded values to an array."""

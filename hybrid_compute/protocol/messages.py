@@ -71,6 +71,8 @@ VERSION = 1
 MAX_NAME = 1000  # characters of a task's name, or of an id that is text
 MAX_KEY = 200  # characters of an idempotency key
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY}}}")
+_CONTAINERS = (dict, list)
+_new: Any = tuple.__new__  # makes a named tuple in half the time
 _MAX_COUNT = 2**53  # counters beyond this are no counters
 
 Id = int | str
@@ -187,6 +189,14 @@ def parse_request(raw: Any, codec: Codec) -> Request | Cancel | Credit | Hello |
     if "id" not in raw:
         return _parse_common(raw)
     identity = raw["id"]
+    if (
+        len(raw) == 3
+        and type(identity) is int
+        and type(task := raw.get("task")) is str
+        and 0 < len(task) <= MAX_NAME
+        and type(value := raw.get("input", raw)) not in _CONTAINERS
+    ):  # most calls are such, and `_parse_call` would say the same
+        return _new(Request, (identity, task, (value,), {}, None, None, 0, None))  # type: ignore[no-any-return]
     if not (type(identity) is int or (type(identity) is str and len(identity) <= MAX_NAME)):
         raise Malformed(f"the id {short(identity)} is neither an integer nor short text")
     try:

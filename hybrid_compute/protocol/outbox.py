@@ -21,7 +21,7 @@ call at a time needs no frame that is an ack alone, ever.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hybrid_compute.protocol.codec import MAX_BYTES, Codec
 from hybrid_compute.protocol.messages import Hello
@@ -69,6 +69,12 @@ class Outbox:
         self._messages[key] = message
         self._keys.append(key)
         self.backlog += len(message)
+
+    def put_all(self, keys: Sequence[int], messages: Sequence[bytes]) -> None:
+        """Queue messages, each under its key."""
+        self._messages.update(zip(keys, messages, strict=True))
+        self._keys.extend(keys)
+        self.backlog += sum(map(len, messages))
 
     def put_urgent(self, message: bytes) -> None:
         """Queue a message before all others; no limit of `frames` counts it."""

@@ -5,7 +5,8 @@ to batches. Bytes go in (`receive`) and come out (`frames_to_send`). It checks n
 up no task: that, running the calls, time-outs and closing are its owner's.
 
 Threads: none, and no lock: all methods are called by one thread (or event loop), or under one
-lock of the owner.
+lock of the owner. (A few lines over 400: all that may happen to a call is better seen in one
+place.)
 
 Each call that `receive` returned is answered just once: by the first of `result`, `fail` and
 `done`; after a cancel by none. What else is tried for it is dropped, and those methods return
@@ -16,7 +17,8 @@ off (ProtocolError) when `max_backlog` bytes wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from hybrid_compute.errors import PayloadTooLarge, ProtocolError, ResultEncodeError
@@ -39,6 +41,7 @@ from hybrid_compute.protocol.writer import Writer
 
 __all__ = ["Cancelled", "Room", "ServerEvent", "ServerSession"]
 
+_GONE: Any = object()
 _CHUNK_BYTES = 2**17  # of one message of a stream, but for a larger item
 
 
@@ -136,6 +139,26 @@ class ServerSession:
             return False
         self._answer_with(self._outbox.writer.result, identity, value)
         return True
+
+    def results(self, answers: Sequence[tuple[Id, Any]]) -> None:
+        """Answer calls with their results, each as `result` does. Raises nothing.
+
+        The ids are different ones. What cannot be sent is nobody's but the client's to know.
+        """
+        outbox, running, streams = self._outbox, self._running, self._streams
+        # For small ones, as `result` does it, but for what is the same for all.
+        messages = None
+        if not streams and all(running.get(each, _GONE) is None for each, _ in answers):
+            messages = outbox.writer.small_results(answers)
+        if not messages or max(map(len, messages)) > outbox.peer_bytes - SPARE:
+            for identity, value in answers:
+                with suppress(ResultEncodeError):
+                    self.result(identity, value)
+            return
+        for identity, _ in answers:
+            running.pop(identity, None)
+        first, self._keys = self._keys + 1, self._keys + len(messages)
+        outbox.put_all(range(first, self._keys + 1), messages)
 
     def fail(
         self,
@@ -306,8 +329,9 @@ class ServerSession:
         else:
             batch = _Batch()
             batch.left = 1  # it is not complete before all of it has been read
+            take = self._take
             for raw in decoded:  # one of them may be the client's hello
-                self._take(raw, batch if self.peer is None else None, events)
+                take(raw, batch if self.peer is None else None, events)
             self._settle(batch)
         return events
 

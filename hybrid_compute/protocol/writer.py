@@ -19,6 +19,9 @@ from hybrid_compute.protocol.values import Refused
 __all__ = ["Writer"]
 
 _MAX_TEXT = 20_000  # characters of an error's text and of its traceback
+_INT = 2**63  # what any codec writes as it is
+_SHORT = 256  # characters
+_ATOMS = frozenset((int, str, bool, type(None)))
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -28,6 +31,7 @@ class Writer:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self._result = codec.mould("id", "result")
+        self._takes_small = codec.max_bytes >= 6 * _SHORT + 2  # a control character takes six
         # What stands around the id and the input, by task. A program has few tasks; beyond the
         # bound it starts anew.
         self._calls: dict[str, tuple[bytes, bytes, bytes]] = {}
@@ -64,6 +68,21 @@ class Writer:
         if key is not None and self.codec.tagged:
             fields["key"] = encode(key)
         return self.codec.fields(**fields)
+
+    def small_requests(
+        self, ids: Sequence[int], tasks: Sequence[str], arguments: Sequence[Sequence[Any]]
+    ) -> list[bytes] | None:
+        """Write calls as `request` does; None if one of them is not small."""
+        if set(map(len, arguments)) != {1} or not all(map(_is_short_name, set(tasks))):
+            return None
+        values = [value for (value,) in arguments]
+        if not self._are_small(values):
+            return None
+        record = self.codec.record
+        return [
+            record({"id": identity, "task": task, "input": value})
+            for identity, task, value in zip(ids, tasks, values, strict=True)
+        ]
 
     def call(
         self,
@@ -119,6 +138,14 @@ class Writer:
         encode = self.codec.encode
         return before + encode(identity) + between + encode(value, "$.result") + after
 
+    def small_results(self, answers: Sequence[tuple[Id, Any]]) -> list[bytes] | None:
+        """Write answers as `result` does; None if one of them is not small."""
+        ids = [identity for identity, _ in answers]
+        if not (self._are_small(ids) and self._are_small([value for _, value in answers])):
+            return None
+        record = self.codec.record
+        return [record({"id": identity, "result": value}) for identity, value in answers]
+
     def failed(self, failure: Failed) -> bytes:
         """Write that a call failed; or, if its id is None, that there was no call to speak of."""
         return self.codec.record({"id": failure.id} | self.error(failure))
@@ -158,6 +185,19 @@ class Writer:
 
     # -- both ------------------------------------------------------------------------------
 
+    def _are_small(self, values: Sequence[Any]) -> bool:
+        """Say whether the encoder writes them as they are, whatever the limits: most are such."""
+        kinds = set(map(type, values))  # loops in C
+        if not (kinds <= _ATOMS and self._takes_small):
+            return False
+        if int in kinds:
+            numbers = values if len(kinds) == 1 else [x for x in values if type(x) is int]
+            if min(numbers) < -_INT or max(numbers) >= _INT:
+                return False
+        return str not in kinds or all(
+            len(each) <= _SHORT and each.isascii() for each in values if type(each) is str
+        )
+
     def hello(self, hello: Hello) -> bytes:
         """Write that this peer is ours."""
         return self.codec.record({"hello": hello._asdict()})
@@ -165,6 +205,10 @@ class Writer:
     def ack(self, frames: int) -> bytes:
         """Write that so many frames have come."""
         return self.codec.record({"ack": frames})
+
+
+def _is_short_name(task: str) -> bool:
+    return 0 < len(task) <= MAX_NAME and task.isascii()
 
 
 def _sendable(text: str) -> str:

@@ -23,6 +23,7 @@ from hybrid_compute.server.gate import LOOPBACK_HOSTS, Gate, Refusal
 from hybrid_compute.server.http import compute, refuse, send_json, send_response
 from hybrid_compute.server.journal import Journal
 from hybrid_compute.server.pickles import Pickles
+from hybrid_compute.server.quick import quick_ones
 from hybrid_compute.server.service import Service
 from hybrid_compute.server.settings import Limits
 from hybrid_compute.server.tokens import VARIABLE, Token, Tokens
@@ -257,5 +258,6 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
         open_=tokens.open,
         pickles=pickles,
         journal=journal,
+        inline=quick_ones(catalog, executor),
     )
     return App(service, gate, executor, owns=mine)

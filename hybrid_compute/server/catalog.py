@@ -47,6 +47,8 @@ class Entry:
 
     Attributes:
         task: what runs.
+        scalar: the type of a lone argument which `check` would let pass as it is; None: there is
+            none such.
     """
 
     def __init__(self, name: str, task: Task[..., Any]) -> None:
@@ -83,6 +85,9 @@ class Entry:
         # How many arguments are right if none has a name: binding them would tell no more.
         most = sys.maxsize if any_number else len(self._positional) + 1
         self._counts = range(0) if named_only else range(required, most)
+        first = self._positional[0] if self._positional else self._rest
+        is_scalar = 1 in self._counts and any(first is each for each in _SCALARS)
+        self.scalar: Any = first if is_scalar else None
 
     def check(self, request: Request, *, own: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of a call, as the function's annotations want them.

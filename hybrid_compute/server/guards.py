@@ -26,8 +26,10 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame  # noqa: TC002 - uvicorn has loaded it
+from websockets.protocol import State
 
 from hybrid_compute.server.settings import PATIENCE, Limits
+from hybrid_compute.server.shortway import SHORT_WAY, OnFrame
 
 __all__ = ["http_guard", "ws_guard"]
 
@@ -196,10 +198,51 @@ def ws_guard(limits: Limits) -> type[WebSocketsSansIOProtocol]:  # noqa: C901 - 
         _since: float | None = None
         _timer: TimerHandle | None = None
         _watch: _Watch
+        _on_frame: OnFrame | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._watch = _Watch(self, limits.body_seconds)
+
+        def handle_connect(self, event: Any) -> None:
+            super().handle_connect(event)
+            if not self.close_sent:  # else it was refused, and there is no scope
+                extensions: Any = self.scope["extensions"]
+                extensions[SHORT_WAY] = self
+
+        # The short way, see `ShortWay`.
+
+        def listen(self, on_frame: OnFrame) -> bool:
+            if self.queue.empty() and not self.read_paused:
+                self._on_frame = on_frame
+            return self._on_frame is not None
+
+        def can_write(self) -> bool:
+            return (
+                self.writable.is_set()
+                and not self.close_sent
+                and not self.transport.is_closing()
+                and self.conn.state is State.OPEN
+            )
+
+        def write(self, frame: bytes, *, binary: bool) -> None:
+            (self.conn.send_binary if binary else self.conn.send_text)(frame)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+
+        def send_receive_event_to_app(self) -> None:
+            on_frame = self._on_frame
+            if on_frame is None or self.close_sent:
+                super().send_receive_event_to_app()
+                return
+            frame: bytes | str = self.frames[0]
+            if self.curr_msg_data_type == "text":
+                try:
+                    frame = self.frames[0].decode()
+                except UnicodeDecodeError:
+                    super().send_receive_event_to_app()  # it closes the connection
+                    return
+            self.frames = []
+            on_frame(frame)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._watch.end()

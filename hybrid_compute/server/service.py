@@ -5,6 +5,7 @@
 
 Threads: all on the event loop, but for `_ended`, which runs where futures end and only appends to a
 deque (one append, atomic) and wakes the loop; and `cancel_running`, which blocks, on two threads.
+(A few lines over 400: a call and what counts it are better seen in one place.)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,7 @@ from hybrid_compute.channels import BUFFER_BYTES, BUFFER_ITEMS
 from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.messages import Failed, Request
 from hybrid_compute.protocol.signing import SIGNED_TASK
+from hybrid_compute.server import audit
 from hybrid_compute.server.catalog import Catalog, Entry
 from hybrid_compute.server.failures import failure_of, failure_of_call
 from hybrid_compute.server.feeds import Collector, Feed, Sink
@@ -37,7 +39,6 @@ from hybrid_compute.streams import Stream
 
 __all__ = ["Call", "Service"]
 
-AUDIT = logging.getLogger("hybrid_compute.audit")
 _LOG = logging.getLogger("hybrid_compute.server")
 _STOPPING = 5.0  # seconds; ending a process takes one, unless its executor says otherwise
 _CLOSING = "the server is closing; call again later, or elsewhere"
@@ -75,6 +76,7 @@ class Call:
         label: object,
         private: bool = False,
         sink: Callable[[], Sink | None] | None = None,
+        done: Future[Any] | None = None,
     ) -> None:
         """Check a call and hand it to the executor.
 
@@ -86,22 +88,18 @@ class Call:
             private: nobody between can read the connection.
             sink: makes what takes the items when a stream has begun; None, or if that is what it
                 returns: they become one result.
+            done: its future, if it has been checked and has run.
 
         Raises:
             Refusal: it does not run; its place is free again.
         """
         self._about = request.task, label
         try:
-            entry = self._service.find(self.token, request.task, private=private)
-            args, kwargs = entry.check(request, own=own)
-            if isinstance(entry, SignedEntry):
-                self._signed = entry
             self._deliver = deliver
             if sink is not None:
                 self._make_sink = sink
             self._keyed = request.key is not None
-            future = self._service.begin(self.token, entry, args, kwargs, request)
-            self.future = future
+            future = self.future = done or self._submit(request, own=own, private=private)
         except Refusal as refusal:
             self.release(f"refused {refusal.status}")
             raise
@@ -114,6 +112,13 @@ class Call:
             self.settle()
         else:
             future.add_done_callback(self._ended)
+
+    def _submit(self, request: Request, *, own: bool, private: bool) -> Future[Any]:
+        entry = self._service.find(self.token, request.task, private=private)
+        args, kwargs = entry.check(request, own=own)
+        if isinstance(entry, SignedEntry):
+            self._signed = entry
+        return self._service.begin(self.token, entry, args, kwargs, request)
 
     def _ended(self, _: Future[Any]) -> None:
         service = self._service
@@ -174,12 +179,11 @@ class Call:
 
     def describe(self, now: float) -> str:
         """Return what a log line says of it, at some monotonic time."""
-        return f"token={self.token.name} {self._label()} ms={(now - self._begun) * 1000:.1f}"
+        return audit.described(self.token, self._label(), self._begun, now)
 
     def _label(self) -> str:
-        task, identity = self._about
         signed = "" if self._signed is None else f" call={self._signed.call_id}"
-        return f"task={short(task)} id={short(identity)}{signed}"
+        return f"{audit.label(*self._about)}{signed}"
 
     def abandon(self) -> None:
         """End the call, if that can be; nobody wants its answer. Its place is taken till then.
@@ -215,11 +219,8 @@ class Call:
         if self._held:
             self._held = False
             self._service.release(self)
-            if AUDIT.isEnabledFor(logging.INFO):
-                ms = (time.monotonic() - self._begun) * 1000
-                AUDIT.info(
-                    "token=%s %s outcome=%s ms=%.1f", self.token.name, self._label(), outcome, ms
-                )
+            if audit.is_on():
+                audit.log(self.token, self._label(), self._begun, outcome)
 
 
 class Service:
@@ -235,6 +236,7 @@ class Service:
         open_: bool,
         pickles: Pickles | None = None,
         journal: Journal | None = None,
+        inline: Mapping[str, Entry] | None = None,
     ) -> None:
         self.catalog = catalog
         self.limits = limits
@@ -258,6 +260,17 @@ class Service:
         self._stopper: ThreadPoolExecutor | None = None
         self._idle = asyncio.Event()
         self._drained = False
+        self.inline = inline or {}  # the tasks whose calls `Quick` makes
+        self.here: tuple[Token, Request, float] | None = None  # such a call that runs, since when
+
+    def is_full(self, token: Token) -> bool:
+        """Say whether `admit` would refuse a call."""
+        return (
+            self.draining
+            or self._executor._closed
+            or len(self._calls) >= self.limits.queue
+            or (self._of_token.get(token.name, 0) >= self.limits.in_flight and not self._open)
+        )
 
     def admit(self, token: Token) -> Call:
         """Take a place for a call, before its body is read.
@@ -360,6 +373,10 @@ class Service:
         """Return what to tell of a call that has ended, or was left; None if it has a result."""
         return failure_of_call(call, debug=self.debug)
 
+    def failed(self, error: BaseException) -> Failed:
+        """Return what to tell of a call that raised an error itself."""
+        return failure_of(error, debug=self.debug)
+
     async def drain(self) -> None:
         """Admit nothing more; wait for what runs, for the grace; then end it, if that can be."""
         self.draining = True
@@ -382,11 +399,20 @@ class Service:
     def left(self) -> list[str]:
         """Describe the calls that run or wait. From any thread."""
         now = time.monotonic()
+        here = self.here  # read once: the event loop may go on
         while True:
             try:
-                return [each.describe(now) for each in tuple(self._calls)]
+                left = [each.describe(now) for each in tuple(self._calls)]
             except RuntimeError:  # the event loop has added one meanwhile
                 continue
+            if here is not None:
+                token, request, begun = here
+                left.append(audit.described(token, audit.of(request), begun, now))
+            return left
+
+    def log(self, token: Token, request: Request, begun: float, outcome: str) -> None:
+        """Write the line of the audit log about a call that no `Call` stands for."""
+        audit.log(token, audit.of(request), begun, outcome)
 
     def close(self) -> None:
         """Let go of the threads that end work."""

@@ -8,18 +8,21 @@ for streams by `_AHEAD`, whatever room their caller says that there is.
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
 from hybrid_compute.errors import PayloadTooLarge, ProtocolError, ResultEncodeError
 from hybrid_compute.protocol import BINARY_SUBPROTOCOL, JSON_SUBPROTOCOL, ServerSession
 from hybrid_compute.protocol.http import HEADER
-from hybrid_compute.protocol.messages import Id, Request
+from hybrid_compute.protocol.messages import Failed, Id, Request
 from hybrid_compute.protocol.server import Cancelled, Room
 from hybrid_compute.server.feeds import Sink
 from hybrid_compute.server.gate import Refusal
 from hybrid_compute.server.pickles import is_private
+from hybrid_compute.server.quick import Quick
 from hybrid_compute.server.service import Call, Service
+from hybrid_compute.server.shortway import SHORT_WAY, ShortWay
 from hybrid_compute.server.tokens import Token
 
 __all__ = ["Connection"]
@@ -46,6 +49,10 @@ class Connection:
         self._service, self._token = service, token
         self._private = is_private(scope)
         self._receive, self._send = receive, send
+        self._short: ShortWay | None = scope.get("extensions", {}).get(SHORT_WAY)
+        self._quick = Quick(service, token, fail=self._fail, follow=self._begin)
+        self._deaf = False  # a frame was none; nothing is read any more
+        self._unsent: list[bytes] = []  # frames that the writer has yet to send
         self._calls: dict[Id, Call] = {}
         self._waiting: set[Id] = set()  # streams, until there is less to be sent
         self._wake = asyncio.Event()
@@ -73,6 +80,8 @@ class Connection:
         await self._send(
             {"type": "websocket.accept", "subprotocol": self._chosen, "headers": headers}
         )
+        if self._short is not None and not self._short.listen(self._take):
+            self._short = None
         self._wake.set()  # hello
         tasks = {asyncio.ensure_future(self._read()), asyncio.ensure_future(self._write())}
         try:
@@ -96,38 +105,79 @@ class Connection:
             if message["type"] == "websocket.disconnect":
                 return
             frame = message.get("bytes")
-            if frame is None:
-                frame = message.get("text") or ""
-            try:
-                events = self._session.receive(frame)
-            except PayloadTooLarge as error:
-                self._end(1009, str(error))
+            self._take(message.get("text") or "" if frame is None else frame)
+            if self._deaf:
                 break
-            except ProtocolError as error:
-                self._end(1008, str(error))
-                break
-            for event in events:
-                if type(event) is Request:
-                    self._begin(event)
-                elif type(event) is Room:
+        await asyncio.get_running_loop().create_future()  # the writer closes and ends this
+
+    def _take(self, frame: bytes | str) -> None:
+        """Act on a frame, and send what there is to be sent, if that can be done at once."""
+        session = self._session
+        try:
+            events = [] if self._deaf else session.receive(frame)
+        except PayloadTooLarge as error:
+            self._end(1009, str(error))
+            self._deaf = True
+            return
+        except ProtocolError as error:
+            self._end(1008, str(error))
+            self._deaf = True
+            return
+        requests: list[Request] = []
+        for event in events:
+            if type(event) is Request:
+                requests.append(event)
+            else:
+                if requests:
+                    self._run(requests)
+                    requests = []
+                if type(event) is Room:
                     self._go_on(event.id)
                 elif type(event) is Cancelled and (call := self._calls.pop(event.id, None)):
                     call.abandon()
                     call.stop()
                     self._close_if_drained()
+        if requests:
+            self._run(requests)
+        self._flush()
+
+    def _run(self, requests: list[Request]) -> None:
+        results, others = self._quick.run(requests, own=self._session.own_peer)
+        if results:
+            self._session.results(results)
+        for each in others:
+            self._begin(each)
+
+    def _flush(self) -> None:
+        """Send what there is to be sent: here if that can be, else have the writer do it."""
+        short = self._short
+        if short is None or self._unsent or self._close is not None or not short.can_write():
             self._wake.set()
-        await asyncio.get_running_loop().create_future()  # the writer closes and ends this
+            return
+        binary = self._session.binary
+        frames = self._session.frames_to_send()
+        for index, frame in enumerate(frames):
+            if not short.can_write():
+                self._unsent = frames[index:]
+                self._wake.set()
+                return
+            short.write(frame, binary=binary)
+        if self._waiting:
+            self._wake.set()  # the writer lets streams go on
 
     async def _write(self) -> None:
         binary = self._session.binary
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for frame in self._session.frames_to_send():
+            self._unsent += self._session.frames_to_send()
+            while self._unsent:  # as long as there is one, nothing goes the short way
+                frame = self._unsent[0]
                 if binary:
                     await self._send({"type": "websocket.send", "bytes": frame})
                 else:
                     await self._send({"type": "websocket.send", "text": frame.decode()})
+                del self._unsent[0]
             if self._waiting and self.has_room():
                 waiting, self._waiting = self._waiting, set()
                 for each in waiting:
@@ -154,7 +204,8 @@ class Connection:
         if (call := self._calls.get(identity)) and call.feed is not None:
             call.feed.again()
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request, done: Future[Any] | None = None) -> None:
+        """Run a call, or see to one that has run."""
         identity = request.id
         try:
             call = self._service.admit(self._token)
@@ -166,6 +217,7 @@ class Connection:
                 label=identity,
                 private=self._private,
                 sink=lambda: self._sink(request),
+                done=done,
             )
         except Refusal as no:
             self._calls.pop(identity, None)
@@ -183,23 +235,27 @@ class Connection:
     def _finish(self, identity: Id, call: Call) -> None:
         self._calls.pop(identity, None)
         failure = self._service.failure(call)
-        if failure is None:
+        if failure is not None:
+            self._fail(identity, failure)
+        else:
             with suppress(ResultEncodeError):  # the caller has been told
                 if call.feed is not None and self._session.wants_stream(identity):
                     self._session.done(identity, call.result())
                 else:
                     self._session.result(identity, call.result())
-        else:
-            self._session.fail(
-                identity,
-                failure.text,
-                status=failure.status or 500,
-                type_name=failure.type_name,
-                traceback=failure.traceback,
-                retry_after=failure.retry_after,
-            )
         self._wake.set()
         self._close_if_drained()
+
+    def _fail(self, identity: Id, failure: Failed) -> None:
+        self._session.fail(
+            identity,
+            failure.text,
+            status=failure.status or 500,
+            type_name=failure.type_name,
+            traceback=failure.traceback,
+            path=failure.path,
+            retry_after=failure.retry_after,
+        )
 
 
 class _Frames:

@@ -24,8 +24,9 @@ class Transport(Protocol):
 
     `open` returns once the connection stands. From then on `on_frame` is called with each whole
     frame, one at a time and in their order, and `on_lost` just once, last, with an error that
-    tells why: also after `close`. Both are called on a thread of the transport, which holds no
-    lock meanwhile, and must not raise; from `on_lost` on no thread of it is left at work.
+    tells why: also after `close`. Both are called on a thread of the transport, or `on_frame` on
+    one that has come to wait for it; with no lock held that others might want. They must not
+    raise; from `on_lost` on no thread of it is left at work.
     """
 
     def open(self, on_frame: OnFrame, on_lost: OnLost) -> None:

@@ -6,24 +6,22 @@ fragments in quadratic time, and tells nothing of why a connection ended; not it
 follows redirects with the token in hand; and not its frames, whose objects take longer to make than
 all else that sends a small one.
 
-    send -> _out -> the socket, as far as it takes them; the thread writes the rest
-    the thread: poll -> read -> whole messages -> on_frame ... -> on_lost, once, last
+    send -> _out -> the socket, as far as it takes them; who reads writes the rest
+    who reads: poll -> read -> whole messages -> on_frame ...
+    the thread: ... -> on_lost, once, last
 
-Threads and locks: one thread, from `open` to `on_lost`. `_lock` guards `_out` and the writing; for
-TLS also the reading, since an SSL object is for one thread at a time. The socket does not block,
-so neither does who holds the lock. The thread is woken by a socket pair.
+Threads and locks: one thread, from `open` to `on_lost`. It reads, but for the time that it lends
+that to callers who wait (`attend`; `_turns` has the rules, and what wakes whom). `_lock` guards
+`_out` and the writing; for TLS also the reading, since an SSL object is for one thread at a time.
+The socket does not block, so neither does who holds the lock.
 
-Why nothing can hang: the thread waits in `poll` alone, at most until its next ping is due. A peer
+Why nothing can hang: who reads waits in `poll` alone, at most until the next ping is due. A peer
 that sends no pong in time is lost, whatever else it sends; so is one that reads nothing, for it
-reads no ping.
+reads no ping. (A few lines over 400: who reads and who writes share what they have to know.)
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import socket
 import struct
 import threading
 import time
@@ -32,20 +30,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.errors import (
-    AuthError,
     HybridComputeError,
     PayloadTooLarge,
     ProtocolError,
     RemoteConnectionLost,
-    RemoteUnavailable,
 )
-from hybrid_compute.protocol import BINARY_SUBPROTOCOL, JSON_SUBPROTOCOL
-from hybrid_compute.protocol.codec import has_msgspec
-from hybrid_compute.protocol.http import HEADER
-from hybrid_compute.transports._access import refusal_of
-from hybrid_compute.transports._frames import frame_of, is_sound
+from hybrid_compute.transports._frames import error_of_close, frame_of, head_of, is_sound
+from hybrid_compute.transports._handshake import shake_hands
 from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports._timed import Budget, TimedSocket, dial
+from hybrid_compute.transports._turns import Turns, Watch
 
 if TYPE_CHECKING:
     from hybrid_compute.transports import OnFrame, OnLost
@@ -80,16 +74,23 @@ class WebSocketTransport:
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._round_trips = round_trips or RoundTrips()
-        self._pinged: float | None = None  # since when a pong is due
         self.own = self.binary = False
         self.answer: Mapping[str, str] = {}
         self._lock = threading.RLock()  # see above; re-entrant: finalizers may send
         self._out: deque[memoryview] = deque()
+        self._behind = False  # the socket did not take all that there was, when last looked
         self._sock: Any = None
         self._closing: Exception | None = None
-        self._wake: tuple[socket.socket, socket.socket] | None = None
+        self._turns: Turns | None = None
         self._nudged: Callable[[], object] | None = None
-        self._in, self._pongs = bytearray(), 0
+        # What follows is his who reads.
+        self._in = bytearray()
+        self._pongs = 0  # since all was written that there was
+        self._parts: list[bytes] = []  # of a message that comes in fragments
+        self._size = 0  # of these
+        self._polling = False  # he sleeps: a signal's handler may read as well
+        self._pinged: float | None = None  # since when a pong is due
+        self._next_ping = 0.0
         self._tls = access.tls
         self.thread: threading.Thread | None = None
 
@@ -102,77 +103,26 @@ class WebSocketTransport:
         budget = Budget(time.monotonic() + access.connect_timeout, _MAX_HANDSHAKE)
         sock = dial(access, budget)
         try:
-            self._shake_hands(TimedSocket(sock, budget), headers)
+            self.own, self.binary, self.answer = shake_hands(
+                access, TimedSocket(sock, budget), headers, self._round_trips
+            )
             sock.settimeout(0)
-            self._wake = socket.socketpair()
+            self._turns = turns = Turns()
         except BaseException:
             sock.close()
             raise
-        for each in self._wake:
-            each.setblocking(False)
-        self._sock = sock
+        self._sock, self._on_frame = sock, on_frame
+        self._next_ping = time.monotonic() + self._ping_interval
+        self._guests_watch = Watch(sock, turns.alarm(guest=True))
         self.thread = threading.Thread(
-            target=self._run, args=(on_frame, on_lost), name=f"websocket {access.host}", daemon=True
+            target=self._run, args=(turns, on_lost), name=f"websocket {access.host}", daemon=True
         )
         try:
             self.thread.start()
         except BaseException:
-            for each in (sock, *self._wake):
-                each.close()
+            sock.close()
+            turns.close()
             raise
-
-    def _shake_hands(self, sock: TimedSocket, headers: dict[str, str]) -> None:
-        import websocket  # noqa: PLC0415 - only who connects needs it
-
-        access = self._access
-        offers = [BINARY_SUBPROTOCOL] if has_msgspec() else []
-        offers.append(JSON_SUBPROTOCOL)
-        # Not as `subprotocols`: then a server that knows none of them would be refused.
-        headers["Sec-WebSocket-Protocol"] = ", ".join(offers)
-        path = (access.path or "/") + (f"?{access.query}" if access.query else "")
-        client: Any = websocket.WebSocket()
-        began = time.monotonic()
-        try:
-            # By nobody's name: the library keeps the cookies that any service sets for a name.
-            client.connect(
-                f"{access.scheme}://{os.urandom(16).hex()}{path}",
-                host=access.netloc,
-                socket=sock,
-                header=[f"{name}: {value}" for name, value in headers.items()],
-                suppress_origin=True,
-                redirect_limit=0,
-            )
-        except websocket.WebSocketBadStatusException as error:
-            raise refusal_of(access, error.status_code, error.resp_headers or {}) from error
-        except HybridComputeError:
-            raise
-        except (websocket.WebSocketException, OSError, ValueError) as error:
-            status = getattr(getattr(client, "handshake_response", None), "status", None)
-            if status is not None and 300 <= status < 400:
-                raise ProtocolError(
-                    f"{access} redirects (status {status}), and redirects are not followed: they "
-                    "would take the token elsewhere; give the final URL",
-                    status=status,
-                ) from error
-            gone = (OSError, websocket.WebSocketConnectionClosedException)
-            if isinstance(error, (*gone, websocket.WebSocketTimeoutException)):
-                why = str(error) or type(error).__name__
-                raise RemoteUnavailable(
-                    f"no connection to {access}: the handshake was cut off ({why}); no call was "
-                    "sent"
-                ) from error
-            raise ProtocolError(f"{access} does not speak WebSocket: {error}") from error
-        self._round_trips.add(time.monotonic() - began)
-        client.sock = None  # it is ours from now on
-        self.answer = answer = client.handshake_response.headers
-        chosen = (answer.get("sec-websocket-protocol") or "").strip()
-        if chosen and chosen not in offers:
-            raise ProtocolError(f"{access} chose a sub-protocol that was not offered: {chosen!r}")
-        if answer.get("sec-websocket-extensions"):
-            raise ProtocolError(f"{access} uses a WebSocket extension that was not offered")
-        # Some servers choose any name that is offered: only the header proves that it is ours.
-        self.own = HEADER.lower() in answer
-        self.binary = self.own and chosen == BINARY_SUBPROTOCOL
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -188,14 +138,12 @@ class WebSocketTransport:
             self._out.append(message)
             if len(self._out) == 1:
                 self._flush()
-            left = bool(self._out)
-        if left:
+            behind = self._behind = bool(self._out)
+        if behind:
             self._wake_up()
 
     def _flush(self) -> None:
         """Write what the socket takes. With the lock held."""
-        import ssl  # noqa: PLC0415 - a part of `socket`'s own errors for TLS
-
         try:
             while self._out:
                 head = self._out[0]
@@ -206,10 +154,13 @@ class WebSocketTransport:
                     self._out[0] = head[done:]
                 else:
                     self._out.popleft()
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except BlockingIOError:
             pass
         except OSError as error:
-            self._end(self._lost(error))
+            import ssl  # noqa: PLC0415 - a part of `socket`'s own errors for TLS
+
+            if not isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError)):
+                self._end(self._lost(error))
 
     def _end(self, why: Exception) -> None:
         with self._lock:
@@ -217,24 +168,31 @@ class WebSocketTransport:
                 self._closing = why
                 self._out.clear()
 
-    def nudge(self, do: Callable[[], object]) -> bool:
+    def nudge(self, do: Callable[[], object], *, patient: bool = False) -> bool:
         """Have the thread call a function soon, once for all nudges till then.
+
+        Args:
+            do: the function; it is the same for all nudges.
+            patient: who calls will most likely `attend` in a moment, and do as much.
 
         Returns:
             False: this is the thread, or it has ended. If it ends later, `on_lost` is yet to come.
         """
-        if self._wake is None or threading.current_thread() is self.thread:
+        turns = self._turns  # read once: it goes when the thread ends
+        if turns is None or (self._nudged is None and self.reads_here()):
             return False
-        if self._nudged is None:
-            self._nudged = do
-            self._wake_up()
+        idle, self._nudged = self._nudged is None, do
+        # What was said patiently before may have woken nobody.
+        if not patient or (idle and not turns.is_mine()):
+            turns.wake()
         return True
 
     def _wake_up(self) -> None:
-        wake = self._wake  # read once: it goes when the thread ends
-        if wake is not None:
-            with contextlib.suppress(OSError):  # full, so it is awake; or gone, so it need not be
-                wake[1].send(b"x")
+        """Have who reads look up, and the thread."""
+        turns = self._turns
+        if turns is not None:
+            turns.ring()
+            turns.wake()
 
     def close(self) -> None:
         """Say good-bye, as far as the socket takes it at once, and end."""
@@ -250,61 +208,148 @@ class WebSocketTransport:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def _run(self, on_frame: OnFrame, on_lost: OnLost) -> None:
+    def _run(self, turns: Turns, on_lost: OnLost) -> None:
+        turns.begin()
+        watch = self._threads_watch = Watch(self._sock, turns.alarm(guest=False))
         try:
-            self._listen(on_frame)
-        except HybridComputeError as error:
-            self._end(error)
-        except Exception as error:  # whatever it is, the calls must be told
-            self._end(self._lost(error))
+            while True:
+                if self._step(watch) and turns.asked:
+                    turns.lend(self._needs_thread, self._turn)
+        except Exception as error:
+            self._fail(error)
         with self._lock:
-            wake, self._wake = self._wake, None
+            self._turns = None
             self._sock.close()
             self._out.clear()
-        for each in wake or ():
-            each.close()
+        turns.close()
         why = self._closing or self._lost(EOFError("its end"))
         on_lost(why)
 
-    def _listen(self, on_frame: OnFrame) -> None:
-        parts: list[bytes] = []  # of a message that comes in fragments
-        size = 0
-        self._next_ping = time.monotonic() + self._ping_interval
-        while True:
-            fin, opcode, data = self._frame(self._access.max_bytes - size)
-            if opcode == _CLOSE:
-                raise self._closed(data)
-            if opcode == _PING:
-                self._pongs = self._pongs + 1 if self._out else 0
-                if self._pongs < _MAX_PONGS:  # to who reads none: they would pile up
-                    self._write(data, _PONG)
-            elif opcode == _PONG:
-                if self._pinged is not None:
-                    self._round_trips.add(time.monotonic() - self._pinged)
-                self._pinged = None
-            elif opcode in ((0,) if parts else (_TEXT, _BINARY)):
-                if fin and not parts:
-                    on_frame(data)
-                    continue
-                parts.append(data)
-                size += len(data) + 64  # an empty fragment takes memory too
-                if fin:
-                    on_frame(b"".join(parts))
-                    parts, size = [], 0
-            else:
-                raise ProtocolError(f"{self._access} sent a frame of opcode {opcode} out of turn")
+    def _fail(self, error: BaseException) -> None:
+        # Whatever it is, the calls must be told.
+        self._end(error if isinstance(error, HybridComputeError) else self._lost(error))
 
-    def _frame(self, limit: int) -> tuple[int, int, bytes]:
-        first, second = self._bytes(2)
-        fin, opcode, length = first & 0x80, first & 0x0F, second & 0x7F
-        if first & 0x70 or second & 0x80:
+    def _needs_thread(self) -> bool:
+        return self._closing is not None or self._behind
+
+    def _turn(self) -> None:
+        nudged, self._nudged = self._nudged, None  # before it is called
+        if nudged is not None:
+            nudged()
+
+    def attend(self, over: Callable[[], object], timeout: float | None) -> None:
+        """Read, in the place of the thread, until something is over: if that is to be.
+
+        For who is about to wait for it; see `Turns`. It may return at any time. What changes
+        `over` on another thread calls `ring` after that.
+
+        Args:
+            over: says whether it is.
+            timeout: seconds after which to return; None: never mind.
+        """
+        turns = self._turns
+        if turns is None:
+            return
+        inner = turns.reads_here()
+        if inner and not self._polling:
+            return  # a signal's handler, in the middle of a frame
+        try:
+            if inner:
+                self._read_until(over, timeout, Watch(self._sock, turns.alarm(guest=True)))
+            elif turns.enter():
+                self._read_until(over, timeout, self._guests_watch)
+        except Exception as error:
+            self._fail(error)
+        except BaseException as error:
+            if turns.reads_here() and not self._polling:  # in the middle of a frame, perhaps
+                self._in.clear()
+                self._fail(error)
+            raise
+        finally:
+            try:
+                self._leave(turns, inner)
+            except BaseException:  # Ctrl-C, just now
+                self._leave(turns, inner)
+                turns.wake()
+                raise
+
+    def _read_until(self, over: Callable[[], object], timeout: float | None, watch: Watch) -> None:
+        end, left = None if timeout is None else time.monotonic() + timeout, timeout
+        while self._closing is None and not over():
+            if end is not None and (left := end - time.monotonic()) <= 0:
+                break
+            self._step(watch, left)
+
+    def _leave(self, turns: Turns, inner: bool) -> None:
+        if inner:
+            self._polling = True
+            turns.ring_here()  # who was interrupted may have what he sleeps for
+        elif turns.reads_here():
+            self._polling = False
+            turns.leave()
+        if self._closing is not None:
+            turns.wake()
+
+    def reads_here(self) -> bool:
+        """Say whether this is the connection's own thread."""
+        return threading.current_thread() is self.thread
+
+    def ring(self) -> None:
+        """Have who attends on another thread look whether it is over."""
+        turns = self._turns
+        if turns is not None:
+            turns.ring()
+
+    def recall(self) -> None:
+        """Have the thread read: who wants an answer does not come to `attend`."""
+        turns = self._turns
+        if turns is not None:
+            turns.recall()
+
+    def _step(self, watch: Watch, timeout: float | None = None) -> bool:
+        """Read what there is, or act on a frame that was read; say whether it was data."""
+        frame = self._frame(self._access.max_bytes - self._size)
+        if frame is None:
+            self._fill(watch, timeout)
+            return False
+        fin, opcode, data = frame
+        if opcode == _CLOSE:
+            # Not a code that may not be sent: 1002 says that the frame broke the rules.
+            self._write(data[:2] if is_sound(data) else struct.pack("!H", 1002), _CLOSE)
+            raise error_of_close(data, self._access)
+        if opcode == _PING:
+            self._pongs = self._pongs + 1 if self._out else 0
+            if self._pongs < _MAX_PONGS:  # to who reads none: they would pile up
+                self._write(data, _PONG)
+        elif opcode == _PONG:
+            if self._pinged is not None:
+                self._round_trips.add(time.monotonic() - self._pinged)
+            self._pinged = None
+        elif opcode in ((0,) if self._parts else (_TEXT, _BINARY)):
+            if fin and not self._parts:
+                self._on_frame(data)
+                return True
+            self._parts.append(data)
+            self._size += len(data) + 64  # an empty fragment takes memory too
+            if fin:
+                parts, self._parts, self._size = self._parts, [], 0
+                self._on_frame(b"".join(parts))
+        else:
+            raise ProtocolError(f"{self._access} sent a frame of opcode {opcode} out of turn")
+        return False
+
+    def _frame(self, limit: int) -> tuple[int, int, bytes] | None:
+        """Return the next frame; None if it has not come in full."""
+        buffer = self._in
+        found = head_of(buffer)
+        if found is None:
+            return None
+        head, first, length = found
+        fin, opcode = first & 0x80, first & 0x0F
+        if length < 0:
             raise ProtocolError(f"{self._access} sent a frame that is masked or has reserved bits")
         if opcode >= _CLOSE and (length > 125 or not fin):
             raise ProtocolError(f"{self._access} sent a control frame that is too long")
-        if length >= 126:
-            (length,) = struct.unpack(
-                *(("!H", self._bytes(2)) if length == 126 else ("!Q", self._bytes(8)))
-            )
         if length > limit:
             self._write(struct.pack("!H", 1009), _CLOSE)
             raise PayloadTooLarge(
@@ -312,54 +357,50 @@ class WebSocketTransport:
                 "less, or give max_bytes=",
                 limit=self._access.max_bytes,
             )
-        return fin, opcode, self._bytes(length)
+        end = head + length
+        if len(buffer) < end:
+            return None
+        data = bytes(memoryview(buffer)[head:end])
+        del buffer[:end]
+        return fin, opcode, data
 
-    def _bytes(self, count: int) -> bytes:
-        buffer = self._in
-        while len(buffer) < count:
-            self._fill()
-        data = bytes(memoryview(buffer)[:count])
-        del buffer[:count]
-        return data
+    def _fill(self, watch: Watch, timeout: float | None) -> None:
+        """Read some bytes, if there are some in time; meanwhile write, and see to the pings."""
+        with self._lock:
+            if self._closing is not None:
+                raise self._closing
+            if self._out:
+                self._flush()
+            write = self._behind = bool(self._out)
+            data = self._read_tls() if self._tls else None
+        pause = self._keep_alive()
+        if data is None:
+            self._polling = True
+            readable, alarm = watch.wait(pause if timeout is None else min(pause, timeout), write)
+            self._polling = False
+            if alarm:
+                watch.quiet()
+                if watch is self._threads_watch:
+                    self._turn()
+            if self._tls or not readable:
+                return
+            try:
+                data = self._sock.recv(_READ)
+            except BlockingIOError:
+                return
+        if not data:
+            raise self._lost(EOFError("the other end hung up without a word"))
+        self._in += data
 
-    def _fill(self) -> None:
-        """Read some bytes; meanwhile write, and see to the pings."""
+    def _read_tls(self) -> bytes | None:
+        """Read what there is; None if nothing can be read yet. With the lock held."""
         import ssl  # noqa: PLC0415 - see `_flush`
 
-        poll = select.poll()
-        assert self._wake is not None  # noqa: S101 - from `open` to the end of `_run`
-        poll.register(self._wake[0], select.POLLIN)
-        while True:
-            with self._lock:
-                if self._closing is not None:
-                    raise self._closing
-                self._flush()
-                events = select.POLLIN | (select.POLLOUT if self._out else 0)
-                try:
-                    data = self._sock.recv(_READ) if self._tls else None
-                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                    data = None
-            if data is None:
-                poll.register(self._sock, events)
-                found = dict(poll.poll(1000 * max(0.0, self._keep_alive())))
-                if self._wake[0].fileno() in found:
-                    with contextlib.suppress(BlockingIOError):
-                        self._wake[0].recv(4096)
-                    nudged, self._nudged = self._nudged, None  # before it is called
-                    if nudged is not None:
-                        nudged()
-                if self._tls or not found.get(self._sock.fileno(), 0) & ~select.POLLOUT:
-                    continue
-                try:
-                    data = self._sock.recv(_READ)
-                except BlockingIOError:
-                    continue
-            else:
-                self._keep_alive()
-            if not data:
-                raise self._lost(EOFError("the other end hung up without a word"))
-            self._in += data
-            return
+        try:
+            data: bytes = self._sock.recv(_READ)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        return data
 
     def _keep_alive(self) -> float:
         """Ping if it is time to; return the seconds until there is something to do again."""
@@ -375,18 +416,3 @@ class WebSocketTransport:
             self._write(b"", _PING)
             return self._ping_timeout
         return self._next_ping - now
-
-    def _closed(self, data: bytes) -> HybridComputeError:
-        """Return what a close frame means."""
-        code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
-        reason = data[2:].decode(errors="replace")
-        text = f"{self._access} closed the connection with code {code} {reason!r}"
-        # A code that may not be sent is not sent back: 1002 says that the frame broke the rules.
-        self._write(data[:2] if is_sound(data) else struct.pack("!H", 1002), _CLOSE)
-        if code == 1009:
-            return PayloadTooLarge(f"{text}: a message was too large for it; send less")
-        if code in (1008, 4401, 4403):
-            return AuthError(f"{text}; give a valid token=")
-        lost = RemoteConnectionLost(text, may_have_run=True)
-        lost.code = code  # type: ignore[attr-defined]
-        return lost

@@ -91,7 +91,7 @@ class Echo(WebSocketTransport):
 
     def _frame(self, limit):
         frame = super()._frame(limit)
-        if frame[1] in (1, 2):
+        if frame is not None and frame[1] in (1, 2):
             self.binary = frame[1] == 2
         return frame
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from math import nan
 
 import pytest
 
@@ -694,3 +696,82 @@ def test_a_stream_that_breaks_the_rules_ends_with_an_error(message):
     assert type(event.error) is ProtocolError
     assert client.receive(dumps({"id": identity, "done": True, "result": 1, "seq": 0})) == []
     assert len(client) == 0
+
+
+# -- many at once ------------------------------------------------------------------------------
+
+UNKNOWN = object()
+SMALL = [0, -5, 2**63 - 1, -(2**63), True, None, "x", "y" * 256, "\x00" * 200]
+OTHER = [2**63, 2**70, "\u20ac", "y" * 257, "\ud800", 1.5, nan, [1], {"a": 1}, b"\x00", UNKNOWN]
+MANY = [SMALL, *([each] for each in SMALL + OTHER), *([1, each, 2] for each in OTHER)]
+
+
+def two_pairs(kind, max_bytes):
+    made = []
+    for _ in "12":
+        own, binary = kind != "plain", kind == "binary"
+        client = ClientSession(own=own, binary=binary, max_bytes=max_bytes)
+        server = ServerSession(own=own, binary=binary, max_bytes=max_bytes)
+        settle(client, server)
+        made.append((client, server))
+    return made
+
+
+def told(outcomes):
+    return [(type(x), str(x)) if isinstance(x, Exception) else x for x in outcomes]
+
+
+@pytest.mark.parametrize("max_bytes", [400, 2**24])
+@pytest.mark.parametrize("kind", ["plain", "own", "binary"])
+def test_calls_that_are_given_together_go_as_those_that_are_given_one_by_one(kind, max_bytes):
+    def one_by_one(session, calls):
+        for task, args, context in calls:
+            try:
+                yield session.call(task, args, context=context)
+            except Exception as error:
+                yield error
+
+    for values in MANY:
+        for task in ("f", "\u00e9", "", "n" * 1001):
+            calls = [(task, (value,), index) for index, value in enumerate(values)]
+            calls += [("g", (), "none"), ("g", (1, 2), "two")] if value_is_last(values) else []
+            (one, _), (two, _) = two_pairs(kind, max_bytes)
+            assert told(one.call_all(calls)) == told(one_by_one(two, calls))
+            assert len(one) == len(two)
+            assert one.frames_to_send() == two.frames_to_send()
+            one.lost("gone")
+            two.lost("gone")
+            assert told(one.call_all(calls)) == told(one_by_one(two, calls))
+
+
+def value_is_last(values):
+    return values == MANY[-1]
+
+
+@pytest.mark.parametrize("max_bytes", [400, 2**24])
+@pytest.mark.parametrize("kind", ["plain", "own", "binary"])
+def test_results_that_are_given_together_go_as_those_that_are_given_one_by_one(kind, max_bytes):
+    for values in MANY:
+        (client, one), (another, two) = two_pairs(kind, max_bytes)
+        for session in (client, another):
+            session.call_all([("f", (), None) for _ in values])
+        carry(client, one)
+        carry(another, two)
+        answers = [(index + 1, value) for index, value in enumerate(values)]
+        answers.append((99, "nobody waits"))
+        one.results(answers)
+        for identity, value in answers:
+            with contextlib.suppress(ResultEncodeError):
+                two.result(identity, value)
+        assert one.frames_to_send() == two.frames_to_send()
+        assert len(one) == len(two) == 0
+
+
+def test_results_that_are_given_together_keep_arrays_and_streams_as_they_are():
+    server = ServerSession()
+    server.receive(dumps([{"id": 1, "task": "f"}, {"id": 2, "task": "f"}]))
+    server.receive(dumps({"id": 3, "task": "f"}))
+    server.results([(1, "a"), (3, "c")])
+    assert sent(server) == [{"id": 3, "result": "c"}]
+    server.results([(2, "b")])
+    assert sent(server) == [[{"id": 1, "result": "a"}, {"id": 2, "result": "b"}]]

@@ -70,3 +70,18 @@ def test_a_shutdown_that_comes_next_ends():
             assert not thread.is_alive(), place
             if not reached:
                 break
+
+
+@pytest.mark.parametrize("server", [plain, ours])
+def test_a_wait_that_reads_the_connection_and_is_cut_short_costs_no_call(server):
+    with serving(server) as port, client(port) as ex:
+        for place in itertools.count():
+            for i in range(6):  # from then on this thread reads
+                ex.submit(echo, i).result(20)
+            futures = [ex.submit(echo, i) for i in range(3)]
+            reached = interrupted(place, futures[0].result)
+            for each in (*futures, ex.submit(echo, 1)):
+                each.result(20)
+            if not reached:
+                break
+    assert place > 30

@@ -473,7 +473,7 @@ def test_a_server_that_was_killed_in_the_midst_of_a_call_says_so(tmp_path, name,
         url = f"{scheme}://127.0.0.1:{served.port}{path}"
         with RemoteExecutor(url, token=SECRET, reconnect_for=0.1) as ex:
             future = send(ex)
-            while not effects.exists():
+            while not effects.exists() or not effects.read_text():
                 pause.wait(0.005)
             os.kill(served.process.pid, signal.SIGKILL)
             assert future.exception(30).may_have_run
