@@ -236,7 +236,7 @@ class Task(Generic[P, T]):
         self._secrets: Any = ...  # not read yet: see `_secrets`, which owns it
         self._declared: Task[..., Any] | None = None  # what a bound method was declared as
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function, right here on this thread."""
         return self.fn(*args, **kwargs)
 
@@ -325,7 +325,7 @@ class _NoBody:
     def __init__(self, name: str) -> None:
         self.__name__ = self.__qualname__ = name
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
+    def __call__(self, /, *_: Any, **__: Any) -> Any:
         raise PlacementError(
             f"task {self.__name__!r} has no body here; submit it to a "
             "HybridExecutor(remote=...) or RemoteExecutor whose service has it"

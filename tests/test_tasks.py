@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from hybrid_compute import Task, TaskOptions, TaskRegistry, task
+from hybrid_compute import HybridExecutor, Task, TaskOptions, TaskRegistry, task
 from hybrid_compute.errors import ConfigurationError, DuplicateTaskError
 from hybrid_compute.tasks import NO_OPTIONS
 
@@ -168,3 +168,13 @@ def test_a_key_is_text_and_the_newer_word_counts() -> None:
 def test_a_key_that_is_no_text_is_refused(key: object) -> None:
     with pytest.raises(ConfigurationError, match=f"key={key!r} is not a non-empty string"):
         TaskOptions(key=key)  # type: ignore[arg-type]
+
+
+def test_a_task_may_have_an_argument_of_any_name() -> None:
+    @task
+    def names(**named: int) -> dict[str, int]:
+        return named
+
+    assert names(self=1, fn=2, args=3) == {"self": 1, "fn": 2, "args": 3}
+    with HybridExecutor(1) as ex:
+        assert ex.options(executor="inline").submit(names, self=1).result() == {"self": 1}
