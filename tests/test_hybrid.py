@@ -26,6 +26,7 @@ from hybrid_compute.errors import (
     WorkerStartError,
 )
 from hybrid_compute.events import Event
+from hybrid_compute.executors.foreign import ForeignExecutor
 from hybrid_compute.policy import Always, Prefer, Rules, tagged, when
 
 
@@ -820,3 +821,25 @@ class Refuses(ThreadPoolExecutor):
 def test_a_foreign_pool_in_place_of_the_threads_may_refuse_a_plain_callable() -> None:
     with HybridExecutor(executors={"thread": Refuses(1)}) as executor:
         assert isinstance(executor.submit(abs, -1).exception(), ExecutorUnavailable)
+
+
+def test_work_that_a_foreign_executor_has_done_cannot_be_cancelled_any_more() -> None:
+    cancelled: list[bool] = []
+
+    class Late(WorkItem):
+        def start(self) -> bool:
+            cancelled.append(self.future.cancel())
+            return super().start()
+
+    with ForeignExecutor(ThreadPoolExecutor(1), name="foreign") as executor:
+        item = Late(pow, (2, 5))
+        executor.execute(item)
+        assert item.future.result(30) == 32
+    assert cancelled == [False]
+
+
+def test_a_pool_of_threads_that_has_ended_has_nothing_running() -> None:
+    executor = ThreadExecutor(2)
+    executor.submit(pow, 2, 5).result()
+    executor.shutdown()
+    assert (executor.load(), executor.counts()) == (0, (0, 0))

@@ -84,10 +84,12 @@ class ForeignExecutor(SubExecutor):
     def _deliver(self, item: WorkItem, theirs: Future[Any]) -> None:
         with self._lock:
             self._out -= 1
-        item.keeper = None
+        # The keeper stays until the item has started: without it, `cancel` would return True now,
+        # though the work was done.
         if theirs.cancelled():
             item.cancel()
         elif item.start():
+            item.keeper = None
             error = theirs.exception()
             if error is None:
                 item.succeed(theirs.result())

@@ -85,9 +85,8 @@ class ThreadExecutor(SubExecutor):
         """Return how many items are queued and how many run; a `map` counts as its threads."""
         pool = self._pool
         with pool.lock:
-            return len(pool.jobs), max(
-                0, len(pool.threads) - len(pool.parked) - pool.waking - pool.starting
-            )
+            idle = len(pool.parked) + pool.waking + pool.starting + pool.left
+            return len(pool.jobs), max(0, len(pool.threads) - idle)
 
     def give_back(self, belief: object) -> list[RoutedItem]:
         """Give up the items with this belief that no thread has taken yet."""
