@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybrid_compute import abc, errors, events, policy, server, transports
+    from hybrid_compute import abc, errors, events, policy, server, testing, transports
     from hybrid_compute.executors.inline import InlineExecutor
     from hybrid_compute.executors.outbox import OutboxExecutor
     from hybrid_compute.executors.process import ProcessExecutor
@@ -44,6 +44,7 @@ __all__ = [
     "remote_task",
     "server",
     "task",
+    "testing",
     "transports",
 ]
 
