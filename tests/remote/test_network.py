@@ -20,10 +20,11 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.executors import _remote_names
 from hybrid_compute.policy import Prefer
+from hybrid_compute.testing import FaultProxy
 from tests.remote import test_http, test_websocket
 from tests.remote.servers import Peer, serving
 from tests.remote.test_served import client as client_of
-from tests.remote.wires import black_hole, wired
+from tests.remote.wires import black_hole
 from tests.server.conftest import ROOT, Served
 
 pytestmark = pytest.mark.timeout(120)
@@ -58,10 +59,10 @@ def test_the_websocket_of_a_dead_wire_is_lost_and_what_it_delivers_later_is_nobo
             asked.append((peer.number, call["input"]))
             peer.write(json.dumps({"id": call["id"], "result": call["input"]}).encode())
 
-    with serving(handle) as port, wired(port) as wire:
+    with serving(handle) as port, FaultProxy("127.0.0.1", port) as wire:
         with client("ws", wire.port, ping_interval=0.1, ping_timeout=0.1) as ex:
             assert ex.submit(echo, 1).result(WAIT) == 1
-            wire.die()
+            wire.timeout(keep=True, new_connections=False)
             future = ex.submit(again if idempotent else echo, 2)
             if idempotent:
                 assert future.result(WAIT) == 2
@@ -76,10 +77,10 @@ def test_the_websocket_of_a_dead_wire_is_lost_and_what_it_delivers_later_is_nobo
 
 
 def test_a_dead_wire_ends_a_request_at_its_deadline_and_its_answer_is_nobodys():
-    with serving(test_http.plain) as port, wired(port) as wire:
+    with serving(test_http.plain) as port, FaultProxy("127.0.0.1", port) as wire:
         with client("http", wire.port, max_workers=1) as ex:
             assert ex.submit(echo, 1).result(WAIT) == 1
-            wire.die()
+            wire.timeout(keep=True, new_connections=False)
             with pytest.raises(TaskTimeout, match="echo"):
                 ex.submit(remote_task("echo", timeout=0.3), 2).result(WAIT)
             wire.heal()
@@ -110,15 +111,15 @@ def test_a_reset_anywhere_costs_the_call_that_it_hits_and_tells_whether_it_may_h
             peer.answer(b'{"result": 7}')
 
     with serving(handle) as port:
-        with wired(port) as wire:
+        with FaultProxy("127.0.0.1", port) as wire:
             with client(scheme, wire.port) as ex:
                 assert ex.submit(echo, 1).result(WAIT) == 7
-            whole = wire.passed
+            whole = wire.passed_bytes
         assert whole > 100
         for count in range(whole):
             ran.clear()
-            with wired(port) as wire:
-                wire.cut_after = count
+            with FaultProxy("127.0.0.1", port) as wire:
+                wire.limit_data(count)
                 with client(scheme, wire.port) as ex:
                     error = ex.submit(echo, 1).exception(WAIT)
             if error is None:
