@@ -277,7 +277,8 @@ class Learning(_exit.Member):
         decision = item.decision
         if decision is not None:
             decision.wall, decision.cpu = ended - begun, used
-        begun += self._first_calls.end()  # as if it had had its core all the time
+        # As if it had had its core all the time; both clocks have their own idea of when it began.
+        begun = min(begun + self._first_calls.end(), ended - (used or 0.0))
         assert self._policy is not None  # noqa: S101 - else there is no meter
         try:
             return bool(self._policy.ran_here(item, begun, ended, used, value))

@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from hybrid_compute import _first_calls
+from hybrid_compute import HybridExecutor, _first_calls, task
 from hybrid_compute._first_calls import FirstCalls
+from hybrid_compute.policy import Adaptive
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
 WAIT = 30.0
@@ -96,3 +99,18 @@ def test_where_it_cannot_be_told_nobody_was_kept_waiting() -> None:
 
 def test_who_has_begun_nothing_was_kept_from_nothing() -> None:
     assert FirstCalls().end() == 0.0
+
+
+def test_who_was_kept_waiting_longer_than_he_ran_did_not_run_less_than_no_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(FirstCalls, "end", lambda _: 5.0)  # two clocks need not agree
+    policy = Adaptive()
+    work = task(lambda: burn(0.001))
+    with HybridExecutor(policy=policy) as executor:
+        executor.submit(work).result(WAIT)
+    belief = policy.usual(work)
+    assert belief is not None
+    assert belief.run >= 0.001
+    policy.save(tmp_path / "estimates.json")
+    Adaptive(estimates=tmp_path / "estimates.json")

@@ -234,5 +234,6 @@ class Belief:
             return kinds[self.kind]
         return (
             f"{kinds[self.kind]}: {seconds_in_words(self.run)} a call, "
-            f"{seconds_in_words(self.cpu)} of it CPU, after {self.runs} calls"
+            f"{seconds_in_words(self.cpu)} of it CPU (+- {seconds_in_words(self.spread)}), "
+            f"after {self.runs} calls"
         )
