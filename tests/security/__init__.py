@@ -50,7 +50,7 @@ The security defaults, as SECURITY.md lists them:
         mounted elsewhere              test_workers.test_so_do_those_of_an_application_that_was_given_its_tokens
     9   the outbox                     comes with it
     10  tracebacks, audit log          test_input.test_tracebacks_go_to_callers_with_debug_only
-        the log never blocks           server.test_log.test_20_000_calls_are_answered_while_nobody_reads_stderr
+        the log never blocks           server.test_log.test_12_000_calls_are_answered_while_nobody_reads_stderr
     11  SECURITY.md, this folder       test_map.test_each_test_of_the_map_exists
 
 The rows of hostile input:
