@@ -281,7 +281,9 @@ def test_the_end_of_a_session_leaves_no_file_behind(session, path):
     one.die()
     two.lives.bury()
     two.end()
-    bury_ended(OutboxFile(path, None))
+    file = OutboxFile(path, None)
+    bury_ended(file)
+    file.close()
     assert [each.name for each in path.parent.iterdir() if "live" in each.name] == []
 
 
