@@ -160,7 +160,7 @@ def test_row_57_two_processes_deliver_each_row_once_and_share_them(path):
         for each in (one, two):
             tell(each)
         done = [[int(line) for line in each.stdout] for each in (one, two)]
-    # Each once. How much of it each of them got is left to chance: on a busy machine one may get all.
+    # Each once. How much each of them got is left to chance: on a busy machine one may get all.
     assert sorted(done[0] + done[1]) == list(range(2000))
 
 
