@@ -158,7 +158,7 @@ class HybridExecutor(Executor):
         learner = getattr(chosen, "learner", chosen)  # of a policy around another, the other
         self._learning = Learning(learner, self._router, self._fleet)
         self._learns = self._learning.learns
-        # Tasks that their submitter may run himself: see `_run_quick`. None: nobody may.
+        # Tasks that their submitter may run himself: see `quick`. None: nobody may.
         own = type(fleet["inline"]) is InlineExecutor and not self._observed
         quick = getattr(chosen, "quick", None) if own else None
         # Another's policy may have something else of that name.
