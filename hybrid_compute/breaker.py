@@ -19,6 +19,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections import deque
+from itertools import repeat
 
 from hybrid_compute.errors import ConfigurationError
 
@@ -43,6 +44,9 @@ class Breaker:
             share.
         pause: seconds that it stays open at first; twice as long after each trial that fails.
         longest: seconds of the longest pause.
+
+    Attributes:
+        state: what it was when something last happened. For others to read, at any time.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -72,27 +76,22 @@ class Breaker:
         self._longest = float(longest)
         # Guards all below; re-entrant: a signal handler or a finalizer may land in the middle.
         self._lock = threading.RLock()
-        self._state = State.CLOSED
+        self.state = State.CLOSED
         self._in_a_row = 0
         self._last: deque[bool] = deque(maxlen=window)  # which of the last outcomes failed
         self._trials = 0  # that failed, one after the other
         self._until = 0.0
         self._trial = False  # one is under way
 
-    @property
-    def state(self) -> State:
-        """What it was when something last happened; asking changes nothing."""
-        return self._state
-
     def refuses(self, now: float) -> float:
         """Return for how many seconds more calls are refused; 0: one may go through.
 
         For policies: asking changes nothing.
         """
-        if self._state is State.CLOSED:
+        if self.state is State.CLOSED:
             return 0.0
         with self._lock:
-            if self._state is State.OPEN:
+            if self.state is State.OPEN:
                 return max(0.0, self._until - now)
             return self._pause if self._trial else 0.0
 
@@ -101,29 +100,29 @@ class Breaker:
 
         Of several callers at the end of a pause one gets True: it makes the trial.
         """
-        if self._state is State.CLOSED:
+        if self.state is State.CLOSED:
             return True
         with self._lock:
-            if self._state is State.OPEN and now >= self._until:
-                self._state = State.HALF_OPEN
+            if self.state is State.OPEN and now >= self._until:
+                self.state = State.HALF_OPEN
                 self._trial = False
-            if self._state is State.HALF_OPEN and not self._trial:
+            if self.state is State.HALF_OPEN and not self._trial:
                 self._trial = True
                 return True
-            return self._state is State.CLOSED
+            return self.state is State.CLOSED
 
-    def succeeded(self) -> None:
-        """The service has answered, whatever the answer was."""
-        if not self._in_a_row and self._state is State.CLOSED and not self._last:
+    def succeeded(self, calls: int = 1) -> None:
+        """The service has answered so many calls, whatever the answers were."""
+        if not self._in_a_row and self.state is State.CLOSED and not self._last:
             return  # nothing has ever failed: nothing to be changed
         with self._lock:
             self._in_a_row = 0
-            if self._state is State.CLOSED:
-                self._last.append(False)
+            if self.state is State.CLOSED:
+                self._last.extend(repeat(False, calls))
                 if True not in self._last:
                     self._last.clear()
             else:
-                self._state = State.CLOSED
+                self.state = State.CLOSED
                 self._last.clear()
                 self._trials = 0
                 self._trial = False
@@ -133,10 +132,10 @@ class Breaker:
         with self._lock:
             self._in_a_row += 1
             self._last.append(True)
-            if self._state is State.HALF_OPEN:
+            if self.state is State.HALF_OPEN:
                 self._trials += 1
                 self._open(now)
-            elif self._state is State.CLOSED and (self._in_a_row >= self._most or self._too_many()):
+            elif self.state is State.CLOSED and (self._in_a_row >= self._most or self._too_many()):
                 self._open(now)
 
     def abandoned(self) -> None:
@@ -149,6 +148,6 @@ class Breaker:
         return full and sum(self._last) >= self._share * len(self._last)
 
     def _open(self, now: float) -> None:
-        self._state = State.OPEN
+        self.state = State.OPEN
         self._trial = False
         self._until = now + min(self._longest, self._pause * 2.0 ** min(self._trials, 32))

@@ -58,6 +58,23 @@ def test_successes_push_old_failures_out_of_the_window() -> None:
     assert breaker.state is State.CLOSED
 
 
+def test_successes_that_are_told_of_all_at_once_count_each() -> None:
+    one, many = Breaker(most=99, window=8, share=0.5), Breaker(most=99, window=8, share=0.5)
+    for breaker in (one, many):
+        breaker.failed(0.0)
+    for _ in range(5):
+        one.succeeded()
+    many.succeeded(5)
+    assert list(one._last) == list(many._last) == [True, *[False] * 5]
+    for _ in range(3):
+        one.failed(0.0)
+        many.failed(0.0)
+    assert one.state is many.state is State.CLOSED
+    one.failed(0.0)
+    many.failed(0.0)
+    assert one.state is many.state
+
+
 def test_after_the_pause_one_call_tries_and_no_other() -> None:
     breaker = opened(pause=1.0)
     assert breaker.refuses(0.25) == 0.75

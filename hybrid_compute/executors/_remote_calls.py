@@ -84,6 +84,10 @@ class Call(Keeper):
         fn = item.fn
         if type(fn) is Task and signed is None:
             self.name = fn.name
+            if type(item) is WorkItem and timeout is None:  # most are; such has no key, no deadline
+                if item.kwargs:
+                    self.plain = False
+                return
         else:
             self.name = name_on_the_wire(item) if signed is None else item.name
             self.signed = signed

@@ -73,6 +73,10 @@ class Circuit:
         else:
             self._breaker.succeeded()
 
+    def answered(self, calls: int) -> None:
+        """Take note that so many calls, none of them a stream, have their results."""
+        self._breaker.succeeded(calls)
+
     def forget(self) -> None:
         """Take note that a call has no outcome: it was cancelled."""
         self._breaker.abandoned()

@@ -83,7 +83,8 @@ class Ledger:
             item.keeper = None
         if call.awaited:
             call.line.ring()
-        self._look()
+        if not self._live:
+            self._look()
         return item
 
     def _look(self) -> None:
@@ -156,6 +157,7 @@ class Ledger:
         others: list[Outcome] = []
         take = self.take
         call, value, item = None, None, None
+        told = quiet = 0
         try:
             for outcome in outcomes:
                 call, value, error = outcome
@@ -168,7 +170,10 @@ class Ledger:
                     and item.future._callbacks is None
                 ):
                     if take(call) is not None:
-                        self._circuit.tell(item, None)
+                        quiet += 1
+                        if not told:  # before anybody sees a result; of the rest, all at once
+                            self._circuit.answered(1)
+                            told = 1
                         try:  # as `_delivery.settle(item.succeed, value)` does it
                             item.future.set_result(value)
                         except Exception:
@@ -176,6 +181,8 @@ class Ledger:
                 else:
                     call.passed_on = True
                     others.append(outcome)
+            if quiet > told:
+                self._circuit.answered(quiet - told)
         except BaseException:  # Ctrl-C: who has taken an item delivers it all the same
             if item is not None and call not in self._live:
                 with suppress(InvalidStateError):

@@ -28,6 +28,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures._base import PENDING, RUNNING
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
@@ -47,7 +48,7 @@ from hybrid_compute.executors._remote_streams import Ending, LineSource, Portion
 from hybrid_compute.executors._remote_turns import LineTurns
 from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol import ClientSession
-from hybrid_compute.protocol.outcomes import Answered, Ended, Errored, Items
+from hybrid_compute.protocol.outcomes import Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
 from hybrid_compute.streamed import StreamItem
 
@@ -161,7 +162,8 @@ class Line(LineTurns):
             return  # what follows from the end of the connection comes first
         try:
             self._heed(session)
-            self._fill(session, transport, outcomes)
+            if self._queue:
+                self._fill(session, transport, outcomes)
             frames = session.frames_to_send()
             unsent = self._unsent
             if unsent and (not session.any_waits() or not session.waits(unsent[0].id)):
@@ -213,9 +215,12 @@ class Line(LineTurns):
                 item = call.item
                 if call.id and item is not None:
                     if call.running is None and type(item) is WorkItem:
-                        try:  # as `Call.start` does
-                            call.running = item.future.set_running_or_notify_cancel()
-                        except RuntimeError:
+                        future = item.future  # by hand what `Call.start` does
+                        with future._lock:
+                            if future._state == PENDING:
+                                future._state = RUNNING
+                                call.running = True
+                        if not call.running:
                             call.start()
                     else:
                         call.start()
@@ -364,10 +369,8 @@ class Line(LineTurns):
         if self._session is not session:
             return
         self._lock.mark()
-        for event in session.receive(frame):
-            if type(event) is Answered:  # most are
-                outcomes.append((event.context, event.value, None))
-            elif isinstance(event, Items):
+        for event in session.receive(frame, outcomes):
+            if isinstance(event, Items):
                 outcomes.append((event.context, Portion(event.items, event.size), None))
             elif isinstance(event, Ended):
                 outcomes.append((event.context, Ending(event.value), None))

@@ -56,6 +56,7 @@ __all__ = ["ClientSession"]
 _NOTHING: Mapping[str, Any] = {}
 _GONE: Any = object()
 _CONTAINERS = (dict, list)
+_FEW = 16  # calls that are not worth two frames
 _new: Any = tuple.__new__  # makes a named tuple in half the time
 
 
@@ -285,12 +286,20 @@ class ClientSession:
             return outbox.frames()
         # Those that wait for an answer and are not in the queue are with the server.
         room = max(0, self._limit - len(self._pending) + len(outbox))
-        # All that the server takes in one frame would keep the two sides from working side by side.
-        share = max(1, self._limit // WINDOW)
+        # All in one frame would keep the two sides from working side by side; and once it is so, it
+        # stays so: what is answered at once is followed by as many at once.
+        share = max(1, min(self._limit, max(len(self._pending), _FEW)) // WINDOW)
         return outbox.frames(room, share, idle=not self._pending)
 
-    def receive(self, frame: bytes | str) -> list[ClientEvent]:
+    def receive(  # noqa: PLR0912 - one way, in its order
+        self, frame: bytes | str, results: list[Any] | None = None
+    ) -> list[ClientEvent]:
         """Take one frame from the server, and return what it brought.
+
+        Args:
+            frame: its message.
+            results: takes what would be events that are `Answered`: of each a tuple of the
+                context, the value, and None, which stands for no error.
 
         Raises:
             ProtocolError, PayloadTooLarge: it cannot be read at all. Nothing has changed; the
@@ -333,7 +342,10 @@ class ClientSession:
                 continue
             if self._streams:
                 self._streams.pop(identity, None)
-            events.append(_new(Answered, (identity, context, value)))
+            if results is None:
+                events.append(_new(Answered, (identity, context, value)))
+            else:
+                results.append((context, value, None))
         return events
 
     def _take(self, message: Any, events: list[ClientEvent]) -> None:

@@ -12,11 +12,42 @@ from hybrid_compute.errors import (
     RemoteConnectionLost,
 )
 
-__all__ = ["error_of_close", "frame_of", "head_of", "is_sound"]
+__all__ = ["Masks", "error_of_close", "frame_of", "head_of", "is_sound"]
+
+_MASKS = 64  # at a time
 
 
-def frame_of(data: bytes, opcode: int) -> bytes:
-    """Return a whole message as one frame, masked as a client's have to be (RFC 6455, 5.2)."""
+class Masks:
+    """The masking keys of one connection, which nobody can foretell (RFC 6455, 5.3).
+
+    They are asked of the system many at a time: a call for each would cost more than the masking.
+    Any thread; no key is given out twice, since only `pop` does it.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left: list[bytes] = []
+
+    def next(self) -> bytes:
+        """Return four random bytes that are used for nothing else."""
+        while True:
+            try:
+                return self._left.pop()
+            except IndexError:
+                many = os.urandom(4 * _MASKS)
+                self._left = [many[at : at + 4] for at in range(0, 4 * _MASKS, 4)]
+
+
+def frame_of(data: bytes, opcode: int, mask: bytes = b"") -> bytes:
+    """Return a whole message as one frame, masked as a client's have to be (RFC 6455, 5.2).
+
+    Args:
+        data: the message.
+        opcode: what it is.
+        mask: one of `Masks`; b"": one is made.
+    """
+    mask = mask or os.urandom(4)
     size = len(data)
     if size < 126:
         head = struct.pack("!BB", 0x80 | opcode, 0x80 | size)
@@ -24,7 +55,6 @@ def frame_of(data: bytes, opcode: int) -> bytes:
         head = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, size)
     else:
         head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, size)
-    mask = os.urandom(4)
     # One exclusive or of two large integers: the quickest that Python itself has, and linear.
     key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
     return head + mask + (int.from_bytes(data, "little") ^ key).to_bytes(size, "little")

@@ -35,7 +35,13 @@ from hybrid_compute.errors import (
     ProtocolError,
     RemoteConnectionLost,
 )
-from hybrid_compute.transports._frames import error_of_close, frame_of, head_of, is_sound
+from hybrid_compute.transports._frames import (
+    Masks,
+    error_of_close,
+    frame_of,
+    head_of,
+    is_sound,
+)
 from hybrid_compute.transports._handshake import shake_hands
 from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports._timed import Budget, TimedSocket, dial
@@ -48,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketTransport"]
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
+_SOON = 20e-6  # seconds; who is asleep takes longer to wake
 _READ = 64 * 1024
 _MAX_HANDSHAKE = 128 * 1024  # bytes of headers and, of a refusal, of its page
 _MAX_PONGS = 64
@@ -78,6 +85,7 @@ class WebSocketTransport:
         self.answer: Mapping[str, str] = {}
         self._lock = threading.RLock()  # see above; re-entrant: finalizers may send
         self._out: deque[memoryview] = deque()
+        self._masks = Masks()
         self._behind = False  # the socket did not take all that there was, when last looked
         self._sock: Any = None
         self._closing: Exception | None = None
@@ -88,6 +96,7 @@ class WebSocketTransport:
         self._pongs = 0  # since all was written that there was
         self._parts: list[bytes] = []  # of a message that comes in fragments
         self._size = 0  # of these
+        self._plenty = False  # when he last looked, something had come already
         self._polling = False  # he sleeps: a signal's handler may read as well
         self._pinged: float | None = None  # since when a pong is due
         self._next_ping = 0.0
@@ -131,7 +140,7 @@ class WebSocketTransport:
         self._write(frame, _BINARY if self.binary else _TEXT)
 
     def _write(self, data: bytes, opcode: int) -> None:
-        message = memoryview(frame_of(data, opcode))
+        message = memoryview(frame_of(data, opcode, self._masks.next()))
         with self._lock:
             if self._closing is not None:
                 return
@@ -374,7 +383,12 @@ class WebSocketTransport:
             write = self._behind = bool(self._out)
             data = self._read_tls() if self._tls else None
         pause = self._keep_alive()
+        if data is None and self._plenty and watch is not self._threads_watch:
+            # The thread has its turns to take, and does that when it was woken; a guest has not.
+            data = self._read_now()
+            self._plenty = data is not None
         if data is None:
+            begun = time.monotonic()
             self._polling = True
             readable, alarm = watch.wait(pause if timeout is None else min(pause, timeout), write)
             self._polling = False
@@ -384,13 +398,21 @@ class WebSocketTransport:
                     self._turn()
             if self._tls or not readable:
                 return
-            try:
-                data = self._sock.recv(_READ)
-            except BlockingIOError:
+            data = self._read_now()
+            if data is None:
                 return
+            self._plenty = time.monotonic() - begun < _SOON
         if not data:
             raise self._lost(EOFError("the other end hung up without a word"))
         self._in += data
+
+    def _read_now(self) -> bytes | None:
+        """Read what there is; None if there is nothing. Not with TLS, which writes as well."""
+        try:
+            data: bytes = self._sock.recv(_READ)
+        except BlockingIOError:
+            return None
+        return data
 
     def _read_tls(self) -> bytes | None:
         """Read what there is; None if nothing can be read yet. With the lock held."""
