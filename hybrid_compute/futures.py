@@ -181,7 +181,7 @@ class HybridFuture(Future[T]):
             if self._state != PENDING:
                 return True
             self._state = CANCELLED
-            self._item = None
+            item, self._item = self._item, None  # it may be another one by now: see DirectItem
             if self._made_condition is not None:
                 self._made_condition.notify_all()
         if item is not None:

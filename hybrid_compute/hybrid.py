@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from hybrid_compute._pauses import Outstanding
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
+from hybrid_compute.direct import DirectItem
 from hybrid_compute.errors import (
     ConfigurationError,
     ExecutorUnavailable,
@@ -44,7 +45,7 @@ from hybrid_compute.learning import Learning
 from hybrid_compute.mapped import map_on
 from hybrid_compute.maps import MapOptions, shortest
 from hybrid_compute.prices import set_prices
-from hybrid_compute.quick import quick_belief, run_quick
+from hybrid_compute.quick import direct_belief, quick_belief, run_quick
 from hybrid_compute.retry import Retry
 from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.router import Router, as_policy
@@ -163,6 +164,10 @@ class HybridExecutor(Executor):
         quick = getattr(chosen, "quick", None) if own else None
         # Another's policy may have something else of that name.
         self._quick: dict[Any, Any] | None = quick if isinstance(quick, dict) else None
+        # Tasks that may go to their one place without a question: see `direct`; None: none may.
+        plain = self._router.asks_nobody and type(fleet.get("lane")) is ThreadExecutor
+        direct = getattr(chosen, "direct", None) if plain and not self._observed else None
+        self._direct: dict[Any, Any] | None = direct if isinstance(direct, dict) else None
         # Plain callables take the short way unless somebody wants to see them or to move them.
         ours = isinstance(self._thread, ThreadExecutor)
         for each in told:
@@ -185,13 +190,30 @@ class HybridExecutor(Executor):
         if self._closed:
             raise RuntimeError(_CLOSED)
         if type(fn) is Task or not self._short_way:
-            if self._quick and type(fn) is Task and fn.key in self._quick:
-                belief = quick_belief(self._quick, fn, args, kwargs)
-                if belief is not None:
-                    return run_quick(fn, args, kwargs, belief, self._learning)
+            if type(fn) is Task:
+                if self._quick and fn.key in self._quick:
+                    belief = quick_belief(self._quick, fn, args, kwargs)
+                    if belief is not None:
+                        return run_quick(fn, args, kwargs, belief, self._learning)
+                if self._direct and fn.key in self._direct:
+                    belief = direct_belief(self._direct, fn, args, kwargs)
+                    if belief is not None:
+                        return self._hand_over(fn, args, kwargs, belief)
             return self._submit(NO_OPTIONS, fn, args, kwargs)
         item = WorkItem(fn, args, kwargs)
         self._thread.execute(item)
+        return item.future
+
+    def _hand_over(
+        self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], belief: Any
+    ) -> HybridFuture[Any]:
+        """Give a call to the one executor that it can go to."""
+        item = DirectItem(fn, args, kwargs, belief, self._learning)
+        try:
+            self._fleet[item.place].execute(item)
+        except BaseException:
+            item.future.cancel()  # nobody has it
+            raise
         return item.future
 
     def _submit(

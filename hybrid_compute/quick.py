@@ -1,7 +1,9 @@
-"""The short way of tiny tasks: their submitter runs them, which takes less time than a hand-over.
+"""The short ways, past the router: which of them a call may take, and the shortest.
 
-Owns no state. What `InlineExecutor` does with an item, without the item: nobody else can see the
-future before the work is done, so nothing needs a lock.
+Tiny tasks are run by their submitter, which takes less time than a hand-over; those that have one
+place to go are handed over there (`direct`). Owns no state. For the former: what `InlineExecutor`
+does with an item, without the item: nobody else can see the future before the work is done, so
+nothing needs a lock.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from hybrid_compute.tasks import Task
 if TYPE_CHECKING:
     from hybrid_compute.learning import Learning
 
-__all__ = ["quick_belief", "run_quick"]
+__all__ = ["direct_belief", "quick_belief", "run_quick"]
 
 _MODULES = sys.modules
 
@@ -38,6 +40,24 @@ def quick_belief(
     belief = known.get(measure((*args, *kwargs.values()) if kwargs else args)[0])
     # The task was looked at when it was routed; the key may be that of another one as well.
     return belief if belief is not None and belief.quick_options is fn.options else None
+
+
+def direct_belief(
+    direct: dict[Any, dict[int, Any]],
+    fn: Task[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Return what is known of a call that has one place to go; None: it has to be asked where."""
+    known = direct.get(fn.key)
+    if known is None or (SENSITIVE in _MODULES and has_wrapped(args, kwargs)):
+        return None  # as `quick_belief`
+    belief = known.get(measure((*args, *kwargs.values()) if kwargs else args)[0])
+    # The task was looked at when it was routed; the key may be that of another one as well.
+    if belief is None or belief.left <= 0 or belief.direct_options is not fn.options:
+        return None
+    belief.left -= 1
+    return belief
 
 
 def run_quick(

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from hybrid_compute._failures import text_of
+from hybrid_compute._metered import run_metered
 from hybrid_compute._pauses import Pause
 from hybrid_compute.attempts import Verdict, after_failure
 from hybrid_compute.decisions import Attempt, Choice, Decision
@@ -218,29 +219,10 @@ class RoutedItem(WorkItem):
 
     def run(self) -> None:
         """Run the call on this thread; if a policy wants to learn from that, measure it."""
-        meter = self.meter
-        if meter is None:
+        if self.meter is None:
             super().run()
-            return
-        if not self.start():
-            return
-        belief = self.belief
-        cpu = meter.begin(self)
-        begun = time.perf_counter()
-        try:
-            kwargs = self.kwargs
-            value = self.fn(*self.args, **kwargs) if kwargs else self.fn(*self.args)  # type: ignore[misc]
-        except BaseException as error:  # as WorkItem.run, which says why
-            news = meter.end(self, begun, cpu, None)
-            self.raised(error)
-            self = kwargs = None  # type: ignore[assignment]
         else:
-            news = meter.end(self, begun, cpu, value)
-            self.succeed(value)
-            self = kwargs = value = None  # type: ignore[assignment]  # what follows may take long
-        if news:
-            meter.reconsider(belief)
-        meter = None  # the traceback of a failure keeps this frame, and it leads to the fleet
+            run_metered(self)
 
     def _leave(self) -> None:
         """Say, once, that the item is in no executor any more."""

@@ -51,6 +51,7 @@ class Router:
     Attributes:
         moves_plain: whether the policy was built to move plain callables too.
         remotes: names of the executors that leave this machine.
+        asks_nobody: whether every executor takes every item, so that nothing need be asked.
     """
 
     def __init__(self, fleet: Fleet, policy: Policy) -> None:
@@ -61,8 +62,7 @@ class Router:
         self._fleet_of_held = MappingProxyType(
             {name: each for name, each in fleet.items() if not each.capabilities.blocks}
         )
-        # Whether every executor takes every item, so that nothing need be asked.
-        self._all_eligible = not any(
+        self.asks_nobody = not any(
             each.capabilities.remote or type(each).can_run is not SubExecutor.can_run
             for each in fleet.values()
         )
@@ -86,7 +86,7 @@ class Router:
         fn = item.fn
         if type(fn) is not Task:
             fn = item.target
-        every = self._all_eligible and not item.streams and has_body(fn)
+        every = self.asks_nobody and not item.streams and has_body(fn)
         fleet = self._fleet if every else self._eligible(item)
         if held:
             fleet = self._without_blocking(fleet)

@@ -23,7 +23,8 @@ FOLDER = Path(__file__).parents[1] / PACKAGE
 FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "abc", "prices"),
-        *("attempts", "decisions", "routed", "_alarm", "_timer", "_pauses", "_keys"),
+        *("attempts", "decisions", "routed", "direct", "_metered", "_alarm", "_timer", "_pauses"),
+        *("_keys",),
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer"),

@@ -34,6 +34,7 @@ from types import GeneratorType
 from typing import Any, Protocol
 
 from hybrid_compute import _exit
+from hybrid_compute.direct import DirectItem
 from hybrid_compute.executors._pump import Pump
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
@@ -191,7 +192,7 @@ class Pool(_exit.Member):
 
     def give_back(self, belief: object) -> list[RoutedItem]:
         """Take the items with this belief out of the queue; the others keep their order."""
-        found: list[RoutedItem] = []
+        found: list[RoutedItem | DirectItem] = []
         others: list[Job] = []
         with self.lock:
             for _ in range(len(self.jobs)):
@@ -199,14 +200,15 @@ class Pool(_exit.Member):
                     job = self.jobs.popleft()
                 except IndexError:  # a thread has taken the last one
                     break
-                if isinstance(job, RoutedItem) and job.belief is belief:
+                if isinstance(job, (RoutedItem, DirectItem)) and job.belief is belief:
                     found.append(job)
                 else:
                     others.append(job)
             self.jobs.extendleft(reversed(others))
             if self.jobs and self.parked and not self.waking:
                 self._wake_one()  # one that found the queue empty meanwhile has parked
-        return found
+        routed = (each if isinstance(each, RoutedItem) else each.routed() for each in found)
+        return [each for each in routed if each is not None]
 
     def cancel_all(self) -> None:
         """Cancel all that is queued."""

@@ -59,6 +59,7 @@ class Belief:
         quick: how many runs of late were tiny; at `QUICK_RUNS` the submitter may run it itself.
         quick_options: options of a task that may be run inline; None if it may not.
         quick_choice: why it is.
+        direct_options: options of a task that may go to `route` without a question; or None.
         kind: what is to be done with it, in one word.
         took: seconds of one call by executor, where that is another machine.
         probing: calls that run, or are about to, so that something is known.
@@ -72,9 +73,10 @@ class Belief:
     """
 
     __slots__ = (
-        *("choice", "cpu", "held", "key", "kind", "left", "name", "out_bytes", "probing"),
-        *("quick", "quick_choice", "quick_options", "route", "run", "runs", "sole", "spread"),
-        *("surprises", "took", "unpicklable", "waived", "where", "_last", "asked", "origin"),
+        *("choice", "cpu", "direct_options", "held", "key", "kind", "left", "name"),
+        *("out_bytes", "probing", "quick", "quick_choice", "quick_options", "route", "run"),
+        *("runs", "sole", "spread", "surprises", "took", "unpicklable", "waived", "where"),
+        *("_last", "asked", "origin"),
     )
 
     def __init__(self, name: str, origin: str, key: tuple[Any, int]) -> None:
@@ -85,6 +87,7 @@ class Belief:
         self.run = self.cpu = self.spread = self.out_bytes = 0.0
         self.held = 1.0
         self.quick_options: Any = None
+        self.direct_options: Any = None
         self.took: dict[str, float] = {}
         self.waived = self.unpicklable = self.sole = False
         self.where: Place | None = None

@@ -1,7 +1,7 @@
 """The table of beliefs: by task and size class, and those of them that are quick.
 
-Pure; who has one guards it, but for `quick`, which others may read at any time: what it holds is
-replaced, never changed.
+Pure; who has one guards it, but for `quick` and `direct`, which others may read at any time: what
+they hold is replaced, never changed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ class Beliefs:
 
     Attributes:
         quick: the tasks that their submitter may run, by key and size class.
+        direct: those that have one place to go, which is in this process, likewise.
     """
 
     def __init__(self, saved: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
         self.quick: dict[Any, dict[int, Belief]] = {}
+        self.direct: dict[Any, dict[int, Belief]] = {}
         self._saved = saved
         self._all: dict[tuple[Any, int], Belief] = {}
         self._sizes: dict[Any, list[int]] = {}  # the size classes of each key
@@ -73,22 +75,36 @@ class Beliefs:
 
     def set_quick(self, belief: Belief) -> None:
         """Let submitters run calls of this task."""
-        key, size = belief.key
-        self.quick[key] = {**self.quick.get(key, {}), size: belief}
+        _put(self.quick, belief)
 
     def set_slow(self, belief: Belief) -> None:
         """Do not let them any more."""
-        key, size = belief.key
-        others = self.quick.get(key, {})
-        if others.get(size) is belief:
-            self.quick[key] = {each: one for each, one in others.items() if each != size}
-            if not self.quick[key]:
-                del self.quick[key]
+        _take(self.quick, belief)
+
+    def set_direct(self, belief: Belief) -> None:
+        """Let calls of this task go to its place without a question, for as many as are `left`."""
+        if self.direct.get(belief.key[0], {}).get(belief.key[1]) is not belief:
+            _put(self.direct, belief)
 
     def _forget(self, belief: Belief) -> None:
         key, size = belief.key
         del self._all[key, size]
         self.set_slow(belief)
+        _take(self.direct, belief)
         self._sizes[key].remove(size)
         if not self._sizes[key]:
             del self._sizes[key]
+
+
+def _put(table: dict[Any, dict[int, Belief]], belief: Belief) -> None:
+    key, size = belief.key
+    table[key] = {**table.get(key, {}), size: belief}
+
+
+def _take(table: dict[Any, dict[int, Belief]], belief: Belief) -> None:
+    key, size = belief.key
+    others = table.get(key, {})
+    if others.get(size) is belief:
+        table[key] = {each: one for each, one in others.items() if each != size}
+        if not table[key]:
+            del table[key]
