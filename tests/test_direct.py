@@ -14,6 +14,7 @@ import pytest
 from hybrid_compute import HybridExecutor, ThreadExecutor, task
 from hybrid_compute.decisions import Choice
 from hybrid_compute.direct import DirectItem
+from hybrid_compute.items import Keeper
 from hybrid_compute.policy import Adaptive, Always
 from hybrid_compute.policy._belief import Belief
 from hybrid_compute.routed import RoutedItem
@@ -206,6 +207,21 @@ def test_one_that_is_cancelled_after_it_was_taken_back_keeps_nothing() -> None:
         assert alive() is None
         event.set()
         assert running.result()
+
+
+def test_one_that_is_taken_back_while_it_is_cancelled_keeps_nothing_either() -> None:
+    class Between(Keeper):
+        taken: RoutedItem | None = None
+
+        def withdraw(self, item: Any) -> bool:
+            self.taken = item.routed()
+            return True
+
+    item, between = direct_item(0.0, "argument"), Between()
+    item.keeper = between
+    assert item.future.cancel()
+    assert between.taken is not None
+    assert between.taken.args == ()
 
 
 def test_nothing_is_kept_of_a_call_that_is_over(handed: list[DirectItem]) -> None:
