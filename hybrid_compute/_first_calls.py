@@ -64,19 +64,21 @@ class FirstCalls:
             call = self._running.pop(threading.get_ident(), None)
         return 0.0 if call is None else _kept_waiting(call.native_id) - call.waited
 
-    def look(self, belief: Any) -> tuple[float, float] | None:
-        """Return how long the first calls of a task have run by now, and how much of it busily.
+    def look(self, belief: Any) -> tuple[float, float, float] | None:
+        """Return how long the first calls of a task have run by now, and how busy they were.
 
-        The longest run counts, and what all of them have used together: of two that hold the GIL
-        each uses half. None: none runs, or nothing can be seen of them.
+        The longest run counts, then the seconds of CPU that all of them have used together: of two
+        that hold the GIL each uses half; what is more than the longest run, let go of it. Last, the
+        seconds for which they were kept from a core, in which they would have been as busy. None:
+        none runs, or nothing can be seen of them.
         """
         if _cpu_clock_of is None:
             return None
-        longest = busy = 0.0
+        longest = cpu = kept = 0.0
         with self._lock:
             for thread, call in self._running.items():
                 if call.belief is belief:
                     longest = max(longest, time.perf_counter() - call.begun)
-                    busy += time.clock_gettime(_cpu_clock_of(thread)) - call.cpu
-                    busy += _kept_waiting(call.native_id) - call.waited
-        return (longest, min(busy, longest)) if longest else None
+                    cpu += time.clock_gettime(_cpu_clock_of(thread)) - call.cpu
+                    kept += _kept_waiting(call.native_id) - call.waited
+        return (longest, cpu, kept) if longest else None

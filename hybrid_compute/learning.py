@@ -7,7 +7,7 @@ something, or when it was held for long enough. ::
     submit -> route: None -> hold --.     a first call ends -> Learning.end -> news?
                                     |                                           |
                                     '--> release <------------------------------'
-                                            ^-------- the look-out, at 8 ms: has it used CPU?
+                                            ^-------- the look-out, at 4 and 8 ms: has it used CPU?
 
 Threads. `hold` runs on submitters, `end` and `reconsider` on the executors' threads, the look-out
 is a thread of its own, which is there only while something is held.
@@ -18,7 +18,7 @@ no executor called and no future settled under it.
 
 Why no item is forgotten. It is in one of: a queue here, the hands of one `release`, an executor.
 A queue that is not empty has a look-out: `hold` starts it under the same lock under which it ends
-itself, when nothing is held. At the second look, 50 ms after the first item came, all of a queue is
+itself, when nothing is held. At the last look, 50 ms after the first item came, all of a queue is
 routed, known or not. An item counts as outstanding from `hold` to its end, so that a shutdown
 waits for it before it closes the fleet; and at the interpreter's exit `flush` comes first. A
 thread that releases and is interrupted by Ctrl-C has the item that it had in hand abandoned, and
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 __all__ = ["Learning"]
 
 _FIRST_LOOK = 0.008  # seconds: two switch intervals of the GIL, so that a first call has run
+# At half of that most can be told: who computes has had his core, and keeps the GIL for a switch
+# interval once he has it; who has hardly used it until then does not want it.
+_CLEARLY_WAITS = 0.1  # of its time so far is CPU, at most
 _LAST_LOOK = 0.050
 _MUCH = 0.003  # seconds of CPU from which on a call that still runs is known to compute
 
@@ -58,11 +61,12 @@ _HELD = Choice(rule="held, until more is known of its task")
 class _Queue:
     """Items of one task that wait for the same news."""
 
-    __slots__ = ("due", "items", "last")
+    __slots__ = ("due", "first", "items", "last")
 
     def __init__(self, now: float) -> None:
         self.items: deque[tuple[RoutedItem, Alarm | None]] = deque()
-        self.due = now + _FIRST_LOOK
+        self.due = now + _FIRST_LOOK / 2
+        self.first = now + _FIRST_LOOK
         self.last = now + _LAST_LOOK
 
 
@@ -233,30 +237,37 @@ class Learning(_exit.Member):
                     continue
                 held.clear()
                 for _, queue in due:
-                    queue.due = queue.last if now < queue.last else now + _LAST_LOOK
+                    following = [each for each in (queue.first, queue.last) if now < each]
+                    queue.due = following[0] if following else now + _LAST_LOOK
             for belief, queue in due:
                 try:
                     late = now >= queue.last
-                    if self._look(belief, late=late):
+                    if self._look(belief, early=now < queue.first, late=late):
                         self._release(belief, late=late)
                 except BaseException:
                     LOGGER.exception("exception routing held work items")
             due.clear()
             belief = queue = None  # type: ignore[assignment]  # nothing is kept while it waits
 
-    def _look(self, belief: Any, *, late: bool) -> bool:
+    def _look(self, belief: Any, *, early: bool, late: bool) -> bool:
         """Tell the policy what can be seen of first calls that still run; say if it is enough."""
-        if self._policy is None or belief is None or belief.known:
+        policy = self._policy
+        if policy is None or belief is None:
+            return not early
+        if belief.known:
             return True
-        seen = self._first_calls.look(belief)
-        if seen is not None and seen[1] >= _MUCH:
-            return bool(
-                self._policy.seen(belief, seen[1], seen[1])
-            )  # for the rest others had the GIL
-        if seen is not None and seen[0] >= _FIRST_LOOK / 2:
-            return bool(self._policy.seen(belief, *seen))
+        longest, cpu, kept = self._first_calls.look(belief) or (0.0, 0.0, 0.0)
+        busy = cpu + kept
+        # Early on, to have been kept from a core on a busy machine may be all that has happened.
+        if (cpu if early else busy) >= _MUCH:
+            used = min(busy, longest)  # for the rest others had the GIL
+            return bool(policy.seen(belief, used, used, together=busy))
+        if longest >= _FIRST_LOOK * (3 / 8 if early else 1 / 2) and (
+            not early or busy <= _CLEARLY_WAITS * longest
+        ):
+            return bool(policy.seen(belief, longest, busy))
         if late:
-            return bool(self._policy.seen(belief, _LAST_LOOK, None))
+            return bool(policy.seen(belief, _LAST_LOOK, None))
         return False
 
     # Measuring: the Meter of items.

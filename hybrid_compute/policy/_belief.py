@@ -186,6 +186,36 @@ class Belief:
             return False
         return True
 
+    def seen(self, wall: float, cpu: float, together: float) -> None:
+        """Take note of first calls that still run, unless something better is known.
+
+        Args:
+            wall: seconds that they have run so far.
+            cpu: of these, seconds of CPU of one of them.
+            together: seconds of CPU of all of them.
+        """
+        if self.runs or self.waived:
+            return
+        self.run, self.cpu, self.waived = wall, cpu, True
+        if together > _OVERLAP * wall:
+            self.held = max(0.0, 2 - together / wall)
+        self.classify()
+
+    def is_another(self, seconds: float) -> bool:
+        """Say whether a call took so long inline that what is known is of no use for the next."""
+        return seconds > _STUCK_SECONDS and seconds > _JUMP * self.run
+
+    def forget(self) -> None:
+        """Know nothing of the task any more: the next calls are its first ones again.
+
+        For one that ran inline and took long: nobody has seen whether it waited or computed, and
+        to guess would send all that follow to the wrong place.
+        """
+        self.runs = self.surprises = self.quick = self.left = 0
+        self.run = self.cpu = self.spread = 0.0
+        self.held, self.waived = 1.0, False
+        self.took.clear()
+
     def overlapped(self, begun: float, ended: float, cpu: float) -> None:
         """Take note of when a call ran on a thread, for what two at once tell of the GIL."""
         last, self._last = self._last, (begun, ended, cpu)

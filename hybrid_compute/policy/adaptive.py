@@ -333,7 +333,9 @@ class Adaptive(_exit.Member):
                 belief.out_bytes += 0.2 * (size - belief.out_bytes)
             return self.ran(belief, item.calls, ended - begun, cpu, alone=alone)
 
-    def seen(self, belief: Belief, wall: float, cpu: float | None) -> bool:
+    def seen(
+        self, belief: Belief, wall: float, cpu: float | None, *, together: float = 0.0
+    ) -> bool:
         """Take note of a first call that still runs; return whether that is enough to go by.
 
         Args:
@@ -341,19 +343,19 @@ class Adaptive(_exit.Member):
             wall: seconds that it has run so far.
             cpu: of these, seconds of CPU; None: it has not begun, or cannot be looked at. Then
                 its items will go to processes.
+            together: seconds of CPU that all first calls have used in this time; 0: not seen.
         """
         with self._lock:
-            if belief.runs or belief.waived:
-                return True
-            belief.run, belief.cpu = wall, wall if cpu is None else cpu
-            belief.waived = True
-            belief.classify()
+            belief.seen(wall, wall if cpu is None else cpu, together)
             return True
 
     def slow(self, belief: Belief, seconds: float) -> None:
         """Take note of a call that took long on its submitter's thread."""
         with self._lock:
-            belief.ran(1, seconds, None)
+            if belief.is_another(seconds):
+                belief.forget()
+            else:
+                belief.ran(1, seconds, None)
             if belief.quick < QUICK_RUNS:
                 self._beliefs.set_slow(belief)
                 belief.classify()

@@ -27,6 +27,7 @@ __all__ = ["Binder"]
 _FIRST_LOOK = 0.008
 _LAST_LOOK = 0.050
 _MUCH = 0.003
+_CLEARLY_WAITS = 0.1
 
 
 class Binder:
@@ -69,8 +70,12 @@ class Binder:
         belief = job.item.belief
         if belief not in self._held:
             queue = self._held[belief] = deque()
-            self._at(now + _FIRST_LOOK, partial(self._look, belief, queue, now + _FIRST_LOOK))
-            self._at(now + _LAST_LOOK, partial(self._look, belief, queue, now + _LAST_LOOK, True))
+            for at in (now + _FIRST_LOOK / 2, now + _FIRST_LOOK):
+                early = at < now + _FIRST_LOOK
+                self._at(at, partial(self._look, belief, queue, at, early=early))
+            self._at(
+                now + _LAST_LOOK, partial(self._look, belief, queue, now + _LAST_LOOK, late=True)
+            )
         self._held[belief].append(job)
 
     def _eligible(self, item: RoutedItem) -> dict[str, SimulatedExecutor]:
@@ -152,17 +157,27 @@ class Binder:
                 return
         self._held.pop(belief, None)
 
-    def _look(self, belief: Any, queue: deque[Job], now: float, late: bool = False) -> None:
+    def _look(
+        self,
+        belief: Any,
+        queue: deque[Job],
+        now: float,
+        *,
+        early: bool = False,
+        late: bool = False,
+    ) -> None:
         """Tell the policy what can be seen of first calls that still run; release if it may be."""
         if self._held.get(belief) is not queue:
             return  # nobody is held any more
         enough = late
         if self._meter is None or belief is None:
-            enough = True
+            enough = not early
         else:
             looks = [job.seen(now) for job in self._first.values() if job.item.belief is belief]
-            if looks and (max(looks)[0] >= _FIRST_LOOK / 2 or max(looks)[1] >= _MUCH):
-                enough = bool(self._meter.seen(belief, *max(looks)))
+            longest, busy = max(looks, default=(0.0, 0.0))
+            waits = longest >= _FIRST_LOOK * 3 / 8 and busy <= _CLEARLY_WAITS * longest
+            if busy >= _MUCH or waits or (not early and longest >= _FIRST_LOOK / 2):
+                enough = bool(self._meter.seen(belief, longest, busy))
             elif late:
                 self._meter.seen(belief, _LAST_LOOK, None)
         if enough:

@@ -120,6 +120,41 @@ def test_a_first_call_that_computes_for_long_is_known_while_it_runs(bench: Bench
     assert where.count("process") >= 10
 
 
+def test_two_first_calls_that_compute_side_by_side_are_known_to_let_go_of_the_gil(
+    bench: Bench,
+) -> None:
+    routed, _ = bench.hand(work)
+    bench.hand(work)
+    assert bench.policy.seen(routed.belief, 0.004, 0.004, together=0.0076)
+    assert routed.belief.kind == "works"
+
+
+def test_two_that_share_the_gil_are_known_to_hold_it(bench: Bench) -> None:
+    routed, _ = bench.hand(work)
+    bench.hand(work)
+    assert bench.policy.seen(routed.belief, 0.004, 0.004, together=0.0041)
+    assert routed.belief.kind == "holds"
+
+
+@pytest.mark.parametrize(("cpu", "where"), [(0.02, "process"), (0.0, "lane")])
+def test_a_quick_task_that_takes_long_all_at_once_is_not_known_any_more(
+    bench: Bench, cpu: float, where: str
+) -> None:
+    bench.calls(100, work, wall=1e-6)
+    assert bench.call(work, wall=0.02) == "inline"  # nobody saw whether it computed or waited
+    found = bench.burst(4, work)
+    assert found == ["lane", "lane", HELD, HELD]
+    bench.calls(2, work, wall=0.02, cpu=cpu)
+    assert where in bench.burst(4, work)
+
+
+def test_one_hiccup_of_a_quick_task_is_soon_forgotten(bench: Bench) -> None:
+    bench.calls(100, work, wall=1e-6)
+    assert bench.call(work, wall=0.02) == "inline"
+    bench.calls(40, work, wall=1e-6)
+    assert bench.call(work, wall=1e-6) == "inline"
+
+
 def test_a_first_call_that_waits_for_long_is_known_while_it_runs(bench: Bench) -> None:
     routed, _ = bench.hand(work)
     assert bench.policy.seen(routed.belief, 0.01, 0.0)
