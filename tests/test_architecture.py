@@ -24,7 +24,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "abc", "prices"),
         *("attempts", "decisions", "routed", "_alarm", "_timer", "_pauses", "_keys"),
-        *("retry", "breaker", "sensitive", "privacy", "_secrets"),
+        *("retry", "breaker", "sensitive", "privacy", "_secrets", "_config_keys"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer"),
     ),
@@ -41,11 +41,12 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "stats",
         "views",
         "hybrid",
+        "config",
     ),
     5: (
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
         "testing.",
-        *("demo", "_demo_work", "_demo_remote"),
+        *("demo", "_demo_work", "_demo_remote", "_config_option"),
     ),
 }
 

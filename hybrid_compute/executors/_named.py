@@ -1,0 +1,70 @@
+"""Executors by name: the classes that stand behind the names of types.
+
+Owns the names of this library's own. No threads, no state.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from functools import wraps
+from types import MappingProxyType
+from typing import Any
+
+from hybrid_compute._config_keys import meant
+from hybrid_compute.errors import ConfigurationError
+
+__all__ = ["TYPES", "as_named", "executor_maker", "makers_called"]
+
+# Where each is, which is imported when it is asked for.
+TYPES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "inline": ("inline", "InlineExecutor"),
+        "outbox": ("outbox", "OutboxExecutor"),
+        "process": ("process", "ProcessExecutor"),
+        "remote": ("remote", "RemoteExecutor"),
+        "thread": ("thread", "ThreadExecutor"),
+    }
+)
+
+
+def makers_called() -> list[str]:
+    """Return all names that `executor_maker` knows."""
+    return sorted(TYPES)
+
+
+def executor_maker(name: str) -> Callable[..., Any]:
+    """Return the class or function that makes the executors of a type.
+
+    Raises:
+        ConfigurationError: there is no such type.
+    """
+    if name in TYPES:
+        module, attribute = TYPES[name]
+        found: Callable[..., Any] = getattr(
+            importlib.import_module(f"hybrid_compute.executors.{module}"), attribute
+        )
+        return found
+    known = makers_called()
+    raise ConfigurationError(
+        f"there is no type of executor {name!r}; {meant(name, known)}there are {known}"
+    )
+
+
+def as_named(maker: Callable[..., Any]) -> Callable[..., Executor]:
+    """Return a maker that may be given `name=`, which one that takes none does not get."""
+    try:
+        parameters = inspect.signature(maker).parameters
+    except (TypeError, ValueError):  # of some that are written in C
+        parameters = {}  # type: ignore[assignment]
+    if "name" in parameters or any(e.kind is e.VAR_KEYWORD for e in parameters.values()):
+        return maker
+
+    @wraps(maker)
+    def make(*args: Any, name: str, **kwargs: Any) -> Executor:
+        made: Executor = maker(*args, **kwargs)
+        return made
+
+    return make
