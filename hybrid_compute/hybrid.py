@@ -85,10 +85,11 @@ class HybridExecutor(Executor):
         remote: URL of a service, a `RemoteExecutor`, or a list of them. One is called "remote";
             of several, each has its host's name, or the one it was given.
         executors: more executors by name, or others in the place of "inline", "thread" and
-            "process". Any `concurrent.futures.Executor` will do. They belong to this one from
-            now on: its `shutdown` shuts them down.
+            "process". Any `concurrent.futures.Executor` will do, or a text: the URL of a service,
+            or the name of a type ("thread", or one of an installed package). They belong to this
+            one from now on: its `shutdown` shuts them down.
         policy: an object with `route`, or the name of one, such as "adaptive", which is the
-            default, or "least-loaded".
+            default, "least-loaded", or one of an installed package.
         prices: what running something costs, by the executors' names; those that have none here
             are free. `hybrid_compute.policy.Budget` keeps to a limit.
         observers: callables that get every `Event`, on the thread where it happens. One that has
@@ -111,7 +112,7 @@ class HybridExecutor(Executor):
         *,
         max_processes: int | None = None,
         remote: str | RemoteExecutor | Iterable[str | RemoteExecutor] | None = None,
-        executors: Mapping[str, Executor] | None = None,
+        executors: Mapping[str, Executor | str] | None = None,
         policy: Policy | str | None = None,
         prices: Mapping[str, Price] | None = None,
         observers: Iterable[Observer] = (),

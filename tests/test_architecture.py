@@ -24,7 +24,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "abc", "prices"),
         *("attempts", "decisions", "routed", "_alarm", "_timer", "_pauses", "_keys"),
-        *("retry", "breaker", "sensitive", "privacy", "_secrets", "_config_keys"),
+        *("retry", "breaker", "sensitive", "privacy", "_secrets", "_config_keys", "_plugins"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer"),
     ),

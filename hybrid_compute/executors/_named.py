@@ -1,6 +1,7 @@
 """Executors by name: the classes that stand behind the names of types.
 
-Owns the names of this library's own. No threads, no state.
+Owns the names of this library's own; others are those of installed packages (`_plugins`). No
+threads, no state.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from types import MappingProxyType
 from typing import Any
 
 from hybrid_compute._config_keys import meant
+from hybrid_compute._plugins import EXECUTORS, find_plugin, plugin_names
 from hybrid_compute.errors import ConfigurationError
 
-__all__ = ["TYPES", "as_named", "executor_maker", "makers_called"]
+__all__ = ["TYPES", "as_named", "executor_maker", "executor_named", "makers_called"]
 
 # Where each is, which is imported when it is asked for.
 TYPES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -32,7 +34,7 @@ TYPES: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 def makers_called() -> list[str]:
     """Return all names that `executor_maker` knows."""
-    return sorted(TYPES)
+    return sorted({*TYPES, *plugin_names(EXECUTORS)})
 
 
 def executor_maker(name: str) -> Callable[..., Any]:
@@ -47,10 +49,36 @@ def executor_maker(name: str) -> Callable[..., Any]:
             importlib.import_module(f"hybrid_compute.executors.{module}"), attribute
         )
         return found
+    if plugin := find_plugin(EXECUTORS, name):
+        made: Callable[..., Any] = plugin
+        return made
     known = makers_called()
     raise ConfigurationError(
         f"there is no type of executor {name!r}; {meant(name, known)}there are {known}"
     )
+
+
+def executor_named(said: str, name: str) -> Executor:
+    """Return the executor that a type's name, or the URL of a service, describes.
+
+    Args:
+        said: the type, or the URL.
+        name: in the fleet.
+
+    Raises:
+        ConfigurationError: there is no such type, or it needs to be told more.
+    """
+    if "://" in said:
+        made: Executor = executor_maker("remote")(said, name=name)
+        return made
+    maker = as_named(executor_maker(said))
+    try:
+        return maker(name=name)
+    except (TypeError, ConfigurationError) as error:
+        raise ConfigurationError(
+            f"executors: {name!r} cannot be made of the name {said!r} alone ({error}); give an "
+            "object"
+        ) from error
 
 
 def as_named(maker: Callable[..., Any]) -> Callable[..., Executor]:

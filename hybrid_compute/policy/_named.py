@@ -1,6 +1,7 @@
 """Policies by name: the classes that stand behind the names of policies.
 
-Owns the names of this library's own. No threads, no state.
+Owns the names of this library's own; others are those of installed packages (`_plugins`). No
+threads, no state.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hybrid_compute._config_keys import meant
+from hybrid_compute._plugins import POLICIES, find_plugin, plugin_names
 from hybrid_compute.errors import ConfigurationError
 
 __all__ = ["named_policy", "policy_maker", "policy_names"]
@@ -32,7 +34,7 @@ _HOMES: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 def policy_names() -> list[str]:
     """Return all names that `policy_maker` knows."""
-    return sorted(_HOMES)
+    return sorted({*_HOMES, *plugin_names(POLICIES)})
 
 
 def policy_maker(name: str) -> Callable[..., Any]:
@@ -47,6 +49,9 @@ def policy_maker(name: str) -> Callable[..., Any]:
             importlib.import_module(f"hybrid_compute.policy.{module}"), attribute
         )
         return found
+    if plugin := find_plugin(POLICIES, name):
+        made: Callable[..., Any] = plugin
+        return made
     raise ConfigurationError(
         f"policy={name!r} is unknown; {meant(name, policy_names())}the policies that have a name "
         f"are {policy_names()}; give an object for any other"
