@@ -47,6 +47,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
         "testing.",
         *("demo", "_demo_work", "_demo_remote", "_config_option"),
+        "engines.",
     ),
 }
 

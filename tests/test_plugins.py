@@ -43,7 +43,7 @@ def site(tmp_path, monkeypatch):
 
 def test_a_foreign_executor_is_had_by_its_name_and_ended_with_the_fleet(site):
     site("one", EXECUTORS, plain=f"{MODULE}:plain")
-    assert plugin_names(EXECUTORS) == ["plain"]
+    assert "plain" in plugin_names(EXECUTORS)
     with HybridExecutor(executors={"x": "plain"}) as ex:
         assert ex.options(executor="x").submit(pow, 2, 3).result(60) == 8
         pool = ex._fleet["x"]._executor

@@ -20,14 +20,16 @@ from hybrid_compute.errors import ConfigurationError
 
 __all__ = ["TYPES", "as_named", "executor_maker", "executor_named", "makers_called"]
 
-# Where each is, which is imported when it is asked for.
+# Where each is, which is imported when it is asked for. Engines stand on a floor above: this table
+# has their names only, and whoever asks for one has the whole library.
 TYPES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "inline": ("inline", "InlineExecutor"),
-        "outbox": ("outbox", "OutboxExecutor"),
-        "process": ("process", "ProcessExecutor"),
-        "remote": ("remote", "RemoteExecutor"),
-        "thread": ("thread", "ThreadExecutor"),
+        "inline": ("executors.inline", "InlineExecutor"),
+        "outbox": ("executors.outbox", "OutboxExecutor"),
+        "process": ("executors.process", "ProcessExecutor"),
+        "remote": ("executors.remote", "RemoteExecutor"),
+        "thread": ("executors.thread", "ThreadExecutor"),
+        "wasm": ("engines.wasm", "WasmExecutor"),
     }
 )
 
@@ -46,7 +48,7 @@ def executor_maker(name: str) -> Callable[..., Any]:
     if name in TYPES:
         module, attribute = TYPES[name]
         found: Callable[..., Any] = getattr(
-            importlib.import_module(f"hybrid_compute.executors.{module}"), attribute
+            importlib.import_module(f"hybrid_compute.{module}"), attribute
         )
         return found
     if plugin := find_plugin(EXECUTORS, name):
