@@ -19,6 +19,7 @@ __all__ = ["main"]
 MODULES = (
     *("thread", "inline", "process", "stream", "waiting", "startup", "memory", "routing", "remote"),
     "outbox",
+    "wasm",
 )
 
 

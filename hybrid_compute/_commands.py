@@ -24,6 +24,7 @@ from rich.table import Table
 
 from hybrid_compute import _demo_remote as remote
 from hybrid_compute import demo as work
+from hybrid_compute._config_option import with_config
 from hybrid_compute._outbox_commands import outbox
 from hybrid_compute._replay import replay
 from hybrid_compute.errors import HybridComputeError
@@ -48,6 +49,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path), required=False)
+@with_config("demo")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),

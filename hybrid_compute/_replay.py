@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hybrid_compute._config_option import with_config
 from hybrid_compute.abc import Policy
 from hybrid_compute.errors import ConfigurationError, DecisionLogError, PolicyError
 from hybrid_compute.policy import Adaptive, Prefer
@@ -76,6 +77,7 @@ def _remote(value: str) -> tuple[str, ExecutorRecord]:
 
 @click.command()
 @click.argument("path", metavar="LOG", type=click.Path(path_type=Path))
+@with_config("replay", {"path": "log"})
 @click.option(
     "--policy",
     "policy_name",

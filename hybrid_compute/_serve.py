@@ -31,8 +31,11 @@ import attrs
 import click
 import uvicorn
 
+from hybrid_compute._config_option import config_of, with_config
 from hybrid_compute._failures import text_of, type_name_of
+from hybrid_compute.config import Config, build
 from hybrid_compute.errors import ConfigurationError, OutboxError
+from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.server import App, BoundedHandler, Limits, Tokens, create_app
 from hybrid_compute.server.gate import LOOPBACK_HOSTS
 from hybrid_compute.server.guards import http_guard, ws_guard
@@ -202,8 +205,16 @@ def _log_to_stderr() -> BoundedHandler:
     return handler
 
 
+def _executor(config: Config) -> HybridExecutor | None:
+    """Return the executor that a configuration describes; None: it says nothing of one."""
+    if not config:
+        return None
+    return build(HybridExecutor, config, {}, initializer=harden)
+
+
 @click.command()
 @click.argument("target", metavar="MODULE:NAME")
+@with_config("serve", {"target": "tasks"})
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8760, show_default=True)
 @click.option("--no-token", is_flag=True, help="Let everybody in; on loopback only.")
@@ -217,7 +228,10 @@ def _log_to_stderr() -> BoundedHandler:
 @click.option("--remember", type=click.Path(), help="A file for what has to outlive a restart.")
 @click.option("--insecure", count=True, help="Given twice: listen publicly without TLS or token.")
 @_limit_options
+@click.pass_context
 def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
+    ctx: click.Context,
+    /,
     target: str,
     host: str,
     port: int,
@@ -242,6 +256,9 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
 
     How calls with an idempotency key ended is remembered, so that one which is sent twice takes
     effect once; with --remember FILE also when the server is ended between the two.
+
+    With --config FILE, options have the values of the table [serve] as their defaults (tasks =
+    "MODULE:NAME"), and the other tables say what runs the tasks.
 
     SIGTERM and SIGINT end it: what runs has --grace seconds. Exit code 0: all calls have ended; 4:
     some could not be ended (those on threads), the log names them; 2: an option is wrong; 128 + n
@@ -274,8 +291,10 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
         if allow_pickle and keys is None:
             raise click.UsageError(f"--allow-pickle needs a key in {VARIABLE} or {FILE_VARIABLE}")
         harden()  # workers inherit it; and before the tasks' modules can see a secret
+        executor = _executor(config_of(ctx))
         app = create_app(
             _load(target),
+            executor=executor,
             tokens=Tokens.anyone() if no_token else tokens,
             hosts=(*LOOPBACK_HOSTS, *own_name, *hosts),
             origins=origins,
@@ -284,6 +303,8 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
             pickle_keys=keys if allow_pickle else None,
             remember=remember,
         )
+        if executor is not None:
+            app.adopt()
     except (ConfigurationError, OutboxError) as error:
         raise click.UsageError(str(error)) from error
     config = uvicorn.Config(

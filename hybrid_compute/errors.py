@@ -24,6 +24,7 @@ than 400 lines, of short classes: one tree is better read in one place.) ::
      |   |- ResultEncodeError     PicklingError      a result cannot be pickled by the worker
      |   `- ResultDecodeError     UnpicklingError    a result cannot be unpickled by the caller
      |- ProtocolError             ValueError         what a peer sent breaks the protocol
+     |- SandboxError              RuntimeError       code in a sandbox did what it may not
      |- StreamError               RuntimeError       a stream was not read to its end
      |- TaskTimeout               TimeoutError       an item's time was up; it was ended
      |- WorkerError               BrokenExecutor
@@ -70,6 +71,7 @@ __all__ = [
     "RemoteUnavailable",
     "ResultDecodeError",
     "ResultEncodeError",
+    "SandboxError",
     "StreamError",
     "TLSError",
     "TaskDecodeError",
@@ -267,6 +269,21 @@ class ResultEncodeError(PayloadError, PicklingError):
 
 class ResultDecodeError(PayloadError, UnpicklingError):
     """The work was done, but its result cannot be unpickled by the caller."""
+
+
+class SandboxError(HybridComputeError, RuntimeError):
+    """Code in a sandbox did what it may not, or used up what it may use.
+
+    Attributes:
+        reason: "out_of_fuel", "memory", "stack_overflow", "unreachable", "memory_out_of_bounds" and
+            the like; "error" if it has no name.
+    """
+
+    reason: str
+
+    def __init__(self, text: str, *, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class StreamError(HybridComputeError, RuntimeError):

@@ -23,7 +23,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from threading import get_ident
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from hybrid_compute._pauses import Outstanding
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
@@ -55,6 +55,7 @@ from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 from hybrid_compute.views import ExecutorView, ThreadPoolShape
 
 if TYPE_CHECKING:
+    from hybrid_compute.config import Source
     from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.prices import Price
     from hybrid_compute.privacy import Guard
@@ -85,10 +86,11 @@ class HybridExecutor(Executor):
         remote: URL of a service, a `RemoteExecutor`, or a list of them. One is called "remote";
             of several, each has its host's name, or the one it was given.
         executors: more executors by name, or others in the place of "inline", "thread" and
-            "process". Any `concurrent.futures.Executor` will do. They belong to this one from
-            now on: its `shutdown` shuts them down.
-        policy: an object with `route`, or the name of one: "adaptive", the default, or
-            "least-loaded".
+            "process". Any `concurrent.futures.Executor` will do, or a text: the URL of a service,
+            or the name of a type ("thread", or one of an installed package). They belong to this
+            one from now on: its `shutdown` shuts them down.
+        policy: an object with `route`, or the name of one, such as "adaptive", which is the
+            default, "least-loaded", or one of an installed package.
         prices: what running something costs, by the executors' names; those that have none here
             are free. `hybrid_compute.policy.Budget` keeps to a limit.
         observers: callables that get every `Event`, on the thread where it happens. One that has
@@ -111,8 +113,8 @@ class HybridExecutor(Executor):
         *,
         max_processes: int | None = None,
         remote: str | RemoteExecutor | Iterable[str | RemoteExecutor] | None = None,
-        executors: Mapping[str, Executor] | None = None,
-        policy: Policy | Literal["adaptive", "least-loaded"] | None = None,
+        executors: Mapping[str, Executor | str] | None = None,
+        policy: Policy | str | None = None,
         prices: Mapping[str, Price] | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
@@ -174,6 +176,27 @@ class HybridExecutor(Executor):
             if callable(attach := getattr(each, "attach", None)):
                 attach(self)
         self._short_way = ours and not self._router.moves_plain and not self._observed
+
+    @classmethod
+    def from_config(
+        cls, source: Source = None, *, environ: Mapping[str, str] | None = None, **given: Any
+    ) -> Self:
+        """Make one as a file and the environment say.
+
+        Args:
+            source: a TOML file, or a mapping of what would be in one. None: the file that the
+                environment variable HYBRID_COMPUTE_CONFIG names; without it, the environment alone.
+            environ: the environment; None: that of this process.
+            given: arguments of the constructor, which count for more. Those of `executors` and
+                `prices` are added, or take the place of others of their names.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or a key is unknown or missing, or has a
+                value that cannot be taken. It names the key, and never tells a secret.
+        """
+        from hybrid_compute.config import build, read_config  # noqa: PLC0415 - few have one
+
+        return build(cls, read_config(source, environ=environ), given)
 
     # Submitting.
 

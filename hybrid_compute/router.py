@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from hybrid_compute.abc import Fleet, Policy, SubExecutor
 from hybrid_compute.errors import (
@@ -32,15 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Router", "as_policy"]
 
 
-def _least_loaded() -> Policy:
-    from hybrid_compute.policy.loads import LeastLoaded  # noqa: PLC0415 - most have another
-
-    return LeastLoaded()
-
-
-_POLICIES: Mapping[str, Callable[[], Policy]] = MappingProxyType(
-    {"adaptive": Adaptive, "least-loaded": _least_loaded}
-)
 _ON_THREADS = ("thread",)
 _MODULES = sys.modules
 
@@ -259,12 +250,9 @@ def as_policy(policy: Policy | str | None, fleet: Fleet) -> Policy:
     if policy is None:
         return Adaptive()
     if isinstance(policy, str):
-        if policy not in _POLICIES:
-            raise ConfigurationError(
-                f"policy={policy!r}: the policies that have a name are {sorted(_POLICIES)}; "
-                f"give an object for any other"
-            )
-        return _POLICIES[policy]()
+        from hybrid_compute.policy._named import named_policy  # noqa: PLC0415 - most name none
+
+        policy = cast("Policy", named_policy(policy))
     if isinstance(policy, type) or not callable(getattr(policy, "route", None)):
         raise ConfigurationError(
             f"policy={policy!r} has no method route(item, fleet); see hybrid_compute.policy"

@@ -26,6 +26,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("attempts", "decisions", "routed", "direct", "_metered", "_alarm", "_timer", "_pauses"),
         *("_keys",),
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),
+        *("_config_keys", "_plugins"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer"),
     ),
@@ -42,11 +43,13 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "stats",
         "views",
         "hybrid",
+        "config",
     ),
     5: (
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
         "testing.",
-        *("demo", "_demo_work", "_demo_remote"),
+        *("demo", "_demo_work", "_demo_remote", "_config_option"),
+        "engines.",
     ),
 }
 

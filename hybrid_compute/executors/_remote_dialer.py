@@ -25,7 +25,7 @@ from hybrid_compute.errors import RemoteBusy, RemoteUnavailable
 from hybrid_compute.protocol import ClientSession
 
 if TYPE_CHECKING:
-    from hybrid_compute.transports.websocket import WebSocketTransport
+    from hybrid_compute.transports._adapted import Connection
 
 __all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Dialer"]
 
@@ -37,15 +37,13 @@ class _Line(Protocol):
 
     def make_session(self, *, own: bool, binary: bool) -> ClientSession: ...
 
-    def opened(self, session: ClientSession, transport: WebSocketTransport) -> None: ...
+    def opened(self, session: ClientSession, transport: Connection) -> None: ...
 
     def failed(self, problem: Exception) -> None: ...
 
-    def received(
-        self, session: ClientSession, transport: WebSocketTransport, frame: bytes
-    ) -> None: ...
+    def received(self, session: ClientSession, transport: Connection, frame: bytes) -> None: ...
 
-    def lost(self, transport: WebSocketTransport, why: Exception) -> None: ...
+    def lost(self, transport: Connection, why: Exception) -> None: ...
 
 
 class Dialer:
@@ -59,7 +57,7 @@ class Dialer:
 
     def __init__(
         self,
-        connect: Callable[[], WebSocketTransport],
+        connect: Callable[[], Connection],
         *,
         name: str,
         reconnect_for: float,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hybrid_compute.executors._remote_ledger import Ledger, Outcome
     from hybrid_compute.executors._remote_lock import PumpLock
     from hybrid_compute.protocol import ClientSession
-    from hybrid_compute.transports.websocket import WebSocketTransport
+    from hybrid_compute.transports._adapted import Connection
 
 __all__ = ["LineEnds"]
 
@@ -37,7 +37,7 @@ class LineEnds(_exit.Member):
     _queue: deque[Call]
     _unsent: deque[Call]
     _session: ClientSession | None
-    _transport: WebSocketTransport | None
+    _transport: Connection | None
     _dialer: Dialer
     _ends_streams: bool
     _cut_short: bool
@@ -112,12 +112,10 @@ class LineEnds(_exit.Member):
         """Say whether the current thread is one of this line's, or delivers for it."""
         if self._ledger.delivers_here():
             return True
-        me, transport = threading.current_thread(), self._transport
-        return me in (
-            self._dialer.thread,
-            self._timers.thread,
-            transport.thread if transport else None,
-        )
+        transport = self._transport
+        if transport is not None and transport.reads_here():
+            return True
+        return threading.current_thread() in (self._dialer.thread, self._timers.thread)
 
     def refuse(self, refusal: Exception) -> None:
         """Accept no more items."""
@@ -194,13 +192,12 @@ class LineEnds(_exit.Member):
         transport = self._transport
         if transport is not None:
             transport.close()
-            if transport.thread is not None:
-                transport.thread.join()
+            transport.join()
         self._timers.look()
         if (clock := self._timers.thread) is not None:
             clock.join()
 
-    def _lost(self, transport: WebSocketTransport, why: Exception) -> list[Outcome]:
+    def _lost(self, transport: Connection, why: Exception) -> list[Outcome]:
         session = self._session
         if session is None or self._transport is not transport:
             return []

@@ -55,7 +55,7 @@ from hybrid_compute.streamed import StreamItem
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_circuit import Circuit
     from hybrid_compute.executors._remote_signed import SignedCall
-    from hybrid_compute.transports.websocket import WebSocketTransport
+    from hybrid_compute.transports._adapted import Connection
 
 __all__ = ["Line"]
 
@@ -70,7 +70,7 @@ class Line(LineTurns):
 
     def __init__(
         self,
-        connect: Callable[[], WebSocketTransport],
+        connect: Callable[[], Connection],
         *,
         name: str,
         max_bytes: int,
@@ -101,7 +101,7 @@ class Line(LineTurns):
         self._stalled = False  # the session has no room: an answer or an ack is yet to come
         self._cut_short = False  # the session is in no good order: the connection ends
         self._session: ClientSession | None = None
-        self._transport: WebSocketTransport | None = None
+        self._transport: Connection | None = None
         self._next_id = 1
         self._ends_streams = False
         self._dialer = Dialer(
@@ -177,9 +177,7 @@ class Line(LineTurns):
             transport.close()
             raise
 
-    def _fill(
-        self, session: ClientSession, transport: WebSocketTransport, outcomes: list[Outcome]
-    ) -> None:
+    def _fill(self, session: ClientSession, transport: Connection, outcomes: list[Outcome]) -> None:
         """Give the session what it has room for. With the lock held."""
         room = session.room()  # what would wait in the session waits in the queue as well
         queue = self._queue
@@ -279,7 +277,7 @@ class Line(LineTurns):
         self,
         session: ClientSession,
         call: Call,
-        transport: WebSocketTransport,
+        transport: Connection,
         outcomes: list[Outcome],
     ) -> int:
         """Do the same for any other call."""
@@ -295,7 +293,7 @@ class Line(LineTurns):
         return 1
 
     def _enter(
-        self, session: ClientSession, call: Call, item: WorkItem, transport: WebSocketTransport
+        self, session: ClientSession, call: Call, item: WorkItem, transport: Connection
     ) -> int:
         """Give a call to the session, and return its id there. With the lock held."""
         left = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
@@ -343,13 +341,13 @@ class Line(LineTurns):
             own=own, binary=binary, first_id=self._next_id, max_bytes=self._max_bytes
         )
 
-    def opened(self, session: ClientSession, transport: WebSocketTransport) -> None:
+    def opened(self, session: ClientSession, transport: Connection) -> None:
         """Send over a new connection what waits for it."""
         self._lock.hold(self._opened, session, transport)
         if self._dialer.ending.is_set() and not self._ledger:
             transport.close()  # it was for a call that is over, and nobody else will
 
-    def _opened(self, session: ClientSession, transport: WebSocketTransport) -> None:
+    def _opened(self, session: ClientSession, transport: Connection) -> None:
         self._session, self._transport, self._cut_short = session, transport, False
         self._dialer.over()
         self._lock.mark()

@@ -92,7 +92,7 @@ class Names(_exit.Member):
         Args:
             left: most seconds to wait; None: a few.
         """
-        if self._known:
+        if self._known or self._access.foreign:  # no way to ask
             return
         patience = _PATIENCE if left is None else min(left, _PATIENCE)
         until = time.monotonic() + patience

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hybrid_compute.executors._remote_calls import Call
     from hybrid_compute.executors._remote_ledger import Outcome
     from hybrid_compute.protocol import ClientSession
-    from hybrid_compute.transports.websocket import WebSocketTransport
+    from hybrid_compute.transports._adapted import Connection
 
 __all__ = ["LineTurns"]
 
@@ -29,7 +29,7 @@ class LineTurns(LineEnds):
 
     _passed_on: deque[list[Outcome]]
 
-    def received(self, session: ClientSession, transport: WebSocketTransport, frame: bytes) -> None:
+    def received(self, session: ClientSession, transport: Connection, frame: bytes) -> None:
         """Take a frame. Called by the transport, on its thread."""
         # What is to be sent then goes first: the server can go on while callbacks run.
         outcomes: list[Outcome] = []
@@ -51,7 +51,7 @@ class LineTurns(LineEnds):
             if not transport.nudge(self._turn):
                 self._deliver_all()
 
-    def lost(self, transport: WebSocketTransport, why: Exception) -> None:
+    def lost(self, transport: Connection, why: Exception) -> None:
         """Settle what was under way. Called by the transport, last, on its thread."""
         self._passed_on.append(self._lock.hold(self._lost, transport, why))
         self._deliver_all()

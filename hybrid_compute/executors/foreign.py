@@ -125,12 +125,18 @@ def as_member(name: object, executor: object) -> SubExecutor:
     """Return an executor that was given for a fleet, wrapped if it is a foreign one."""
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"executors: {name!r} is no name; use a string such as 'gpu'")
+    if isinstance(executor, str):
+        from hybrid_compute.executors._named import executor_named  # noqa: PLC0415 - few have one
+
+        executor = executor_named(executor, name)
     if isinstance(executor, SubExecutor):
         return executor
     return ForeignExecutor(executor, name=name)  # type: ignore[arg-type]  # which checks it
 
 
-def as_members(executors: Mapping[str, Executor] | None, remote: object) -> dict[str, SubExecutor]:
+def as_members(
+    executors: Mapping[str, Executor | str] | None, remote: object
+) -> dict[str, SubExecutor]:
     """Return what HybridExecutor was given for its fleet, by name; `executors` count for more."""
     if not isinstance(executors or {}, Mapping):
         raise ConfigurationError(

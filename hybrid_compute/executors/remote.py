@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+from hybrid_compute._plugins import TRANSPORTS, find_plugin
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.breaker import Breaker, State
 from hybrid_compute.errors import ConfigurationError, PlacementError, TaskEncodeError
@@ -28,7 +30,9 @@ from hybrid_compute.protocol.decoders import DECODERS
 from hybrid_compute.retry import RetryBudget
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.tasks import Task, TaskOptions, has_body
-from hybrid_compute.transports._access import Access, Token, check_number
+from hybrid_compute.transports import Address, MakeTransport
+from hybrid_compute.transports._access import Access, Token, check_number, is_foreign
+from hybrid_compute.transports._adapted import Adapted, Connection
 from hybrid_compute.transports._round_trips import RoundTrips
 from hybrid_compute.transports.websocket import WebSocketTransport
 
@@ -46,8 +50,10 @@ class RemoteExecutor(SubExecutor):
     is `local_only` never can.
 
     Args:
-        url: of the service, such as "wss://host/ws" or "https://host/compute".
-        tasks: names of its tasks. None: it is asked, once (`GET /tasks`).
+        url: of the service, such as "wss://host/ws" or "https://host/compute"; or of another
+            scheme, for which an installed package has a transport.
+        tasks: names of its tasks. None: it is asked, once (`GET /tasks`); over another package's
+            transport it cannot be, so that only a `remote_task` goes there unasked.
         token: sent as `Authorization: Bearer`: the text, "env:NAME", a path of a file
             (`pathlib.Path`), or a callable that is asked for each connection or request.
         signing_key: lets any callable go there, pickled and signed, if the service was started with
@@ -126,6 +132,7 @@ class RemoteExecutor(SubExecutor):
             raise ConfigurationError(f"name={name!r} is no name for an executor: give a text")
         self.name = name
         self.workers = check_max_workers(max_workers)
+        maker = _transport_maker(url)
         self._access = Access(
             url,
             token=token,
@@ -137,7 +144,14 @@ class RemoteExecutor(SubExecutor):
             allow_plaintext=allow_plaintext,
             max_bytes=max_bytes,
             connect_timeout=connect_timeout,
+            foreign=maker is not None,
+            encrypted=bool(getattr(maker, "encrypted", False)),
         )
+        if maker is not None and signing_key is not None:
+            raise ConfigurationError(
+                f"signing_key= is for http(s):// and ws(s)://, and {self._access} is another's "
+                "transport: leave it out, and send declared tasks"
+            )
         self._signer = (
             None if signing_key is None else Signer(signing_key, self._access, token=token)
         )
@@ -174,14 +188,26 @@ class RemoteExecutor(SubExecutor):
         else:
             # Not `self`: an executor that is dropped is freed.
             access, trips = self._access, RoundTrips()
+            address = Address(
+                url=url,
+                headers=access.headers_now,
+                max_bytes=max_bytes,
+                connect_timeout=connect_timeout,
+            )
             self._round_trips = trips
-            self._half = Line(
-                lambda: WebSocketTransport(
+
+            def connect() -> Connection:
+                if maker is not None:
+                    return Adapted(maker(address))
+                return WebSocketTransport(
                     access,
                     ping_interval=ping_interval,
                     ping_timeout=ping_timeout,
                     round_trips=trips,
-                ),
+                )
+
+            self._half = Line(
+                connect,
                 name=f"{name} {access.host}",
                 max_bytes=max_bytes,
                 timeout=timeout,
@@ -311,6 +337,14 @@ class RemoteExecutor(SubExecutor):
             half.close(RuntimeError(_CLOSED))
 
 
+def _transport_maker(url: object) -> MakeTransport | None:
+    """Return what makes the transports of a URL; None: it is one of ours, or no package has any."""
+    if not is_foreign(url):
+        return None
+    found: MakeTransport | None = find_plugin(TRANSPORTS, str(url).partition("://")[0].lower())
+    return found
+
+
 def as_remotes(remote: object) -> dict[str, RemoteExecutor]:
     """Return the executors of `HybridExecutor(remote=...)` by their names.
 
@@ -327,8 +361,8 @@ def as_remotes(remote: object) -> dict[str, RemoteExecutor]:
     found: dict[str, RemoteExecutor] = {}
     for each in remote:
         if isinstance(each, str):
-            host = Access(each).host
-            made = RemoteExecutor(each, name=host)
+            host = "" if is_foreign(each) else Access(each).host
+            made = RemoteExecutor(each, name=host or urlsplit(each).hostname or each)
         elif isinstance(each, RemoteExecutor):
             made = each
         else:

@@ -159,6 +159,10 @@ class App:
         self._closer.join(0 if timeout is not None and self.service.left() else timeout)
         return not self._closer.is_alive()
 
+    def adopt(self) -> None:
+        """Take the executor over: `close` ends it."""
+        self._owns = True
+
     def _end(self) -> None:
         self.service.close()
         if self._owns:

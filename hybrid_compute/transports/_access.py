@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import SplitResult, quote, urlsplit
 
+from hybrid_compute._plugins import TRANSPORTS, plugin_names
 from hybrid_compute.errors import (
     AuthError,
     ConfigurationError,
@@ -32,7 +33,7 @@ from hybrid_compute.protocol.codec import MAX_BYTES
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["Access", "Token", "check_number", "refusal_of"]
+__all__ = ["Access", "Token", "check_number", "is_foreign", "refusal_of"]
 
 # A token itself; a file that has it; or who is asked for it before each connection or request.
 Token: TypeAlias = str | os.PathLike[str] | Callable[[], str]
@@ -62,6 +63,7 @@ class Access:
         connect_timeout: seconds for all of name, connection, TLS and handshake.
         proxy: URL of an HTTP proxy, or None.
         trust_env: take a proxy from the environment.
+        foreign: somebody else's transport goes there.
     """
 
     def __init__(  # noqa: PLR0913 - one setting each, all but the first by name
@@ -77,11 +79,15 @@ class Access:
         allow_plaintext: bool = False,
         max_bytes: int = MAX_BYTES,
         connect_timeout: float = 10.0,
+        foreign: bool = False,
+        encrypted: bool = False,
     ) -> None:
-        parts = _split(url)
+        parts = _split(url, foreign=foreign)
+        self.foreign = foreign
+        self._encrypted = encrypted
         self.scheme = parts.scheme
         self.host = str(parts.hostname)
-        self.port = parts.port or _PORTS[parts.scheme]
+        self.port = parts.port or _PORTS.get(parts.scheme, 0)
         self.path = parts.path.rstrip("/")
         self.query = parts.query
         self.max_bytes = max_bytes
@@ -104,15 +110,16 @@ class Access:
             raise ConfigurationError("proxy= is no URL of an HTTP proxy: give 'http://host:port'")
         secret = token is not None or "authorization" in map(str.lower, self._headers)
         if secret and not self.tls and not self.loopback and not allow_plaintext:
+            better = "a transport that encrypts" if foreign else f"{self.scheme}s://"
             raise ConfigurationError(
-                f"{self} would get the token in the clear, for all between to read: use "
-                f"{self.scheme}s://, or say allow_plaintext=True"
+                f"{self} would get the token in the clear, for all between to read: use {better}, "
+                "or say allow_plaintext=True"
             )
 
     @property
     def tls(self) -> bool:
         """Whether the connection is encrypted, and the other end proves who it is."""
-        return self.scheme in ("https", "wss")
+        return self.scheme in ("https", "wss") or self._encrypted
 
     @property
     def loopback(self) -> bool:
@@ -128,7 +135,7 @@ class Access:
     def netloc(self) -> str:
         """Host and port, as they stand in a URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == _PORTS.get(self.scheme, 0) else f"{host}:{self.port}"
 
     def url(self, path: str) -> str:
         """Return the http(s) URL of a path of the service."""
@@ -257,7 +264,13 @@ def refusal_of(access: Access, status: int, headers: dict[str, Any]) -> HybridCo
     return ProtocolError(f"{text}; is this the URL of its WebSocket?", status=status)
 
 
-def _split(url: str) -> SplitResult:
+def is_foreign(url: object) -> bool:
+    """Say whether a text is a URL of none of our own schemes."""
+    scheme, colon, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
+    return bool(scheme and colon) and scheme.lower() not in _PORTS
+
+
+def _split(url: str, *, foreign: bool) -> SplitResult:
     if not isinstance(url, str):
         raise ConfigurationError(f"url={url!r} is no text such as 'wss://host/ws'")
     try:
@@ -266,12 +279,13 @@ def _split(url: str) -> SplitResult:
     except ValueError as error:
         raise ConfigurationError(f"url: {error}; give one such as 'wss://host/ws'") from error
     shown = f"{parts.scheme}://{parts.hostname or ''}"  # the rest may have secrets
-    if parts.scheme not in _PORTS or not parts.hostname or port == 0:
+    known = foreign or parts.scheme in _PORTS
+    if not known or not parts.hostname or (port == 0 and not foreign):
         if "@" not in url and "?" not in url:
             shown = url
         raise ConfigurationError(
             f"url={shown!r} is no http://, https://, ws:// or wss:// URL with a host; give one "
-            "such as 'wss://host/ws'"
+            "such as 'wss://host/ws'" + (_others() if not known else "")
         )
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ConfigurationError(
@@ -284,6 +298,11 @@ def _split(url: str) -> SplitResult:
             f"{quote(' ')!r} and the like, and a host's name in its xn-- form"
         )
     return parts
+
+
+def _others() -> str:
+    names = plugin_names(TRANSPORTS)
+    return f", or install a transport for it (there are {names})"
 
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:

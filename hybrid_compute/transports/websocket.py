@@ -303,6 +303,11 @@ class WebSocketTransport:
         """Say whether this is the connection's own thread."""
         return threading.current_thread() is self.thread
 
+    def join(self) -> None:
+        """Block until the thread has ended."""
+        if self.thread is not None:
+            self.thread.join()
+
     def ring(self) -> None:
         """Have who attends on another thread look whether it is over."""
         turns = self._turns
