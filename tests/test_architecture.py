@@ -26,7 +26,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("attempts", "decisions", "routed", "_alarm", "_timer", "_pauses", "_keys"),
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
-        *("_signed_work", "channels", "streams", "streamed", "_producer"),
+        *("_signed_work", "channels", "streams", "streamed", "_producer", "_packed"),
     ),
     1: ("policy.", "protocol.", "simulate."),
     2: ("transports.", "_durable"),
