@@ -16,9 +16,20 @@ if TYPE_CHECKING:
 
     from hybrid_compute.items import WorkItem
 
-__all__ = ["Hole", "deliver", "encode_value", "pack", "refused", "run_packed"]
+__all__ = [
+    "RAISED",
+    "UNDECODABLE",
+    "VALUE",
+    "Hole",
+    "deliver",
+    "encode_value",
+    "pack",
+    "refused",
+    "run_packed",
+    "unpack",
+]
 
-_VALUE, _RAISED, _UNDECODABLE = range(3)
+VALUE, RAISED, UNDECODABLE = range(3)  # what became of a call
 
 
 class Hole:
@@ -51,17 +62,22 @@ def run_packed(call: bytes, *apart: Any) -> tuple[int, bytes]:
         *apart: what stands where it has holes.
     """
     try:
-        fn, args, kwargs = _pickling.decode_call(call)
+        fn, args, kwargs = unpack(call, apart)
     except BaseException as error:  # whatever an import raises
-        return _UNDECODABLE, _failures.encode_error(error)
+        return UNDECODABLE, _failures.encode_error(error)
+    try:
+        return VALUE, encode_value(fn(*args, **kwargs))
+    except BaseException as error:  # KeyboardInterrupt and the like go to the caller as well
+        return RAISED, _failures.encode_error(error)
+
+
+def unpack(call: bytes, apart: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Return function, arguments and keywords of a packed call, its holes filled."""
+    fn, args, kwargs = _pickling.decode_call(call)
     if apart:
         args = tuple(_filled(each, apart) for each in args)
         kwargs = {name: _filled(each, apart) for name, each in (kwargs or {}).items()}
-    try:
-        value = fn(*args, **(kwargs or {}))
-        return _VALUE, encode_value(value)
-    except BaseException as error:  # KeyboardInterrupt and the like go to the caller as well
-        return _RAISED, _failures.encode_error(error)
+    return fn, args, kwargs or {}
 
 
 def _filled(value: Any, apart: tuple[Any, ...]) -> Any:
@@ -94,14 +110,14 @@ def refused(value: object, failure: BaseException) -> BaseException:
 def deliver(item: WorkItem, outcome: tuple[int, bytes]) -> None:
     """Deliver to an item, which has started, what `run_packed` returned. Callbacks run."""
     kind, data = outcome
-    if kind == _VALUE:
+    if kind == VALUE:
         try:
             value = _pickling.loads(data)
         except BaseException as error:  # whatever a constructor raises
             item.fail(_undecodable(item, error))
         else:
             item.succeed(value)
-    elif kind == _RAISED:
+    elif kind == RAISED:
         from hybrid_compute.errors import ResultEncodeError  # noqa: PLC0415 - only when it fails
 
         raised = _failures.decode_error(data)

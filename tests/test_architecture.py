@@ -44,7 +44,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     5: (
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
-        "testing.",
+        *("testing.", "engines."),
         *("demo", "_demo_work", "_demo_remote"),
     ),
 }
