@@ -28,7 +28,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),
         *("_config_keys", "_plugins"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
-        *("_signed_work", "channels", "streams", "streamed", "_producer"),
+        *("_signed_work", "channels", "streams", "streamed", "_producer", "_packed"),
     ),
     1: ("policy.", "protocol.", "simulate."),
     2: ("transports.", "_durable"),

@@ -18,17 +18,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from threading import RLock
+from typing import Any, Protocol
 
 from hybrid_compute._producer import close_iterator
 from hybrid_compute.channels import SMALL, Large, Source, large_size_of
 from hybrid_compute.errors import StreamError
 from hybrid_compute.streamed import StreamItem
 
-if TYPE_CHECKING:
-    from hybrid_compute.executors._threads import Pool
+__all__ = ["Lanes", "Pump"]
 
-__all__ = ["Pump"]
+
+class Lanes(Protocol):
+    """The threads that run pumps: our pool, or somebody else's.
+
+    Attributes:
+        lock: guards the two others, and whether a pump of these is parked.
+        pumps: those that are.
+        ending: none parks any more.
+    """
+
+    @property
+    def lock(self) -> RLock: ...
+
+    pumps: set[Pump]
+    ending: bool
+
+    def push(self, job: Pump, /, *, late: bool = False) -> None:
+        """Have a thread run a pump that has room again."""
 
 
 class Pump(Source):
@@ -36,7 +53,7 @@ class Pump(Source):
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Lanes,
         item: StreamItem,
         iterator: Iterator[Any],
         interrupt: Callable[[], object] | None = None,

@@ -52,9 +52,7 @@ MAKERS = {
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_an_executor_keeps_the_contract(name):
-    # Nobody tells a foreign executor's wrapper when the work begins.
-    skip = ["starts_an_item_before_its_work"] if name == "foreign" else []
-    check_executor(MAKERS[name], timeout=60, skip=skip)
+    check_executor(MAKERS[name], timeout=60)
 
 
 @pytest.fixture(scope="module")

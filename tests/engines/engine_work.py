@@ -1,0 +1,50 @@
+"""What the workers of engines are given to do: it must be importable there."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from hybrid_compute import task
+from hybrid_compute.testing.work import hold, mark
+
+
+@task
+def mark_and_die(path: str) -> None:
+    mark.fn(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def die_once(path: str) -> int:
+    """Die the first time; later return how often it was tried."""
+    mark.fn(path)
+    times = os.path.getsize(path)
+    if times == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return times
+
+
+@task(buffersize=4)
+def marked_numbers(path: str, stop: int):
+    for each in range(stop):
+        mark.fn(path)
+        yield each
+    return "end"
+
+
+@task
+def numbers_until(port: int):
+    """Stream three numbers, and die when a gate is opened."""
+    yield from range(3)
+    hold.fn(port)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def add_up(*arrays) -> float:
+    return float(sum(each.sum() for each in arrays))
+
+
+def pid(_=None) -> int:
+    return os.getpid()
