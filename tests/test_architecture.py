@@ -24,6 +24,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "abc", "prices"),
         *("attempts", "decisions", "routed", "_alarm", "_timer", "_pauses", "_keys"),
+        "_hedge",
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer"),
@@ -37,6 +38,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "router",
         "learning",
         "_first_calls",
+        *("_hedging", "_legs"),
         "quick",
         "stats",
         "views",
