@@ -42,7 +42,7 @@ class _Pending:
     def __init__(self, submitted: Event) -> None:
         self.submitted = submitted
         self.executor: str | None = None
-        self.started: float | None = None
+        self.started: dict[int, float] = {}  # by attempt: of one that is hedged, there are two
         self.choice: Choice | None = None
         self.withheld = False  # whether privacy keeps it on this machine
 
@@ -117,10 +117,11 @@ class DecisionLog:
             return  # it was submitted before the log was there
         if event.kind == "routed":
             pending.executor = event.executor
-            pending.started = None
-            pending.choice = event.choice
+            pending.choice = event.choice or pending.choice
         elif event.kind == "started":
-            pending.started = event.time
+            pending.started[event.attempt] = event.time
+        elif event.kind == "retried":
+            pending.started.pop(event.attempt, None)
         elif event.kind == "withheld":
             pending.withheld = True
         elif event.kind in ("succeeded", "failed", "cancelled"):
@@ -130,12 +131,12 @@ class DecisionLog:
     def _item(self, pending: _Pending, event: Event, begun: float) -> ItemRecord:
         submitted, choice = pending.submitted, pending.choice
         options = submitted.options
-        started = pending.started
+        started = pending.started.get(event.attempt)
         return ItemRecord(
             id=event.item_id,
             task=event.name,
             submitted=submitted.time - begun,
-            executor=pending.executor,
+            executor=event.executor or pending.executor,
             started=None if started is None else min(started, event.time) - begun,
             ended=event.time - begun,
             ok=event.kind == "succeeded",

@@ -59,9 +59,10 @@ class Decision:
         ended: the same of its end; None before.
         wall: seconds that the work itself took, where it ran; None if that was not measured.
         cpu: seconds of CPU of these; None likewise.
+        hedge: why a second attempt was made beside it, and where; None: there was none.
     """
 
-    __slots__ = ("choice", "cpu", "earlier", "ended", "executor", "submitted", "wall")
+    __slots__ = ("choice", "cpu", "earlier", "ended", "executor", "hedge", "submitted", "wall")
 
     def __init__(self, choice: Choice, submitted: float) -> None:
         self.choice = choice
@@ -71,6 +72,14 @@ class Decision:
         self.ended: float | None = None
         self.wall: float | None = None
         self.cpu: float | None = None
+        self.hedge: str | None = None
+
+    def copy(self) -> Decision:
+        """Return another one that says the same."""
+        copied = Decision(self.choice, self.submitted)
+        for name in self.__slots__:
+            setattr(copied, name, getattr(self, name))
+        return copied
 
 
 class Explanation(Value):
@@ -83,9 +92,10 @@ class Explanation(Value):
         elapsed: seconds from `submit` to its end; None if it is not over, or was not measured.
         wall: seconds that the work itself took; None likewise.
         cpu: seconds of CPU of these; None likewise.
+        hedge: why a second attempt was made beside the first, and where; None: there was none.
     """
 
-    __slots__ = ("attempts", "candidates", "cpu", "elapsed", "rule", "wall")
+    __slots__ = ("attempts", "candidates", "cpu", "elapsed", "hedge", "rule", "wall")
 
     rule: str
     candidates: tuple[tuple[str, float], ...]
@@ -93,6 +103,7 @@ class Explanation(Value):
     elapsed: float | None
     wall: float | None
     cpu: float | None
+    hedge: str | None
 
     def __init__(
         self,
@@ -103,6 +114,7 @@ class Explanation(Value):
         elapsed: float | None = None,
         wall: float | None = None,
         cpu: float | None = None,
+        hedge: str | None = None,
     ) -> None:
         self._set(
             rule=rule,
@@ -111,6 +123,7 @@ class Explanation(Value):
             elapsed=elapsed,
             wall=wall,
             cpu=cpu,
+            hedge=hedge,
         )
 
     @property
@@ -123,6 +136,8 @@ class Explanation(Value):
         if self.candidates:
             told = ", ".join(f"{name} {seconds_in_words(each)}" for name, each in self.candidates)
             lines.append(f"  predicted: {told}")
+        if self.hedge is not None:
+            lines.append(f"  hedged: {self.hedge}")
         lines += [
             f"  {each.executor} did not do it: {each.error}"
             for each in self.attempts
@@ -166,6 +181,7 @@ def explain(told: Decision | Choice | str | None) -> Explanation:
         elapsed=None if told.ended is None else told.ended - told.submitted,
         wall=told.wall,
         cpu=told.cpu,
+        hedge=told.hedge,
     )
 
 

@@ -21,6 +21,8 @@ Kind: TypeAlias = Literal[
     "routed",
     "started",
     "retried",
+    "hedged",
+    "dropped",
     "succeeded",
     "failed",
     "cancelled",
@@ -35,13 +37,15 @@ class Event:
         kind: which step. "submitted" comes first; "routed" each time an executor is offered the
             item; "started" when the work begins; "retried" when the offer was refused or the
             work failed, and another attempt follows; one of "succeeded", "failed" and "cancelled"
-            is the last. For an audit of privacy, once an item at most: "withheld" when an executor
+            is the last. "hedged" when a second attempt is made beside one that takes long;
+            "dropped", which may come after the last, when one of the two was not the one that
+            counts. For an audit of privacy, once an item at most: "withheld" when an executor
             that leaves this machine was kept from getting it, "redacted" when one gets what
             `before_remote` made of its arguments.
         item_id: number of the item, counted from 1 by its executor.
         name: name of the task or function.
         executor: name of the executor; None before one is chosen. For "withheld", the one that was
-            kept out; if there are several, the first.
+            kept out; if there are several, the first. For "hedged", that of the second attempt.
         attempt: number of the attempt, counted from 1; 0 before the first.
         time: seconds of the monotonic clock when it happened.
         error: what was raised, for "retried" and "failed"; else None.
@@ -54,10 +58,10 @@ class Event:
         wall: of "succeeded" and "failed": seconds that the work itself took, if that was measured:
             on threads and inline it is.
         cpu: of these, seconds of CPU; None likewise.
-        reason: why, in words, for "withheld" and "redacted"; else None. Names parameters and types,
-            never values.
-        seconds: how long the attempt ran that has ended, for "retried" and the last; None if it
-            had not started.
+        reason: why, in words, for "withheld", "redacted" and "hedged"; else None. Names parameters
+            and types, never values.
+        seconds: how long the attempt ran that has ended, for "retried", "dropped" and the last;
+            None if it had not started.
         calls: how many calls the item is: a chunk of a map is several.
         cost: what that attempt cost, by its executor's `Price`; None if it has none.
     """

@@ -46,7 +46,7 @@ from hybrid_compute.mapped import map_on
 from hybrid_compute.maps import MapOptions, shortest
 from hybrid_compute.prices import set_prices
 from hybrid_compute.quick import direct_belief, quick_belief, run_quick
-from hybrid_compute.retry import Retry
+from hybrid_compute.retry import Retry, RetryBudget
 from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.router import Router, as_policy
 from hybrid_compute.streamed import StreamItem
@@ -95,6 +95,8 @@ class HybridExecutor(Executor):
             are free. `hybrid_compute.policy.Budget` keeps to a limit.
         observers: callables that get every `Event`, on the thread where it happens. One that has
             a method `attach` gets this executor first.
+        hedge_budget: bounds how many of the calls that have `hedge` get their second attempt.
+            None: a tenth of them, one a second, and ten after a pause.
 
     All methods may be called from any thread. Threads and processes start on first need.
 
@@ -117,6 +119,7 @@ class HybridExecutor(Executor):
         policy: Policy | str | None = None,
         prices: Mapping[str, Price] | None = None,
         observers: Iterable[Observer] = (),
+        hedge_budget: RetryBudget | None = None,
     ) -> None:
         if max_processes is not None:
             max_processes = check_max_workers(max_processes, "max_processes")
@@ -150,6 +153,11 @@ class HybridExecutor(Executor):
             from hybrid_compute.observed import Observers  # noqa: PLC0415 - most have none
 
             self._observers = Observers(told)
+        if hedge_budget is not None and not isinstance(hedge_budget, RetryBudget):
+            raise ConfigurationError(
+                f"hedge_budget={hedge_budget!r} is no RetryBudget; give RetryBudget(share=0.05)"
+            )
+        self._hedge_budget = hedge_budget
         self._thread = fleet["thread"]
         self._max_workers = self._thread.workers  # the stdlib's name: dask and others read it
         self._ids = itertools.count(1)
@@ -257,6 +265,11 @@ class HybridExecutor(Executor):
         elif self._learns and (options.movable or self._router.moves_plain):
             routed = True
         guard = self._router.guard(said, fn, args, kwargs, options)
+        if options.hedge is not None:
+            # Few are.
+            from hybrid_compute._hedging import HedgedCall, submit_hedged  # noqa: PLC0415
+
+            return submit_hedged(self, HedgedCall(fn, args, kwargs, options), guard)
         if routed or streams or guard is not None:
             return self._route(self._item(fn, args, kwargs, options, streams=streams, guard=guard))
         # Others have one place to go, and go there once: they need not be routed ones.
@@ -375,6 +388,10 @@ class HybridExecutor(Executor):
         if self._closed:
             raise RuntimeError(_CLOSED)
         options = said.over(fn.options) if isinstance(fn, Task) else said
+        if options.hedge is not None:
+            from hybrid_compute._hedging import check_hedge  # noqa: PLC0415 - as above
+
+            check_hedge(fn, options, streams=True)
         guard = self._router.guard(said, fn, args, kwargs, options)
         item = self._item(fn, args, kwargs, options, streams=True, guard=guard)
         assert isinstance(item, StreamItem)  # noqa: S101 - as was asked for
@@ -440,6 +457,7 @@ class HybridExecutor(Executor):
         timeout: float | None = None,
         buffersize: int | None = None,
         buffer_bytes: int | None = None,
+        hedge: float | str | None = None,
     ) -> ExecutorView:
         """Return a view of this executor whose `submit` and `map` use these options.
 
@@ -463,6 +481,7 @@ class HybridExecutor(Executor):
             timeout=timeout,
             buffersize=buffersize,
             buffer_bytes=buffer_bytes,
+            hedge=hedge,
         )
         return ExecutorView(self, said)
 
@@ -525,9 +544,9 @@ class HybridExecutor(Executor):
         self._outstanding.wait()
         self._close_fleet(wait=True)
         self._learning.join()
-        alarm = self.__dict__.get("_alarm")
-        if alarm is not None:
-            alarm.timer.join()
+        for owner in (self.__dict__.get("_alarm"), self.__dict__.get("_hedging")):
+            if owner is not None:
+                owner.timer.join()
 
     def _runs_here(self) -> bool:
         # On a thread that is inside an item, or delivers the outcome of one, a wait for items
@@ -542,6 +561,8 @@ class HybridExecutor(Executor):
             pause.cancel()
 
     def _close_fleet(self, *, wait: bool, cancel_futures: bool = False) -> None:
+        if (hedging := self.__dict__.get("_hedging")) is not None:
+            hedging.timer.flush()
         for each in self._fleet.values():
             each.shutdown(wait=False, cancel_futures=cancel_futures)
         if wait:

@@ -53,6 +53,12 @@ class Keeper:
         """
         return False
 
+    def drop(self, item: WorkItem) -> None:
+        """End the item's work if that can be, since nobody wants it. Any thread; does not wait.
+
+        It is delivered, if it was ended, as `stop` would.
+        """
+
     def attend(self, timeout: float | None) -> None:
         """Do, for a time, what brings the end nearer; called by who is about to wait for it.
 

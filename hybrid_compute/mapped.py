@@ -40,7 +40,7 @@ def map_on(  # noqa: PLR0911 - a case each
     def one_by_one(fn: Callable[..., Any], *args: Any) -> Any:
         return executor._submit(said, fn, args, None)
 
-    if isinstance(fn, Task) and fn.streams:
+    if options.hedge is not None or (isinstance(fn, Task) and fn.streams):
         return map_by_submit(one_by_one, fn, iterables, mapping)
     hides = executor._router.guard(said, fn, (), None, options)
     bare, guard = iterables, None if hides is None or hides.why is None else OpenedGuard(hides.why)

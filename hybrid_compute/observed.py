@@ -12,11 +12,13 @@ from concurrent.futures._base import LOGGER
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 
+from hybrid_compute._legs import HedgedLeg, options_of
 from hybrid_compute.abc import Observer
 from hybrid_compute.channels import large_size_of
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.events import Event, Kind
 from hybrid_compute.executors._batch import Outcome
+from hybrid_compute.items import WorkItem
 from hybrid_compute.policy._sizes import measure
 from hybrid_compute.prices import bytes_of
 from hybrid_compute.routed import RoutedItem
@@ -26,7 +28,7 @@ from hybrid_compute.tasks import Task, TaskOptions
 if TYPE_CHECKING:
     from hybrid_compute.prices import Price
 
-__all__ = ["ObservedItem", "ObservedStreamItem", "Observers"]
+__all__ = ["ObservedItem", "ObservedLeg", "ObservedStreamItem", "Observers"]
 
 
 class Observers:
@@ -123,7 +125,7 @@ class ObservedItem(RoutedItem):
         seconds = cost = None
         if kind == "started":
             self._began = now
-        elif self._began is not None:  # the attempt is over
+        elif self._began is not None and kind != "hedged":  # the attempt is over
             seconds, self._began = now - self._began, None
             if self._price is not None:
                 cost = self._price.of(seconds, self._size, self._calls)
@@ -225,6 +227,53 @@ class ObservedItem(RoutedItem):
         """Tell that the item was cancelled: nothing else releases one."""
         super().release()
         self._tell("cancelled")
+
+
+class ObservedLeg(HedgedLeg, ObservedItem):
+    """One of two attempts at a call: they have one number, and one of them has the last word."""
+
+    def __init__(
+        self,
+        race: Any,
+        head: WorkItem,
+        before: HedgedLeg | None,
+        *,
+        observers: Observers,
+        item_id: int,
+    ) -> None:
+        assert head.fn is not None  # noqa: S101 - nobody has released it
+        self._second = before is not None
+        options = options_of(head, before)
+        ObservedItem.__init__(
+            self,
+            head.fn,
+            head.args,
+            head.kwargs,
+            options,
+            observers=observers,
+            item_id=item_id,
+        )
+        self._enter(race, before)
+        self._attempt = getattr(before, "_attempt", 0)  # so that its own come after
+
+    def _tell(
+        self,
+        kind: Kind,
+        error: BaseException | None = None,
+        *,
+        executor: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        if not (self._second and kind == "submitted"):  # the first one has told that
+            super()._tell(kind, error, executor=executor, reason=reason)
+
+    def tell_hedged(self, name: str, why: str) -> None:
+        """Tell of a second attempt beside this one."""
+        self._tell("hedged", executor=name, reason=why)
+
+    def tell_dropped(self) -> None:
+        """Tell that this attempt was not the one that counts."""
+        self._tell("dropped")
 
 
 class ObservedStreamItem(StreamItem, ObservedItem):

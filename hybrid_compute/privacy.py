@@ -215,6 +215,12 @@ class Guard:
         self._refusal: tuple[str, BaseException | None] | None = None
         self.cleared = False
 
+    def twin(self) -> Guard:
+        """Return one for another item of the same call: what `before_remote` said holds for it."""
+        other = Guard(self._fn, self._args, self._kwargs, self._options)
+        other._sent, other._refusal = self._sent, self._refusal
+        return other
+
     @property
     def why(self) -> str | None:
         """Why it must stay on this machine; None: it may leave through its `before_remote`."""

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from hybrid_compute._hedge import as_hedge
 from hybrid_compute._keys import key_of
 from hybrid_compute._values import Value
 from hybrid_compute.errors import ConfigurationError, DuplicateTaskError, PlacementError
@@ -110,11 +111,16 @@ class TaskOptions(Value):
         buffer_bytes: of a stream: by how many bytes; default 16 MiB. Pickled items count with
             their size, others as far as they tell it (text, bytes, arrays). One item may always
             be ahead.
+        hedge: seconds after which a call that has no answer gets a second attempt elsewhere, at
+            another executor of its route or another worker; or a percentile of what such calls of
+            the task have taken, as "p95". The first answer counts, and the other attempt is ended
+            if it can be. Needs `idempotent`. A HybridExecutor does that; an executor by itself,
+            and a stream, has no second attempt. Default: none.
     """
 
     __slots__ = (
-        *("before_remote", "buffer_bytes", "buffersize", "executor", "idempotent", "inline"),
-        *("key", "local_only", "movable", "retries", "tags", "timeout"),
+        *("before_remote", "buffer_bytes", "buffersize", "executor", "hedge"),
+        *("idempotent", "inline", "key", "local_only", "movable", "retries", "tags", "timeout"),
     )
 
     executor: str | None
@@ -129,6 +135,7 @@ class TaskOptions(Value):
     timeout: float | None
     buffersize: int | None
     buffer_bytes: int | None
+    hedge: float | str | None
 
     def __init__(  # noqa: PLR0913 - all are keywords
         self,
@@ -145,6 +152,7 @@ class TaskOptions(Value):
         timeout: float | None = None,
         buffersize: int | None = None,
         buffer_bytes: int | None = None,
+        hedge: float | str | None = None,
     ) -> None:
         self._set(
             executor=_name("executor", executor),
@@ -159,6 +167,7 @@ class TaskOptions(Value):
             timeout=_seconds("timeout", timeout),
             buffersize=_size("buffersize", buffersize),
             buffer_bytes=_size("buffer_bytes", buffer_bytes),
+            hedge=as_hedge(hedge),
         )
 
     @property
@@ -302,6 +311,7 @@ def task(
     timeout: float | None = None,
     buffersize: int | None = None,
     buffer_bytes: int | None = None,
+    hedge: float | str | None = None,
 ) -> Callable[[Callable[P, T]], Task[P, T]]: ...
 def task(fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
     """Declare a function as a task: it may run in any executor.
@@ -406,6 +416,7 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         timeout: float | None = None,
         buffersize: int | None = None,
         buffer_bytes: int | None = None,
+        hedge: float | str | None = None,
     ) -> Callable[[Callable[P, T]], Task[P, T]]: ...
     def task(self, fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
         """Declare a function as a task, as `task` does, and add it."""

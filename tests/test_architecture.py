@@ -24,7 +24,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "abc", "prices"),
         *("attempts", "decisions", "routed", "direct", "_metered", "_alarm", "_timer", "_pauses"),
-        *("_keys",),
+        *("_keys", "_hedge"),
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),
         *("_config_keys", "_plugins"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
@@ -39,6 +39,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "router",
         "learning",
         "_first_calls",
+        *("_hedging", "_legs"),
         "quick",
         "stats",
         "views",

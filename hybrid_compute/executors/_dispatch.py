@@ -330,6 +330,12 @@ class Pool(_exit.Member, Keeper):
 
         return end_and_wait(self, item)
 
+    def drop(self, item: WorkItem) -> None:
+        """Have an item ended although it runs, and do not wait for that."""
+        from hybrid_compute.executors._stops import end_soon  # noqa: PLC0415 - few need it
+
+        end_soon(self, item)
+
     # For the reader.
 
     def waiting(self) -> int:

@@ -106,6 +106,10 @@ class Call(Keeper):
         """Have the server stop it, if that understands."""
         return self.line.stop(self)
 
+    def drop(self, item: WorkItem) -> None:
+        """Have the server stop it, if that understands: nobody wants it."""
+        self.line.stop(self)
+
     def attend(self, timeout: float | None) -> None:
         """Read the connection, if who waits for the call may do that."""
         self.line.attend(self, timeout)

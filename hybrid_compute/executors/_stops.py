@@ -1,7 +1,7 @@
 """Ending work that runs: at its deadline, or because somebody asked for it.
 
 Owns the list of items that shall end, and how each is brought to it without touching another.
-Part of the reader thread (see `_reader`); `end_and_wait` alone is for any thread.
+Part of the reader thread (see `_reader`); `end_and_wait` and `end_soon` are for any thread.
 
     queued                -> taken out, failed
     sent, not begun       -> LIMIT withholds it; once that is certain, taken back and failed
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from hybrid_compute.executors._dispatch import Pool
     from hybrid_compute.executors._reader import Reader
 
-__all__ = ["Request", "Stops", "end_and_wait"]
+__all__ = ["Request", "Stops", "end_and_wait", "end_soon"]
 
 _TICK = 0.001  # seconds; see above
 _LAST = 5.0  # seconds after SIGKILL
@@ -311,6 +311,15 @@ class Stops:
 
 def end_and_wait(pool: Pool, item: WorkItem) -> bool | None:
     """End an item although it runs: what `Keeper.stop` promises. Any thread."""
+    request = end_soon(pool, item)
+    if request is None:
+        return None
+    request.wait()
+    return item.future.cancelled() if request.here else None
+
+
+def end_soon(pool: Pool, item: WorkItem) -> Request | None:
+    """Have an item ended although it runs; None if there is nobody to do it. Any thread."""
     request = Request(item)
     with pool.lock:
         reader = pool.reader
@@ -318,8 +327,7 @@ def end_and_wait(pool: Pool, item: WorkItem) -> bool | None:
             return None
         pool.requests.append(request)
         pool.wake()
-    request.wait()
-    return item.future.cancelled() if request.here else None
+    return request
 
 
 def _time_is_up(item: WorkItem) -> TaskTimeout:

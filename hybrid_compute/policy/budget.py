@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hybrid_compute import _exit
 from hybrid_compute._values import Value
@@ -37,6 +37,7 @@ from hybrid_compute.prices import Price, amount, bytes_of
 
 if TYPE_CHECKING:
     from hybrid_compute.events import Event
+    from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["Budget", "Spending"]
 
@@ -197,7 +198,7 @@ class Budget(_exit.Member):
         prices = {name: price for name, each in fleet.items() if (price := each.price)}
         if not prices:
             return self._policy.route(item, fleet)  # type: ignore[no-any-return]
-        times, calls = _attempts(item.options.retries), item.calls
+        times, calls = _attempts(item.options), item.calls
         size = bytes_of(item) if any(each.per_megabyte for each in prices.values()) else 0
         name = item.name
         now = self._clock()
@@ -288,7 +289,7 @@ class Budget(_exit.Member):
 
     def observe(self, event: Event) -> None:
         """Book what an attempt has cost, and set free what was set aside for an item."""
-        if event.kind in _OVER or event.kind == "retried":
+        if event.kind in _OVER or event.kind in ("retried", "dropped"):
             now = self._clock()
             with self._lock:
                 self._turn(now)
@@ -355,10 +356,11 @@ class Budget(_exit.Member):
         return f"Budget({self._text})"
 
 
-def _attempts(retries: Any) -> int:
+def _attempts(options: TaskOptions) -> int:
+    retries, hedges = options.retries, int(options.hedge is not None)
     if retries is None or isinstance(retries, int):
-        return 1 + (retries or 0)
-    return getattr(retries, "attempts", 1)  # a `Retry` has them
+        return 1 + (retries or 0) + hedges
+    return int(getattr(retries, "attempts", 1)) + hedges  # a `Retry` has them
 
 
 def _period(per: object) -> float | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from . import chaos
+from .processes import ROOT
 
 
 @pytest.mark.parametrize("kind", ["process", "options"])
@@ -13,3 +17,9 @@ def test_a_sum_is_right_although_workers_are_killed_at_random(kind):
     assert report.is_good(), str(report)
     assert report.kills >= 15
     assert report.retries > 0
+
+
+def test_so_it_is_with_a_service_that_is_killed_and_a_network_that_is_cut():
+    call = [sys.executable, "-m", "benchmarks.chaos", "--seconds", "3", "--seed", "5"]
+    done = subprocess.run(call, check=False, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr

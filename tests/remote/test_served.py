@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hybrid_compute import RemoteExecutor, remote_task
+from hybrid_compute import HybridExecutor, RemoteExecutor, remote_task, task
 from hybrid_compute.errors import (
     RemoteBusy,
     RemoteConnectionLost,
@@ -22,6 +22,7 @@ from hybrid_compute.errors import (
     TaskTimeout,
     UnknownTaskError,
 )
+from hybrid_compute.policy import Prefer
 from tests.server.conftest import ROOT, SECRET, Served
 
 pytestmark = pytest.mark.timeout(120)
@@ -106,6 +107,17 @@ def test_cancel_running_ends_a_call_of_the_server():
             future = ex.submit(wait)
             assert future.running()
             assert future.cancel_running()
+            assert ex.submit(echo, 2).result(60) == 2
+        assert served.end() == 0
+        assert "outcome=cancelled" in served.said
+
+
+def test_the_slower_of_two_attempts_is_cancelled_on_the_wire():
+    slow = task(name="wait", idempotent=True, hedge=0.05)(os.getpid)
+    with server() as served:
+        with HybridExecutor(remote=client(served, "ws"), policy=Prefer("remote", "thread")) as ex:
+            assert ex.submit(echo, 1).result(60) == 1  # hello has come
+            assert ex.submit(slow).result(60) == os.getpid()
             assert ex.submit(echo, 2).result(60) == 2
         assert served.end() == 0
         assert "outcome=cancelled" in served.said
