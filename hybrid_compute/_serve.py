@@ -215,6 +215,7 @@ def _log_to_stderr() -> BoundedHandler:
 @click.option("--debug", is_flag=True, help="Show callers tracebacks.")
 @click.option("--allow-pickle", is_flag=True, help="Run whatever a key's holder sends.")
 @click.option("--remember", type=click.Path(), help="A file for what has to outlive a restart.")
+@click.option("--context", metavar="MODULE:NAME", multiple=True, help="A ContextVar callers set.")
 @click.option("--insecure", count=True, help="Given twice: listen publicly without TLS or token.")
 @_limit_options
 def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
@@ -230,6 +231,7 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     debug: bool,
     allow_pickle: bool,
     remember: str | None,
+    context: tuple[str, ...],
     insecure: int,
     **limits_: float,
 ) -> None:
@@ -283,6 +285,7 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
             debug=debug,
             pickle_keys=keys if allow_pickle else None,
             remember=remember,
+            context=[_load(each) for each in context],
         )
     except (ConfigurationError, OutboxError) as error:
         raise click.UsageError(str(error)) from error

@@ -25,6 +25,7 @@ from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+from hybrid_compute._contexts import Carried, current_context
 from hybrid_compute._pauses import Outstanding
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
 from hybrid_compute.errors import (
@@ -39,7 +40,7 @@ from hybrid_compute.executors.inline import InlineExecutor
 from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.executors.thread import ThreadExecutor, check_max_workers
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.learning import Learning
 from hybrid_compute.mapped import map_on
 from hybrid_compute.maps import MapOptions, shortest
@@ -54,6 +55,8 @@ from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 from hybrid_compute.views import ExecutorView, ThreadPoolShape
 
 if TYPE_CHECKING:
+    from contextvars import Context, ContextVar
+
     from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.prices import Price
     from hybrid_compute.privacy import Guard
@@ -92,6 +95,13 @@ class HybridExecutor(Executor):
             are free. `hybrid_compute.policy.Budget` keeps to a limit.
         observers: callables that get every `Event`, on the thread where it happens. One that has
             a method `attach` gets this executor first.
+        carry: context variables (`contextvars.ContextVar`) whose values go along with an item to
+            worker processes and to services, where they can be pickled, or sent as arguments can;
+            what cannot stays behind. A service takes those that it lists by their names. On
+            threads, and inline, a declared task finds all of its submitter's context, listed or
+            not: it runs in a copy of it.
+        inherit_context: True: so do plain callables, which in the stdlib's pools run in whatever
+            context their thread has.
 
     All methods may be called from any thread. Threads and processes start on first need.
 
@@ -114,6 +124,8 @@ class HybridExecutor(Executor):
         policy: Policy | Literal["adaptive", "least-loaded"] | None = None,
         prices: Mapping[str, Price] | None = None,
         observers: Iterable[Observer] = (),
+        carry: Iterable[ContextVar[Any] | Any] = (),
+        inherit_context: bool = False,
     ) -> None:
         if max_processes is not None:
             max_processes = check_max_workers(max_processes, "max_processes")
@@ -136,6 +148,13 @@ class HybridExecutor(Executor):
         }
         fleet.update(given)
         set_prices(fleet, prices)
+        if not isinstance(inherit_context, bool):
+            raise ConfigurationError(f"inherit_context={inherit_context!r} is not True or False")
+        self._inherits = inherit_context
+        if carry != ():
+            carried = Carried(carry)
+            for member in fleet.values():
+                member.carried = carried
         self._fleet: Fleet = MappingProxyType(fleet)
         chosen = as_policy(policy, self._fleet)
         self._policy = chosen
@@ -169,6 +188,9 @@ class HybridExecutor(Executor):
             if callable(attach := getattr(each, "attach", None)):
                 attach(self)
         self._short_way = ours and not self._router.moves_plain and not self._observed
+        # The same way with a context: its own flag, so that others do not pay for the look.
+        self._short_way_in = self._short_way and inherit_context
+        self._short_way = self._short_way and not inherit_context
 
     # Submitting.
 
@@ -189,6 +211,15 @@ class HybridExecutor(Executor):
                 belief = quick_belief(self._quick, fn, args, kwargs)
                 if belief is not None:
                     return run_quick(fn, args, kwargs, belief, self._learning)
+            if self._short_way_in and type(fn) is not Task:
+                context = current_context()
+                mine = (
+                    WorkItem(fn, args, kwargs)
+                    if context is None
+                    else ContextItem(fn, args, kwargs, NO_OPTIONS, context)
+                )
+                self._thread.execute(mine)
+                return mine.future
             return self._submit(NO_OPTIONS, fn, args, kwargs)
         item = WorkItem(fn, args, kwargs)
         self._thread.execute(item)
@@ -212,10 +243,20 @@ class HybridExecutor(Executor):
         elif self._learns and (options.movable or self._router.moves_plain):
             routed = True
         guard = self._router.guard(said, fn, args, kwargs, options)
+        context = self._context(fn)
         if routed or streams or guard is not None:
-            return self._route(self._item(fn, args, kwargs, options, streams=streams, guard=guard))
+            item = self._item(
+                fn, args, kwargs, options, streams=streams, guard=guard, context=context
+            )
+            return self._route(item)
+        if context is not None:
+            return self._route(ContextItem(fn, args, kwargs, options, context))
         # Others have one place to go, and go there once: they need not be routed ones.
         return self._route(WorkItem(fn, args, kwargs, options))
+
+    def _context(self, fn: object) -> Context | None:
+        """Return the context in which the call of a function is to run; None: in any."""
+        return current_context() if self._inherits or isinstance(fn, Task) else None
 
     def _route(self, item: WorkItem) -> HybridFuture[Any]:
         try:
@@ -267,6 +308,7 @@ class HybridExecutor(Executor):
         *,
         streams: bool = False,
         guard: Guard | None = None,
+        context: Context | None = None,
     ) -> RoutedItem:
         if self._observed:
             from hybrid_compute import observed  # noqa: PLC0415 - see __init__
@@ -278,6 +320,7 @@ class HybridExecutor(Executor):
         else:
             item = (StreamItem if streams else RoutedItem)(fn, args, kwargs, options)
         item.guard = guard
+        item.context = context
         if self._observed:
             self._router.audit(item)
         return item
@@ -331,7 +374,9 @@ class HybridExecutor(Executor):
             raise RuntimeError(_CLOSED)
         options = said.over(fn.options) if isinstance(fn, Task) else said
         guard = self._router.guard(said, fn, args, kwargs, options)
-        item = self._item(fn, args, kwargs, options, streams=True, guard=guard)
+        item = self._item(
+            fn, args, kwargs, options, streams=True, guard=guard, context=self._context(fn)
+        )
         assert isinstance(item, StreamItem)  # noqa: S101 - as was asked for
         stream = item.hand_out()
         self._route(item)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures._base import FINISHED
+from contextvars import copy_context
 from threading import current_thread, main_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,9 @@ def run_quick(
     future._decision = belief.quick_choice
     begun = perf_counter()
     try:
-        future._result = fn.fn(*args, **kwargs)
+        # What it sets is its own: nobody is to see a difference to a thread.
+        run = copy_context().run
+        future._result = run(fn.fn, *args, **kwargs) if kwargs else run(fn.fn, *args)
     except BaseException as error:
         # Without this frame, which would lead from the future to itself.
         trace = error.__traceback__

@@ -17,6 +17,7 @@ from concurrent.futures import CancelledError
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from hybrid_compute._contexts import bind
 from hybrid_compute._failures import text_of
 from hybrid_compute._pauses import Pause
 from hybrid_compute.attempts import Verdict, after_failure
@@ -82,6 +83,7 @@ class RoutedItem(WorkItem):
         "behind",
         "belief",
         "choice",
+        "context",
         "counted",
         "deadline",
         "decision",
@@ -114,6 +116,7 @@ class RoutedItem(WorkItem):
         self._alarm: Alarm | None = None
         self._pause = 0.0
         self.belief = self.choice = self.counted = self.meter = self.handed_at = None
+        self.context = None
         self.probes = False
         self.behind = 0
         self.decision: Decision | None = None
@@ -123,6 +126,7 @@ class RoutedItem(WorkItem):
         """Return a routed item for the same call, with the same future."""
         assert item.fn is not None  # noqa: S101 - it was just submitted
         routed = cls(item.fn, item.args, item.kwargs, item.options)
+        routed.context = item.context
         routed.future = item.future
         routed.future._item = routed
         return routed
@@ -219,25 +223,33 @@ class RoutedItem(WorkItem):
     def run(self) -> None:
         """Run the call on this thread; if a policy wants to learn from that, measure it."""
         meter = self.meter
+        context = self.context
         if meter is None:
-            super().run()
+            if context is None:
+                super().run()
+            else:
+                self.run_in_context()
             return
         if not self.start():
             return
         belief = self.belief
+        fn, args = self.fn, self.args
+        if context is not None:
+            fn, args = bind(context, fn, args)
         cpu = meter.begin(self)
         begun = time.perf_counter()
         try:
             kwargs = self.kwargs
-            value = self.fn(*self.args, **kwargs) if kwargs else self.fn(*self.args)  # type: ignore[misc]
+            value = fn(*args, **kwargs) if kwargs else fn(*args)  # type: ignore[misc]
         except BaseException as error:  # as WorkItem.run, which says why
             news = meter.end(self, begun, cpu, None)
             self.raised(error)
-            self = kwargs = None  # type: ignore[assignment]
+            self = kwargs = context = fn = args = None  # type: ignore[assignment]
         else:
             news = meter.end(self, begun, cpu, value)
             self.succeed(value)
-            self = kwargs = value = None  # type: ignore[assignment]  # what follows may take long
+            # What follows may take long.
+            self = kwargs = value = context = fn = args = None  # type: ignore[assignment]
         if news:
             meter.reconsider(belief)
         meter = None  # the traceback of a failure keeps this frame, and it leads to the fleet

@@ -18,6 +18,7 @@ from contextlib import suppress
 from threading import current_thread
 from typing import Any
 
+from hybrid_compute._contexts import open_in
 from hybrid_compute._producer import as_iterator, close_iterator, run_stream
 from hybrid_compute.channels import BUFFER_BYTES, BUFFER_ITEMS, Channel, Source
 from hybrid_compute.futures import HybridFuture
@@ -114,6 +115,8 @@ class StreamItem(RoutedItem):
     def _open(self) -> Iterator[Any] | None:
         try:
             fn, _, _, _, *args = self.args
+            if self.context is not None:
+                return open_in(self.context, as_iterator, fn, tuple(args), self.kwargs)
             return as_iterator(fn(*args, **(self.kwargs or {})))
         except BaseException as error:
             self.raised(error)

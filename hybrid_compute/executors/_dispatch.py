@@ -57,6 +57,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
 from hybrid_compute._alarm import Deadlines
+from hybrid_compute._contexts import Carried, run_carrying
 from hybrid_compute._functions import CallEncoder
 from hybrid_compute._producer import run_stream
 from hybrid_compute.errors import WorkerStartError
@@ -103,8 +104,9 @@ class Pool(_exit.Member, Keeper):
         self.name = name
         self.initializer = initializer
         self.initargs = initargs
-        self.encoder = CallEncoder(carriers=(run_batch, run_stream))
+        self.encoder = CallEncoder(carriers=(run_batch, run_stream, run_carrying))
         self.messages = Messages(self)
+        self.carried: Carried | None = None  # see SubExecutor
         self.lock = threading.RLock()  # guards what follows: see the module's docstring
         self.fresh: deque[WorkItem] = deque()  # not started: they can be cancelled
         self.again: deque[WorkItem] = deque()  # started, and taken back before they ran

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from hybrid_compute._contexts import bind, packed_call
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable
 from hybrid_compute.items import Keeper, WorkItem
@@ -56,7 +57,12 @@ class ForeignExecutor(SubExecutor):
         with self._lock:
             self._out += 1
         try:
-            theirs = self._executor.submit(item.fn, *item.args, **(item.kwargs or {}))
+            fn, args = item.fn, item.args
+            if item.context is not None and isinstance(self._executor, ThreadPoolExecutor):
+                fn, args = bind(item.context, fn, args)
+            elif self.carried is not None and _is_process_pool(self._executor):
+                fn, args, _ = packed_call(self.carried, item)
+            theirs = self._executor.submit(fn, *args, **(item.kwargs or {}))
             keeper.future = theirs
         except BaseException as error:
             with self._lock:
@@ -106,6 +112,11 @@ class ForeignExecutor(SubExecutor):
             self._executor.shutdown(wait=wait, cancel_futures=cancel_futures)
         except TypeError:
             self._executor.shutdown(wait=wait)  # an executor from before Python 3.9
+
+
+def _is_process_pool(executor: object) -> bool:
+    # The stdlib's, whose workers find this library: by name, since its module is dear to import.
+    return any(each.__module__ == "concurrent.futures.process" for each in type(executor).__mro__)
 
 
 class _Theirs(Keeper):

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from hybrid_compute import _exit
+from hybrid_compute._contexts import Carried
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
 from hybrid_compute.executors._dispatch import CLOSED, Pool
@@ -113,6 +114,15 @@ class ProcessExecutor(SubExecutor):
         self._pool = Pool(name, initializer, initargs, settings)
         self._feeders = Feeders()
         _exit.register(self._pool)
+
+    @property
+    def carried(self) -> Carried | None:
+        """The context variables whose values go along with an item."""
+        return self._pool.carried
+
+    @carried.setter
+    def carried(self, carried: Carried | None) -> None:
+        self._pool.carried = carried
 
     def execute(self, item: WorkItem) -> None:
         """Queue the item, or send it if a worker is idle. Does not wait for the worker."""

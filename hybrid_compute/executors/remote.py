@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from hybrid_compute._contexts import Carried
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.breaker import Breaker
 from hybrid_compute.errors import ConfigurationError, PlacementError, TaskEncodeError
@@ -189,6 +190,15 @@ class RemoteExecutor(SubExecutor):
                 retry_after_cap=retry_after_cap,
                 circuit=circuit,
             )
+
+    @property
+    def carried(self) -> Carried | None:
+        """The context variables whose values go along to a service of ours."""
+        return self._half.carried
+
+    @carried.setter
+    def carried(self, carried: Carried | None) -> None:
+        self._half.carried = carried
 
     def is_available(self) -> bool:
         """Say whether it would take an item now: the circuit is closed, or may be tried."""
