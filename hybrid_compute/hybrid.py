@@ -102,6 +102,9 @@ class HybridExecutor(Executor):
             not: it runs in a copy of it.
         inherit_context: True: so do plain callables, which in the stdlib's pools run in whatever
             context their thread has.
+        log_unretrieved: an exception that nobody has looked at when its future dies is logged, by
+            the logger "concurrent.futures": None: a declared task's; True: a plain callable's too;
+            False: none.
 
     All methods may be called from any thread. Threads and processes start on first need.
 
@@ -126,6 +129,7 @@ class HybridExecutor(Executor):
         observers: Iterable[Observer] = (),
         carry: Iterable[ContextVar[Any] | Any] = (),
         inherit_context: bool = False,
+        log_unretrieved: bool | None = None,
     ) -> None:
         if max_processes is not None:
             max_processes = check_max_workers(max_processes, "max_processes")
@@ -150,7 +154,11 @@ class HybridExecutor(Executor):
         set_prices(fleet, prices)
         if not isinstance(inherit_context, bool):
             raise ConfigurationError(f"inherit_context={inherit_context!r} is not True or False")
-        self._inherits = inherit_context
+        if log_unretrieved is not None and not isinstance(log_unretrieved, bool):
+            raise ConfigurationError(
+                f"log_unretrieved={log_unretrieved!r} is not True, False or None"
+            )
+        self._inherits, self._reports = inherit_context, log_unretrieved
         if carry != ():
             carried = Carried(carry)
             for member in fleet.values():
@@ -188,9 +196,10 @@ class HybridExecutor(Executor):
             if callable(attach := getattr(each, "attach", None)):
                 attach(self)
         self._short_way = ours and not self._router.moves_plain and not self._observed
-        # The same way with a context: its own flag, so that others do not pay for the look.
-        self._short_way_in = self._short_way and inherit_context
-        self._short_way = self._short_way and not inherit_context
+        # The same way, with more to see to: its own flag, so that others do not pay for the look.
+        more = inherit_context or log_unretrieved is True
+        self._short_way_on = self._short_way and more
+        self._short_way = self._short_way and not more
 
     # Submitting.
 
@@ -210,14 +219,18 @@ class HybridExecutor(Executor):
             if self._quick and type(fn) is Task and fn.key in self._quick:
                 belief = quick_belief(self._quick, fn, args, kwargs)
                 if belief is not None:
-                    return run_quick(fn, args, kwargs, belief, self._learning)
-            if self._short_way_in and type(fn) is not Task:
-                context = current_context()
+                    return run_quick(
+                        fn, args, kwargs, belief, self._learning, reports=self._reports
+                    )
+            if self._short_way_on and type(fn) is not Task:
+                context = self._context(fn)
                 mine = (
                     WorkItem(fn, args, kwargs)
                     if context is None
                     else ContextItem(fn, args, kwargs, NO_OPTIONS, context)
                 )
+                if self._reports is not None:
+                    mine.future._unretrieved = self._reports
                 self._thread.execute(mine)
                 return mine.future
             return self._submit(NO_OPTIONS, fn, args, kwargs)
@@ -249,10 +262,15 @@ class HybridExecutor(Executor):
                 fn, args, kwargs, options, streams=streams, guard=guard, context=context
             )
             return self._route(item)
-        if context is not None:
-            return self._route(ContextItem(fn, args, kwargs, options, context))
         # Others have one place to go, and go there once: they need not be routed ones.
-        return self._route(WorkItem(fn, args, kwargs, options))
+        plain = (
+            WorkItem(fn, args, kwargs, options)
+            if context is None
+            else ContextItem(fn, args, kwargs, options, context)
+        )
+        if self._reports is not None:
+            plain.future._unretrieved = self._reports
+        return self._route(plain)
 
     def _context(self, fn: object) -> Context | None:
         """Return the context in which the call of a function is to run; None: in any."""
@@ -321,6 +339,8 @@ class HybridExecutor(Executor):
             item = (StreamItem if streams else RoutedItem)(fn, args, kwargs, options)
         item.guard = guard
         item.context = context
+        if self._reports is not None:
+            item.future._unretrieved = self._reports
         if self._observed:
             self._router.audit(item)
         return item

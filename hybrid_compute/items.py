@@ -157,6 +157,11 @@ class WorkItem:
         return self.args[0] if _is(self.fn, "carries_function") else self.fn
 
     @property
+    def declared(self) -> bool:
+        """Whether it is a call, or several, of a declared task."""
+        return isinstance(self.target, Task)
+
+    @property
     def calls(self) -> int:
         """How many calls it is: a chunk of a map is several."""
         return len(self.args[1]) if _is(self.fn, "carries_calls") else 1

@@ -37,7 +37,7 @@ def map_on(  # noqa: PLR0911 - a case each
         # Who overrides submit sees each call; who is closed refuses the first, if any.
         return map_by_submit(executor.submit, fn, iterables, mapping)
     context = executor._context(fn)
-    plain_way = executor._short_way or executor._short_way_in
+    plain_way = executor._short_way or executor._short_way_on
     if said is NO_OPTIONS and plain_way and not isinstance(fn, Task):
         return _map_on_threads(executor._thread, context, fn, iterables, mapping)
     options = said.over(fn.options) if isinstance(fn, Task) else said

@@ -90,6 +90,7 @@ class StreamItem(RoutedItem):
     def hand_out(self) -> Stream[Any]:
         """Return the stream to a caller who gets it instead of the future."""
         stream, self._kept = self._kept, None
+        self.future._unretrieved = False  # nobody has it: the stream raises what goes wrong
         fn, most, most_bytes, _, *args = self.args
         self.args = (fn, most, most_bytes, False, *args)
         assert stream is not None  # noqa: S101 - nobody has it yet
@@ -137,6 +138,7 @@ class StreamItem(RoutedItem):
         future = self.future
         stand_in: HybridFuture[Any] = HybridFuture(self)
         stand_in.set_running_or_notify_cancel()
+        stand_in._unretrieved = False
         with channel.lock:
             wanted = not channel.closed
             channel.source = source if wanted else None

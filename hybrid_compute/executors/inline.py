@@ -46,7 +46,7 @@ class InlineExecutor(SubExecutor):
             item.run()
         # Ctrl-C is the program's as much as the item's, when it lands on the main thread.
         if isinstance(future._exception, KeyboardInterrupt) and current_thread() is main_thread():
-            raise future._exception
+            raise future.exception()  # type: ignore[misc]  # it is one; and looked at, herewith
 
     def load(self) -> float:
         """Return 0: a caller who runs its own work waits for nobody."""
