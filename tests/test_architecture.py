@@ -61,7 +61,10 @@ FLOORS: dict[int, tuple[str, ...]] = {
 # What runs in child processes, whose start-up time counts: these import floor 0 and each other.
 CHILDREN = frozenset(
     f"executors.{name}"
-    for name in ("_boot", "_spawner", "_worker", "_frames", "_segments", "_batch", "_production")
+    for name in (
+        *("_boot", "_spawner", "_worker", "_frames", "_segments", "_batch", "_production"),
+        "_worker_logs",
+    )
 )
 
 # Together longer than all else that a worker loads before its first call.

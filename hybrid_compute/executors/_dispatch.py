@@ -65,6 +65,7 @@ from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._delivery import cancel, settle, start
 from hybrid_compute.executors._estimates import Estimates
 from hybrid_compute.executors._frames import ENDING, PARKED
+from hybrid_compute.executors._logs import Levels
 from hybrid_compute.executors._messages import Messages
 from hybrid_compute.executors._settings import Settings
 from hybrid_compute.items import Keeper, WorkItem
@@ -106,6 +107,7 @@ class Pool(_exit.Member, Keeper):
         self.initargs = initargs
         self.encoder = CallEncoder(carriers=(run_batch, run_stream, run_carrying))
         self.messages = Messages(self)
+        self.levels = Levels() if settings.forward_logs else None
         self.carried: Carried | None = None  # see SubExecutor
         self.lock = threading.RLock()  # guards what follows: see the module's docstring
         self.fresh: deque[WorkItem] = deque()  # not started: they can be cancelled

@@ -84,7 +84,7 @@ class Messages:
 
     def send(self, worker: Worker, hand: list[WorkItem]) -> bool:
         """Encode and send what is in the hand; False if the worker is dead: then some is left."""
-        together = len(hand) > 1
+        together, pool = len(hand) > 1, self._pool
         while hand:
             key = key_of(hand[0].fn)
             if together and any(key_of(each.fn) is not key for each in hand):
@@ -95,10 +95,11 @@ class Messages:
                 continue
             count = len(hand) if together else 1
             metered = _metered(hand, count)
+            levels = None if pool.levels is None else pool.levels.now()
             with self._pool.lock:
                 if worker.dead:
                     return False
-                worker.put_calls(hand, count, payload, key, metered)
+                worker.put_calls(hand, count, payload, key, metered, levels)
         worker.flush()
         return True
 

@@ -64,6 +64,8 @@ class ProcessExecutor(SubExecutor):
             OMP_NUM_THREADS or the library's own variable is set.
         kill_grace: seconds that work which is ended has to clean up, between SIGTERM and
             SIGKILL.
+        forward_logs: hand the log records of the workers to the loggers of this process, whose
+            levels hold there; False: the workers keep them, for the handlers that they have.
 
     Work can be ended while it runs: at its `timeout` (see `TaskOptions`), or by
     `HybridFuture.cancel_running`. Large payloads travel through shared memory: the function gets,
@@ -92,6 +94,7 @@ class ProcessExecutor(SubExecutor):
         max_payload: int | None = None,
         native_threads: int | None = None,
         kill_grace: float = 1.0,
+        forward_logs: bool = True,
     ) -> None:
         if os.name != "posix":
             raise OSError(f"ProcessExecutor needs a POSIX system, and {sys.platform} is none")
@@ -110,6 +113,7 @@ class ProcessExecutor(SubExecutor):
             max_payload=max_payload,
             native_threads=native_threads,
             kill_grace=kill_grace,
+            forward_logs=forward_logs,
         )
         self._pool = Pool(name, initializer, initargs, settings)
         self._feeders = Feeders()
