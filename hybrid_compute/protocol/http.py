@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hybrid_compute._failures import short
+from hybrid_compute._failures import RemoteTraceback, short
 from hybrid_compute.errors import (
     AuthError,
     HybridComputeError,
@@ -250,4 +250,7 @@ def error_of(failure: Failed) -> HybridComputeError:
         error = RemoteTaskError(
             text, status=status, type_name=failure.type_name, traceback_text=failure.traceback
         )
+        if failure.traceback:
+            # What is printed is then both: where it was raised there, and who waited for it here.
+            error.__cause__ = RemoteTraceback(failure.traceback)
     return error
