@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybrid_compute import abc, errors, events, policy, server, testing, transports
+    from hybrid_compute._progress import progress
     from hybrid_compute.executors.inline import InlineExecutor
     from hybrid_compute.executors.outbox import OutboxExecutor
     from hybrid_compute.executors.process import ProcessExecutor
@@ -41,6 +42,7 @@ __all__ = [
     "errors",
     "events",
     "policy",
+    "progress",
     "remote_task",
     "server",
     "task",
@@ -62,6 +64,7 @@ _HOMES = {
     "TaskOptions": "tasks",
     "TaskRegistry": "tasks",
     "ThreadExecutor": "executors.thread",
+    "progress": "_progress",
     "remote_task": "tasks",
     "task": "tasks",
 }

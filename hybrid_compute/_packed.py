@@ -8,12 +8,13 @@ nothing of it but floor 0. No threads, no locks, no state.
 
 from __future__ import annotations
 
-from hybrid_compute import _failures, _pickling
+from hybrid_compute import _contexts, _failures, _pickling
 
 TYPE_CHECKING = False  # as typing's, which workers do not load
 if TYPE_CHECKING:
     from typing import Any
 
+    from hybrid_compute._contexts import Carried
     from hybrid_compute.items import WorkItem
 
 __all__ = [
@@ -44,14 +45,21 @@ class Hole:
         return Hole, (self.number,)
 
 
-def pack(item: WorkItem) -> bytes:
+def pack(item: WorkItem, carried: Carried | None = None) -> bytes:
     """Return an item's call as bytes.
+
+    Args:
+        item: whose.
+        carried: the context variables that go along; None: none do.
 
     Raises:
         TaskEncodeError: it cannot be pickled.
     """
     assert item.fn is not None  # noqa: S101 - an item that was released is never routed
-    return _pickling.encode_call(item.fn, item.args, item.kwargs, name=item.name)
+    fn, args, kwargs = item.fn, item.args, item.kwargs
+    if carried is not None:
+        fn, args, kwargs = _contexts.packed_call(carried, item)
+    return _pickling.encode_call(fn, args, kwargs, name=item.name)
 
 
 def run_packed(call: bytes, *apart: Any) -> tuple[int, bytes]:

@@ -226,6 +226,7 @@ def _executor(config: Config) -> HybridExecutor | None:
 @click.option("--debug", is_flag=True, help="Show callers tracebacks.")
 @click.option("--allow-pickle", is_flag=True, help="Run whatever a key's holder sends.")
 @click.option("--remember", type=click.Path(), help="A file for what has to outlive a restart.")
+@click.option("--context", metavar="MODULE:NAME", multiple=True, help="A ContextVar callers set.")
 @click.option("--insecure", count=True, help="Given twice: listen publicly without TLS or token.")
 @_limit_options
 @click.pass_context
@@ -244,6 +245,7 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     debug: bool,
     allow_pickle: bool,
     remember: str | None,
+    context: tuple[str, ...],
     insecure: int,
     **limits_: float,
 ) -> None:
@@ -302,6 +304,7 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
             debug=debug,
             pickle_keys=keys if allow_pickle else None,
             remember=remember,
+            context=[_load(each) for each in context],
         )
         if executor is not None:
             app.adopt()

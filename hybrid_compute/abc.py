@@ -12,9 +12,10 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from hybrid_compute._contexts import Carried, current_context
 from hybrid_compute._values import Value
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit, shortest
 from hybrid_compute.privacy import Guard, guard_of, is_bare, needs_a_look, open_map, refuse_to_send
 from hybrid_compute.routed import RoutedItem, alarm_of
@@ -99,6 +100,8 @@ class SubExecutor(Executor):
         workers: how many items it can run at once, at the most.
         retry_budget: bounds how many attempts there may repeat others; None: no bound but theirs.
         price: what running something there costs; None: nothing. HybridExecutor sets it.
+        carried: the context variables whose values it sends along with an item that has a
+            `context`, if it sends items anywhere; None: none. HybridExecutor sets it.
     """
 
     retry_budget: RetryBudget | None = None
@@ -106,6 +109,7 @@ class SubExecutor(Executor):
     capabilities: Capabilities
     workers: int
     price: Price | None = None
+    carried: Carried | None = None
 
     def can_run(self, item: WorkItem) -> bool:
         """Say whether this executor could run the item at all. Quick, pure, any thread."""
@@ -203,9 +207,14 @@ class SubExecutor(Executor):
                 return self._submit_supervised(StreamItem(fn, args, kwargs, options), guard)
             if guard is not None or options.supervised:
                 return self._submit_supervised(RoutedItem(fn, args, kwargs, options), guard)
+            context = current_context()
         else:
-            options = NO_OPTIONS
-        item = WorkItem(fn, args, kwargs, options)
+            options, context = NO_OPTIONS, None
+        item = (
+            WorkItem(fn, args, kwargs, options)
+            if context is None
+            else ContextItem(fn, args, kwargs, options, context)
+        )
         item.future._decision = self.name
         self.execute(item)
         return item.future
@@ -220,6 +229,8 @@ class SubExecutor(Executor):
     def _submit_supervised(self, item: RoutedItem, guard: Guard | None) -> HybridFuture[Any]:
         future = item.future  # once a stream has begun, its item has another one
         item.guard = guard
+        if isinstance(item.target, Task):
+            item.context = current_context()
         try:
             if guard is not None and guard.why is not None and self.capabilities.remote:
                 refuse_to_send(item, self.name)

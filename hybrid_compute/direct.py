@@ -21,6 +21,8 @@ from hybrid_compute.routed import RoutedItem
 from hybrid_compute.tasks import Task
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from hybrid_compute.items import Meter
 
 __all__ = ["DirectItem"]
@@ -34,7 +36,7 @@ class DirectItem(WorkItem):
         place: name of the executor.
     """
 
-    __slots__ = ("belief", "decision", "meter", "place")
+    __slots__ = ("belief", "context", "decision", "meter", "place")
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class DirectItem(WorkItem):
         WorkItem.__init__(self, fn, args, kwargs, fn.options)
         self.belief = belief
         self.meter = meter
+        self.context: Context | None = None
         decision = Decision(belief.choice, perf_counter())
         self.place: str = belief.route[0]
         decision.executor = self.place
@@ -87,5 +90,6 @@ class DirectItem(WorkItem):
         routed.belief = self.belief
         routed.choice = self.decision.choice
         routed.meter = self.meter
+        routed.context = self.context
         routed.decision = self.decision
         return routed

@@ -28,6 +28,7 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
+from contextlib import suppress
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,12 +36,32 @@ if TYPE_CHECKING:
     from hybrid_compute.decisions import Choice, Decision, Explanation
     from hybrid_compute.items import Keeper, WorkItem
 
-__all__ = ["HybridFuture"]
+__all__ = ["HybridFuture", "Unretrieved"]
 
 T = TypeVar("T")
 
 # The C lock at once: threading.RLock() is a Python function around it and costs twice as much.
 _RLock = getattr(_thread, "RLock", threading.RLock)
+
+
+class Unretrieved:
+    """Stands by a future that has failed, and dies with it: then it logs what nobody looked at.
+
+    So only a failure costs anything: a future itself has no finalizer.
+    """
+
+    __slots__ = ("_name", "error")
+
+    def __init__(self, name: str, error: BaseException) -> None:
+        self._name = name
+        self.error: BaseException | None = error
+
+    def __del__(self) -> None:
+        if self.error is not None:
+            with suppress(Exception):  # the interpreter may be in pieces
+                LOGGER.error(
+                    "the exception of %r was never retrieved", self._name, exc_info=self.error
+                )
 
 
 class HybridFuture(Future[T]):
@@ -51,6 +72,9 @@ class HybridFuture(Future[T]):
     """
 
     _pool: Any = None  # that of the thread which made a generator, if that is the result
+    # Before the end: whether its failure is logged if nobody looks at it (None: if it is a declared
+    # task's). After a failure an Unretrieved, until somebody has looked.
+    _unretrieved: Unretrieved | bool | None = None
 
     __slots__ = (
         "_callbacks",
@@ -132,6 +156,7 @@ class HybridFuture(Future[T]):
             if self._state != FINISHED:
                 self._wait(timeout)
             if self._exception is not None:
+                self._retrieved()
                 raise self._exception
             return self._result  # type: ignore[return-value]  # set_result put a T there
         finally:
@@ -141,7 +166,20 @@ class HybridFuture(Future[T]):
         """Return what the work raised, or None; block and raise as `result` does."""
         if self._state != FINISHED:
             self._wait(timeout)
+        if self._exception is not None:
+            self._retrieved()
         return self._exception
+
+    def _retrieved(self) -> None:
+        watch, self._unretrieved = self._unretrieved, None
+        if isinstance(watch, Unretrieved):
+            watch.error = None
+
+    def _watch(self, item: WorkItem, error: BaseException) -> None:
+        """See to it that a failure is logged if nobody looks at it."""
+        wanted = self._unretrieved
+        if item.declared if wanted is None else wanted:
+            self._unretrieved = Unretrieved(item.name, error)
 
     def _wait(self, timeout: float | None) -> None:
         keeper = self._keeper()
@@ -328,6 +366,8 @@ class HybridFuture(Future[T]):
             if self._state not in (PENDING, RUNNING):
                 raise InvalidStateError(f"{self._state}: {self!r}")
             self._exception = exception
+            if self._item is not None and exception is not None:
+                self._watch(self._item, exception)  # before anybody can look
             self._state = FINISHED
             self._item = None
             if self._made_condition is not None:

@@ -25,6 +25,7 @@ from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from hybrid_compute._contexts import Carried, current_context
 from hybrid_compute._pauses import Outstanding
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
 from hybrid_compute.direct import DirectItem
@@ -40,7 +41,7 @@ from hybrid_compute.executors.inline import InlineExecutor
 from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.executors.thread import ThreadExecutor, check_max_workers
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.learning import Learning
 from hybrid_compute.mapped import map_on
 from hybrid_compute.maps import MapOptions, shortest
@@ -55,6 +56,8 @@ from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 from hybrid_compute.views import ExecutorView, ThreadPoolShape
 
 if TYPE_CHECKING:
+    from contextvars import Context, ContextVar
+
     from hybrid_compute.config import Source
     from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.prices import Price
@@ -97,6 +100,16 @@ class HybridExecutor(Executor):
             a method `attach` gets this executor first.
         hedge_budget: bounds how many of the calls that have `hedge` get their second attempt.
             None: a tenth of them, one a second, and ten after a pause.
+        carry: context variables (`contextvars.ContextVar`) whose values go along with an item to
+            worker processes and to services, where they can be pickled, or sent as arguments can;
+            what cannot stays behind. A service takes those that it lists by their names. On
+            threads, and inline, a declared task finds all of its submitter's context, listed or
+            not: it runs in a copy of it.
+        inherit_context: True: so do plain callables, which in the stdlib's pools run in whatever
+            context their thread has.
+        log_unretrieved: an exception that nobody has looked at when its future dies is logged, by
+            the logger "concurrent.futures": None: a declared task's; True: a plain callable's too;
+            False: none.
 
     All methods may be called from any thread. Threads and processes start on first need.
 
@@ -120,28 +133,29 @@ class HybridExecutor(Executor):
         prices: Mapping[str, Price] | None = None,
         observers: Iterable[Observer] = (),
         hedge_budget: RetryBudget | None = None,
+        carry: Iterable[ContextVar[Any] | Any] = (),
+        inherit_context: bool = False,
+        log_unretrieved: bool | None = None,
     ) -> None:
         if max_processes is not None:
             max_processes = check_max_workers(max_processes, "max_processes")
         if not isinstance(observers, Iterable):
             raise ConfigurationError(f"observers={observers!r} is no list; give [{observers!r}]")
         given = as_members(executors, remote)
-        fleet: dict[str, SubExecutor] = {
-            "inline": given.get("inline") or InlineExecutor(),
-            "thread": given.get("thread")
-            or ThreadExecutor(max_workers, thread_name_prefix, initializer, initargs),
-            "process": given.get("process") or ProcessExecutor(max_processes),
-            "lane": given.get("lane")
-            or ThreadExecutor(
-                _MOST_IN_LANE,
-                f"{thread_name_prefix or 'hybrid'}-lane",
-                initializer,
-                initargs,
-                name="lane",
-            ),
-        }
-        fleet.update(given)
+        threads = thread_name_prefix, initializer, initargs
+        fleet = _fleet_of(given, max_workers, max_processes, threads)
         set_prices(fleet, prices)
+        if not isinstance(inherit_context, bool):
+            raise ConfigurationError(f"inherit_context={inherit_context!r} is not True or False")
+        if log_unretrieved is not None and not isinstance(log_unretrieved, bool):
+            raise ConfigurationError(
+                f"log_unretrieved={log_unretrieved!r} is not True, False or None"
+            )
+        self._inherits, self._reports = inherit_context, log_unretrieved
+        if carry != ():
+            carried = Carried(carry)
+            for member in fleet.values():
+                member.carried = carried
         self._fleet: Fleet = MappingProxyType(fleet)
         chosen = as_policy(policy, self._fleet)
         self._policy = chosen
@@ -169,21 +183,30 @@ class HybridExecutor(Executor):
         learner = getattr(chosen, "learner", chosen)  # of a policy around another, the other
         self._learning = Learning(learner, self._router, self._fleet)
         self._learns = self._learning.learns
-        # Tasks that their submitter may run himself: see `quick`. None: nobody may.
-        own = type(fleet["inline"]) is InlineExecutor and not self._observed
-        quick = getattr(chosen, "quick", None) if own else None
-        # Another's policy may have something else of that name.
-        self._quick: dict[Any, Any] | None = quick if isinstance(quick, dict) else None
-        # Tasks that may go to their one place without a question: see `direct`; None: none may.
-        plain = self._router.asks_nobody and type(fleet.get("lane")) is ThreadExecutor
-        direct = getattr(chosen, "direct", None) if plain and not self._observed else None
-        self._direct: dict[Any, Any] | None = direct if isinstance(direct, dict) else None
-        # Plain callables take the short way unless somebody wants to see them or to move them.
-        ours = isinstance(self._thread, ThreadExecutor)
+        self._open_short_ways()
         for each in told:
             if callable(attach := getattr(each, "attach", None)):
                 attach(self)
-        self._short_way = ours and not self._router.moves_plain and not self._observed
+
+    def _open_short_ways(self) -> None:
+        """See which ways of submitting need not go by the router."""
+        seen, fleet = self._observed, self._fleet
+        # Tasks that their submitter may run himself: see `quick`. None: nobody may. Another's
+        # policy may have something else of that name.
+        own = type(fleet["inline"]) is InlineExecutor and not seen
+        quick = getattr(self._policy, "quick", None) if own else None
+        self._quick: dict[Any, Any] | None = quick if isinstance(quick, dict) else None
+        # Tasks that may go to their one place without a question: see `direct`; None: none may.
+        plain = self._router.asks_nobody and type(fleet["lane"]) is ThreadExecutor and not seen
+        direct = getattr(self._policy, "direct", None) if plain else None
+        self._direct: dict[Any, Any] | None = direct if isinstance(direct, dict) else None
+        # Plain callables take the short way unless somebody wants to see them or to move them.
+        ours = isinstance(self._thread, ThreadExecutor)
+        self._short_way = ours and not self._router.moves_plain and not seen
+        # The same way, with more to see to: its own flag, so that others do not pay for the look.
+        more = self._inherits or self._reports is True
+        self._short_way_on = self._short_way and more
+        self._short_way = self._short_way and not more
 
     @classmethod
     def from_config(
@@ -225,11 +248,24 @@ class HybridExecutor(Executor):
                 if self._quick and fn.key in self._quick:
                     belief = quick_belief(self._quick, fn, args, kwargs)
                     if belief is not None:
-                        return run_quick(fn, args, kwargs, belief, self._learning)
+                        return run_quick(
+                            fn, args, kwargs, belief, self._learning, reports=self._reports
+                        )
                 if self._direct and fn.key in self._direct:
                     belief = direct_belief(self._direct, fn, args, kwargs)
                     if belief is not None:
                         return self._hand_over(fn, args, kwargs, belief)
+            elif self._short_way_on:
+                context = self._context(fn)
+                mine = (
+                    WorkItem(fn, args, kwargs)
+                    if context is None
+                    else ContextItem(fn, args, kwargs, NO_OPTIONS, context)
+                )
+                if self._reports is not None:
+                    mine.future._unretrieved = self._reports
+                self._thread.execute(mine)
+                return mine.future
             return self._submit(NO_OPTIONS, fn, args, kwargs)
         item = WorkItem(fn, args, kwargs)
         self._thread.execute(item)
@@ -240,6 +276,9 @@ class HybridExecutor(Executor):
     ) -> HybridFuture[Any]:
         """Give a call to the one executor that it can go to."""
         item = DirectItem(fn, args, kwargs, belief, self._learning)
+        item.context = current_context()
+        if self._reports is not None:
+            item.future._unretrieved = self._reports
         try:
             self._fleet[item.place].execute(item)
         except BaseException:
@@ -270,10 +309,25 @@ class HybridExecutor(Executor):
             from hybrid_compute._hedging import HedgedCall, submit_hedged  # noqa: PLC0415
 
             return submit_hedged(self, HedgedCall(fn, args, kwargs, options), guard)
+        context = self._context(fn)
         if routed or streams or guard is not None:
-            return self._route(self._item(fn, args, kwargs, options, streams=streams, guard=guard))
+            item = self._item(
+                fn, args, kwargs, options, streams=streams, guard=guard, context=context
+            )
+            return self._route(item)
         # Others have one place to go, and go there once: they need not be routed ones.
-        return self._route(WorkItem(fn, args, kwargs, options))
+        plain = (
+            WorkItem(fn, args, kwargs, options)
+            if context is None
+            else ContextItem(fn, args, kwargs, options, context)
+        )
+        if self._reports is not None:
+            plain.future._unretrieved = self._reports
+        return self._route(plain)
+
+    def _context(self, fn: object) -> Context | None:
+        """Return the context in which the call of a function is to run; None: in any."""
+        return current_context() if self._inherits or isinstance(fn, Task) else None
 
     def _route(self, item: WorkItem) -> HybridFuture[Any]:
         try:
@@ -325,6 +379,7 @@ class HybridExecutor(Executor):
         *,
         streams: bool = False,
         guard: Guard | None = None,
+        context: Context | None = None,
     ) -> RoutedItem:
         if self._observed:
             from hybrid_compute import observed  # noqa: PLC0415 - see __init__
@@ -336,6 +391,9 @@ class HybridExecutor(Executor):
         else:
             item = (StreamItem if streams else RoutedItem)(fn, args, kwargs, options)
         item.guard = guard
+        item.context = context
+        if self._reports is not None:
+            item.future._unretrieved = self._reports
         if self._observed:
             self._router.audit(item)
         return item
@@ -393,7 +451,9 @@ class HybridExecutor(Executor):
 
             check_hedge(fn, options, streams=True)
         guard = self._router.guard(said, fn, args, kwargs, options)
-        item = self._item(fn, args, kwargs, options, streams=True, guard=guard)
+        item = self._item(
+            fn, args, kwargs, options, streams=True, guard=guard, context=self._context(fn)
+        )
         assert isinstance(item, StreamItem)  # noqa: S101 - as was asked for
         stream = item.hand_out()
         self._route(item)
@@ -573,3 +633,21 @@ class HybridExecutor(Executor):
     def _broken(self) -> Any:
         # The stdlib's name: programs, and CPython's own tests, poll it.
         return getattr(self._thread, "_broken", False)
+
+
+def _fleet_of(
+    given: dict[str, SubExecutor],
+    max_workers: int | None,
+    max_processes: int | None,
+    threads: tuple[str, Callable[..., object] | None, tuple[Any, ...]],
+) -> dict[str, SubExecutor]:
+    """Return the executors by name: our own, where none of that name was given, and the others."""
+    prefix, initializer, initargs = threads
+    lane = f"{prefix or 'hybrid'}-lane"
+    return {
+        "inline": given.get("inline") or InlineExecutor(),
+        "thread": given.get("thread") or ThreadExecutor(max_workers, *threads),
+        "process": given.get("process") or ProcessExecutor(max_processes),
+        "lane": given.get("lane")
+        or ThreadExecutor(_MOST_IN_LANE, lane, initializer, initargs, name="lane"),
+    } | given

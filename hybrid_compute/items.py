@@ -14,15 +14,18 @@ from threading import current_thread
 from types import FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hybrid_compute._contexts import bind, pool_in
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from hybrid_compute.decisions import Choice
     from hybrid_compute.privacy import Guard
     from hybrid_compute.routed import RoutedItem
 
-__all__ = ["Keeper", "Meter", "WorkItem", "name_of"]
+__all__ = ["PLAIN", "ContextItem", "Keeper", "Meter", "WorkItem", "name_of"]
 
 
 def name_of(fn: Callable[..., Any] | None) -> str:
@@ -112,6 +115,8 @@ class WorkItem:
         item_id: its number in the events about it; None: there are none.
         key: tells a service of ours that two calls are the same one; None: they never are.
         packed: what a signed call carries, if it is not to be made of `fn` and the arguments.
+        context: in a copy of which the work runs, as far as it goes where the work goes: see
+            `_contexts`; None: as it is there.
     """
 
     __slots__ = ("args", "fn", "future", "keeper", "kwargs", "options")
@@ -131,6 +136,7 @@ class WorkItem:
     handed_at: float | None = None  # when it was handed over, by the performance counter
     key: str | None = None  # under which the service is to remember how the call ended
     packed: bytes | None = None  # the call pickled already, to be signed
+    context: Context | None = None  # an attribute of those items that have one
 
     def __init__(
         self,
@@ -155,6 +161,11 @@ class WorkItem:
     def target(self) -> Any:
         """The user's function, which a chunk of a map, or what streams, has as its argument."""
         return self.args[0] if _is(self.fn, "carries_function") else self.fn
+
+    @property
+    def declared(self) -> bool:
+        """Whether it is a call, or several, of a declared task."""
+        return isinstance(self.target, Task)
 
     @property
     def calls(self) -> int:
@@ -223,3 +234,50 @@ class WorkItem:
             if type(value) is GeneratorType:
                 self.future._pool = current_thread().__dict__.get("hybrid_pool")
             self.succeed(value)
+
+    def run_in_context(self) -> None:
+        """Run the call as `run` does, in a copy of the item's context."""
+        if not self.start():
+            return
+        context = self.context
+        assert context is not None  # noqa: S101 - or it would have been `run`
+        fn, args = bind(context, self.fn, self.args)
+        try:
+            kwargs = self.kwargs
+            value = fn(*args, **kwargs) if kwargs else fn(*args)
+        except BaseException as error:  # as `run`, which says why
+            self.raised(error)
+            self = kwargs = context = fn = args = None  # type: ignore[assignment]
+        else:
+            if type(value) is GeneratorType:
+                pool = current_thread().__dict__.get("hybrid_pool")
+                self.future._pool = pool_in(pool, context)
+            self.succeed(value)
+
+
+class ContextItem(WorkItem):
+    """An item that runs in a copy of its submitter's context, if it has one; else as a WorkItem."""
+
+    __slots__ = ("context",)
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        options: TaskOptions,
+        context: Context | None,
+    ) -> None:
+        super().__init__(fn, args, kwargs, options)
+        self.context = context
+
+    def run(self) -> None:
+        """Run the call right here, in the context, and deliver its outcome. Never raises."""
+        if self.context is None:
+            super().run()
+        else:
+            self.run_in_context()
+
+
+# Those that do nothing but run once: their outcome is that of their future.
+PLAIN = frozenset({WorkItem, ContextItem})

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from hybrid_compute._contexts import each_in
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._chunks import map_in_chunks
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit
 from hybrid_compute.privacy import OpenedGuard, OpenedPiece, needs_a_look, open_map
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions, has_body
 
 if TYPE_CHECKING:
-    from hybrid_compute.abc import Fleet
+    from contextvars import Context
+
+    from hybrid_compute.abc import Fleet, SubExecutor
     from hybrid_compute.hybrid import HybridExecutor
 
 __all__ = ["map_on"]
@@ -33,8 +36,10 @@ def map_on(  # noqa: PLR0911 - a case each
     if said is NO_OPTIONS and (executor._closed or not executor._submits_itself()):
         # Who overrides submit sees each call; who is closed refuses the first, if any.
         return map_by_submit(executor.submit, fn, iterables, mapping)
-    if said is NO_OPTIONS and executor._short_way and not isinstance(fn, Task):
-        return executor._thread._map(fn, iterables, mapping)
+    context = executor._context(fn)
+    plain_way = executor._short_way or executor._short_way_on
+    if said is NO_OPTIONS and plain_way and not isinstance(fn, Task):
+        return _map_on_threads(executor._thread, context, fn, iterables, mapping)
     options = said.over(fn.options) if isinstance(fn, Task) else said
 
     def one_by_one(fn: Callable[..., Any], *args: Any) -> Any:
@@ -52,7 +57,7 @@ def map_on(  # noqa: PLR0911 - a case each
     )
     if executor._learns and may_move and options.executor is None and not options.supervised:
         if options.before_remote is None or not executor._router.remotes:
-            return _map_learned(executor, options, fn, bare, mapping, guard=guard)
+            return _map_learned(executor, options, fn, bare, mapping, guard=guard, context=context)
         # Each call may go out in another form.
         return map_by_submit(one_by_one, fn, iterables, mapping)
     route, fleet = _route_for_all(executor, fn, options)
@@ -63,7 +68,30 @@ def map_on(  # noqa: PLR0911 - a case each
         return map_by_submit(one_by_one, fn, iterables, mapping)
     if options.before_remote is not None:
         guard = guard or OpenedGuard()
-    return _map_routed(executor, options, fn, bare, mapping, route=route, fleet=fleet, guard=guard)
+    return _map_routed(
+        executor,
+        options,
+        fn,
+        bare,
+        mapping,
+        route=route,
+        fleet=fleet,
+        guard=guard,
+        context=context,
+    )
+
+
+def _map_on_threads(
+    threads: SubExecutor,
+    context: Context | None,
+    fn: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    mapping: MapOptions,
+) -> Iterator[Any]:
+    """Map on an executor that shares our memory; it sees to the context of a task by itself."""
+    if context is not None and not isinstance(fn, Task):
+        fn = each_in(context, fn)
+    return threads._map(fn, iterables, mapping)
 
 
 def _route_for_all(
@@ -78,7 +106,7 @@ def _route_for_all(
         probe.future.cancel()  # it and its future refer to each other, and to `fn`
 
 
-def _map_routed(
+def _map_routed(  # noqa: PLR0913 - what was decided before
     executor: HybridExecutor,
     options: TaskOptions,
     fn: Callable[..., Any],
@@ -88,6 +116,7 @@ def _map_routed(
     route: tuple[str, ...],
     fleet: Fleet,
     guard: OpenedGuard | None,
+    context: Context | None,
 ) -> Iterator[Any]:
     """Map along one route for all calls."""
     first = fleet[route[0]]
@@ -95,23 +124,27 @@ def _map_routed(
     if first.capabilities.chunks and not options.supervised:
         return map_in_chunks(
             lambda _, *args: executor._launch(
-                executor._item(run_batch, args, None, options, guard=guard), route, fleet
+                executor._item(run_batch, args, None, options, guard=guard, context=context),
+                route,
+                fleet,
             ),
             fn,
             iterables,
             mapping,
             resubmit=lambda *args: executor._relaunch(
-                _piece_of(guard)(args[0], args[1:], None, options), first
+                _piece_of(guard)(args[0], args[1:], None, options, context), first
             ),
             workers=lambda: first.workers,
             feeders=executor._feeders,
             split_crashed=bool(options.idempotent),
         )
     if len(route) == 1 and not (options.supervised or executor._observed):
+        if first.capabilities.shares_memory:
+            return _map_on_threads(first, context, fn, iterables, mapping)
         return first._map(fn, iterables, mapping)
     return map_by_submit(
         lambda fn, *args: executor._launch(
-            executor._item(fn, args, None, options, guard=guard), route, fleet
+            executor._item(fn, args, None, options, guard=guard, context=context), route, fleet
         ),
         fn,
         iterables,
@@ -119,8 +152,8 @@ def _map_routed(
     )
 
 
-def _piece_of(guard: OpenedGuard | None) -> type[WorkItem]:
-    return WorkItem if guard is None else OpenedPiece
+def _piece_of(guard: OpenedGuard | None) -> type[ContextItem]:
+    return ContextItem if guard is None else OpenedPiece
 
 
 _SHORT_MAP_SECONDS = 0.002  # not worth a message to a process, let alone the start of one
@@ -134,6 +167,7 @@ def _map_learned(
     mapping: MapOptions,
     *,
     guard: OpenedGuard | None,
+    context: Context | None,
 ) -> Iterator[Any]:
     """Map where the policy, which learns, says for each call or chunk of calls."""
     known = executor._learning.usual(fn)
@@ -141,7 +175,9 @@ def _map_learned(
         # Each call by itself: a chunk would have one wait for the other; and a service knows its
         # tasks by name, of which a chunk has none.
         return map_by_submit(
-            lambda fn, *args: executor._route(executor._item(fn, args, None, options, guard=guard)),
+            lambda fn, *args: executor._route(
+                executor._item(fn, args, None, options, guard=guard, context=context)
+            ),
             fn,
             iterables,
             mapping,
@@ -159,13 +195,15 @@ def _map_learned(
         fits = thread.can_run(probe)
         probe.future.cancel()  # as above
         if fits:
-            return thread._map(fn, iterables, mapping)
+            return _map_on_threads(thread, context, fn, iterables, mapping)
     sent = 0
 
     def submit(_: object, fn: Any, calls: list[Any], star: bool) -> Any:
         nonlocal sent
         sent += len(calls)
-        item = executor._item(run_batch, (fn, calls, star), None, options, guard=guard)
+        item = executor._item(
+            run_batch, (fn, calls, star), None, options, guard=guard, context=context
+        )
         item.behind = 10 * len(calls) if mapping.length is None else max(0, mapping.length - sent)
         return executor._route(item)
 
@@ -180,7 +218,7 @@ def _map_learned(
         iterables,
         mapping,
         resubmit=lambda *args: executor._relaunch(
-            _piece_of(guard)(args[0], args[1:], None, options), executor._fleet["process"]
+            _piece_of(guard)(args[0], args[1:], None, options, context), executor._fleet["process"]
         ),
         workers=workers,
         feeders=executor._feeders,

@@ -27,7 +27,7 @@ from typing import Any, Protocol, TypeVar
 from hybrid_compute._values import Value
 from hybrid_compute.errors import ConfigurationError
 
-__all__ = ["MapOptions", "Results", "Source", "iterate", "map_by_submit", "shortest"]
+__all__ = ["MapOptions", "Results", "Source", "bar_of", "iterate", "map_by_submit", "shortest"]
 
 T = TypeVar("T")
 
@@ -52,7 +52,18 @@ def _seconds(name: str, value: Any) -> float | None:
     raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
 
 
-def _bar(progress: Any) -> Any:
+def bar_of(progress: Any, name: str = "progress", *, total: int | None = None) -> Any:
+    """Return what shows the progress: a tqdm bar, or what was given; None: nothing.
+
+    Args:
+        progress: True, a bar, or None or False.
+        name: what the caller calls it.
+        total: how many steps there will be, which a bar is told; None: not known.
+
+    Raises:
+        ConfigurationError: it is no bar.
+        ImportError: tqdm is not installed.
+    """
     if progress is None or progress is False:
         return None
     if progress is True:
@@ -60,13 +71,15 @@ def _bar(progress: Any) -> Any:
             from tqdm.auto import tqdm  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise ImportError(
-                "progress=True needs tqdm: pip install 'hybrid-compute[progress]'"
+                f"{name}=True needs tqdm: pip install 'hybrid-compute[progress]'"
             ) from error
-        return tqdm()
+        return tqdm(total=total)
     if not callable(getattr(progress, "update", None)):
         raise ConfigurationError(
-            f"progress={progress!r} is neither True nor an object with a method update(n)"
+            f"{name}={progress!r} is neither True nor an object with a method update(n)"
         )
+    if total is not None and getattr(progress, "total", total) is None:
+        progress.total = total
     return progress
 
 
@@ -112,7 +125,7 @@ class MapOptions(Value):
             buffersize=_positive("buffersize", buffersize),
             ordered=ordered,
             return_exceptions=return_exceptions,
-            progress=_bar(progress),
+            progress=bar_of(progress),
             length=length,
         )
         if length is not None and getattr(self.progress, "total", self) is None:

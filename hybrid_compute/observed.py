@@ -23,7 +23,7 @@ from hybrid_compute.policy._sizes import measure
 from hybrid_compute.prices import bytes_of
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
-from hybrid_compute.tasks import Task, TaskOptions
+from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
     from hybrid_compute.prices import Price
@@ -139,7 +139,7 @@ class ObservedItem(RoutedItem):
                 time=now,
                 error=error,
                 options=self.options if submitted else None,
-                declared=isinstance(self.target, Task) if submitted else None,
+                declared=self.declared if submitted else None,
                 size_bytes=self._size_bytes() if submitted else None,
                 choice=self.choice if kind == "routed" else None,
                 wall=wall,

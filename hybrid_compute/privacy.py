@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.errors import ExecutorUnavailable, PlacementError
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 
 if TYPE_CHECKING:
@@ -391,7 +391,7 @@ class OpenedGuard(Guard):
             raise Withheld(f"{item.name!r} was not sent to {item.executor!r}: {why}")
 
 
-class OpenedPiece(WorkItem):
+class OpenedPiece(ContextItem):
     """A part of such a part, which is tried again where that was."""
 
     __slots__ = ()

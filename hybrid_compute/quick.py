@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures._base import FINISHED
+from contextvars import copy_context
 from threading import current_thread, main_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from hybrid_compute.futures import HybridFuture
+from hybrid_compute.futures import HybridFuture, Unretrieved
 from hybrid_compute.policy._sizes import measure
 from hybrid_compute.privacy import SENSITIVE, has_wrapped
 from hybrid_compute.tasks import Task
@@ -66,17 +67,26 @@ def run_quick(
     kwargs: dict[str, Any],
     belief: Any,
     learning: Learning,
+    *,
+    reports: bool | None,
 ) -> HybridFuture[Any]:
-    """Make the call here and now; return its future, which is done."""
+    """Make the call here and now; return its future, which is done.
+
+    `reports` is False if nobody wants to hear of a failure that nobody looks at.
+    """
     future: HybridFuture[Any] = HybridFuture()
     future._decision = belief.quick_choice
     begun = perf_counter()
     try:
-        future._result = fn.fn(*args, **kwargs)
+        # What it sets is its own: nobody is to see a difference to a thread.
+        run = copy_context().run
+        future._result = run(fn.fn, *args, **kwargs) if kwargs else run(fn.fn, *args)
     except BaseException as error:
         # Without this frame, which would lead from the future to itself.
         trace = error.__traceback__
         future._exception = error.with_traceback(trace and trace.tb_next)
+        if reports is not False and not isinstance(error, KeyboardInterrupt):
+            future._unretrieved = Unretrieved(fn.name, error)
         del trace
     future._state = FINISHED
     seconds = perf_counter() - begun

@@ -83,6 +83,7 @@ class RoutedItem(WorkItem):
         "behind",
         "belief",
         "choice",
+        "context",
         "counted",
         "deadline",
         "decision",
@@ -115,6 +116,7 @@ class RoutedItem(WorkItem):
         self._alarm: Alarm | None = None
         self._pause = 0.0
         self.belief = self.choice = self.counted = self.meter = self.handed_at = None
+        self.context = None
         self.probes = False
         self.behind = 0
         self.decision: Decision | None = None
@@ -124,6 +126,7 @@ class RoutedItem(WorkItem):
         """Return a routed item for the same call, with the same future."""
         assert item.fn is not None  # noqa: S101 - it was just submitted
         routed = cls(item.fn, item.args, item.kwargs, item.options)
+        routed.context = item.context
         routed.future = item.future
         routed.future._item = routed
         return routed
@@ -219,10 +222,12 @@ class RoutedItem(WorkItem):
 
     def run(self) -> None:
         """Run the call on this thread; if a policy wants to learn from that, measure it."""
-        if self.meter is None:
+        if self.meter is not None:
+            run_metered(self)
+        elif self.context is None:
             super().run()
         else:
-            run_metered(self)
+            self.run_in_context()
 
     def _leave(self) -> None:
         """Say, once, that the item is in no executor any more."""

@@ -18,6 +18,7 @@ from contextlib import suppress
 from threading import current_thread
 from typing import Any
 
+from hybrid_compute._contexts import open_in
 from hybrid_compute._producer import as_iterator, close_iterator, run_stream
 from hybrid_compute.channels import BUFFER_BYTES, BUFFER_ITEMS, Channel, Source
 from hybrid_compute.futures import HybridFuture
@@ -89,6 +90,7 @@ class StreamItem(RoutedItem):
     def hand_out(self) -> Stream[Any]:
         """Return the stream to a caller who gets it instead of the future."""
         stream, self._kept = self._kept, None
+        self.future._unretrieved = False  # nobody has it: the stream raises what goes wrong
         fn, most, most_bytes, _, *args = self.args
         self.args = (fn, most, most_bytes, False, *args)
         assert stream is not None  # noqa: S101 - nobody has it yet
@@ -114,6 +116,8 @@ class StreamItem(RoutedItem):
     def _open(self) -> Iterator[Any] | None:
         try:
             fn, _, _, _, *args = self.args
+            if self.context is not None:
+                return open_in(self.context, as_iterator, fn, tuple(args), self.kwargs)
             return as_iterator(fn(*args, **(self.kwargs or {})))
         except BaseException as error:
             self.raised(error)
@@ -134,6 +138,7 @@ class StreamItem(RoutedItem):
         future = self.future
         stand_in: HybridFuture[Any] = HybridFuture(self)
         stand_in.set_running_or_notify_cancel()
+        stand_in._unretrieved = False
         with channel.lock:
             wanted = not channel.closed
             channel.source = source if wanted else None

@@ -26,7 +26,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("attempts", "decisions", "routed", "direct", "_metered", "_alarm", "_timer", "_pauses"),
         *("_keys", "_hedge"),
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),
-        *("_config_keys", "_plugins"),
+        *("_config_keys", "_plugins", "_contexts", "_progress"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer", "_packed"),
     ),
@@ -57,7 +57,10 @@ FLOORS: dict[int, tuple[str, ...]] = {
 # What runs in child processes, whose start-up time counts: these import floor 0 and each other.
 CHILDREN = frozenset(
     f"executors.{name}"
-    for name in ("_boot", "_spawner", "_worker", "_frames", "_segments", "_batch", "_production")
+    for name in (
+        *("_boot", "_spawner", "_worker", "_frames", "_segments", "_batch", "_production"),
+        "_worker_logs",
+    )
 )
 
 # Together longer than all else that a worker loads before its first call.

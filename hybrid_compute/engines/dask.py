@@ -296,8 +296,8 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
             )
         else:
             lost = RemoteConnectionLost(
-                f"Dask gave {item.name!r} up: {error} (was its client closed, or its scheduler lost "
-                "or restarted?)",
+                f"Dask gave {item.name!r} up: {error} (was its client closed, or its scheduler "
+                "lost or restarted?)",
                 may_have_run=True,
             )
         lost.__cause__ = error

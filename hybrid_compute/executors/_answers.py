@@ -20,6 +20,7 @@ from hybrid_compute.executors._frames import (
     END,
     ERROR,
     LIMIT,
+    LOG,
     NO_LIMIT,
     READY,
     RETURNED,
@@ -31,6 +32,7 @@ from hybrid_compute.executors._frames import (
     VALUE,
     VALUE_APART,
 )
+from hybrid_compute.executors._logs import handle
 from hybrid_compute.executors._memory import OomCounter
 from hybrid_compute.executors._upkeep import Upkeep
 from hybrid_compute.executors._worker_source import receive
@@ -98,6 +100,8 @@ class Answers:
             self._on_undecodable(worker, bytes(body))
         elif kind == RETURNED:
             self._on_returned(worker)
+        elif kind == LOG:
+            settle(handle, bytes(body))
         elif kind == SEGMENT:
             worker.receiver.accept(number, worker.inbox.fds.pop(0))
         else:

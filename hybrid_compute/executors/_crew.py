@@ -23,6 +23,7 @@ from hybrid_compute.executors._frames import (
     FUNCTION,
     HEADER,
     JOURNAL_BYTES,
+    LEVELS,
     LIMIT,
     NO_LIMIT,
     SEGMENT,
@@ -120,6 +121,7 @@ class Worker:
         "journal",
         "leaving",
         "left",
+        "levels",
         "library",
         "lost",
         "messages",
@@ -151,6 +153,7 @@ class Worker:
 
     def __init__(self, serial: int, calls: int | None = None) -> None:
         self.serial = serial
+        self.levels: bytes | None = None  # of our loggers, as it was told last
         self.left = _NO_END if calls is None else calls
         self.retiring = False
         self.idle_since: float | None = None
@@ -209,13 +212,14 @@ class Worker:
         self.receiver = Receiver(self.journal.value_flags)
         self.outbox += _frame(SETUP, 0, setup)
 
-    def put_calls(
+    def put_calls(  # noqa: PLR0917 - what a message consists of
         self,
         hand: list[WorkItem],
         count: int,
         payload: bytes | Parcel,
         key: Any,
         metered: Metered | None,
+        levels: bytes | None,
     ) -> None:
         """Put a message with the first items of the hand into the outbox: all of it, or nothing.
 
@@ -225,6 +229,7 @@ class Worker:
             payload: the pickled calls.
             key: what to learn from the time that they take.
             metered: who else wants to know of it.
+            levels: of our loggers; None: the worker need not know.
         """
         first, end = self.next_number, self.next_number + count
         batch, message = hand[:count], Message(end, count, key, metered)
@@ -248,8 +253,11 @@ class Worker:
                 *frame,  # its calls may need those that are to be forgotten
                 *(_frame(FUNCTION, number, b"")[0] for number in gone),
             )
+        if levels is not self.levels and levels is not None:
+            frame = (*_frame(LEVELS, 0, levels), *frame)
         none: dict[int, Any] = {}
         # Nothing is called from here on: a signal handler, which may raise, runs after a call.
+        self.levels = levels
         if slot is not None:
             slot.announced = True
             if place != ONCE:

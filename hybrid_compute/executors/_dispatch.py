@@ -57,6 +57,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
 from hybrid_compute._alarm import Deadlines
+from hybrid_compute._contexts import Carried, run_carrying
 from hybrid_compute._functions import CallEncoder
 from hybrid_compute._producer import run_stream
 from hybrid_compute.errors import WorkerStartError
@@ -64,6 +65,7 @@ from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._delivery import cancel, settle, start
 from hybrid_compute.executors._estimates import Estimates
 from hybrid_compute.executors._frames import ENDING, PARKED
+from hybrid_compute.executors._logs import Levels
 from hybrid_compute.executors._messages import Messages
 from hybrid_compute.executors._settings import Settings
 from hybrid_compute.items import Keeper, WorkItem
@@ -103,8 +105,10 @@ class Pool(_exit.Member, Keeper):
         self.name = name
         self.initializer = initializer
         self.initargs = initargs
-        self.encoder = CallEncoder(carriers=(run_batch, run_stream))
+        self.encoder = CallEncoder(carriers=(run_batch, run_stream, run_carrying))
         self.messages = Messages(self)
+        self.levels = Levels() if settings.forward_logs else None
+        self.carried: Carried | None = None  # see SubExecutor
         self.lock = threading.RLock()  # guards what follows: see the module's docstring
         self.fresh: deque[WorkItem] = deque()  # not started: they can be cancelled
         self.again: deque[WorkItem] = deque()  # started, and taken back before they ran

@@ -18,6 +18,8 @@ order in which they were sent, and answered in that order.
              body: a pickle of one call,                 body: see TIMES; b"": none ran
              or of a list of calls
 
+    LEVELS   body: see `_logs`              LOG          body: a record, see `_worker_logs`
+
                                             BEGUN, ITEMS, PICKLES, ITEM_APART  see `_production`
 
     both: SEGMENT  a file descriptor comes along, for slot `number`
@@ -65,7 +67,9 @@ __all__ = [
     "ITEM_APART",
     "JOURNAL_BYTES",
     "LENGTH",
+    "LEVELS",
     "LIMIT",
+    "LOG",
     "NO_LIMIT",
     "NO_STATUS",
     "PARKED",
@@ -93,6 +97,7 @@ HEADER = Struct("<QQB")  # length of the body, number, kind
 SETUP, CALLS, CALLS_APART, FUNCTION = 1, 2, 3, 4
 READY, UNFIT, VALUE, VALUE_APART, ERROR, UNDECODABLE, RETURNED, END = range(11, 19)
 SEGMENT, BEGUN, ITEMS, PICKLES, ITEM_APART = range(21, 26)
+LEVELS, LOG = 31, 32
 
 LENGTH = Struct("<Q")  # of one of several pickles in a frame
 # Of the calls of a message, behind END: nanoseconds without those in which others had the core,

@@ -110,7 +110,9 @@ class Lives:
             if self._spawner is None:
                 self._spawner = Spawner()
                 self._selector.register(self._spawner.control, selectors.EVENT_READ, self.on_report)
-            worker.open(self._spawner, setup_body(self._setup, pool.settings))
+            worker.levels = None if pool.levels is None else pool.levels.now()
+            setup = setup_body(self._setup, pool.settings, worker.levels)
+            worker.open(self._spawner, setup)
         except BlockingIOError:  # the spawner has its hands full
             self.not_before = time.monotonic() + _BACK_OFF
             return

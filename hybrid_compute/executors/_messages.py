@@ -7,8 +7,11 @@ handlers that may raise after any call.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hybrid_compute._contexts import packed_call
 from hybrid_compute._functions import is_interrupt, on_main_thread
 from hybrid_compute._keys import key_of
 from hybrid_compute._pickling import BIG, Buffers
@@ -81,7 +84,7 @@ class Messages:
 
     def send(self, worker: Worker, hand: list[WorkItem]) -> bool:
         """Encode and send what is in the hand; False if the worker is dead: then some is left."""
-        together = len(hand) > 1
+        together, pool = len(hand) > 1, self._pool
         while hand:
             key = key_of(hand[0].fn)
             if together and any(key_of(each.fn) is not key for each in hand):
@@ -92,10 +95,11 @@ class Messages:
                 continue
             count = len(hand) if together else 1
             metered = _metered(hand, count)
+            levels = None if pool.levels is None else pool.levels.now()
             with self._pool.lock:
                 if worker.dead:
                     return False
-                worker.put_calls(hand, count, payload, key, metered)
+                worker.put_calls(hand, count, payload, key, metered, levels)
         worker.flush()
         return True
 
@@ -128,7 +132,12 @@ class Messages:
     ) -> bytes | None:
         """Pickle the items as one message; None if that cannot be."""
         try:
-            calls: Any = [(each.fn, each.args, each.kwargs) for each in hand]
+            carried = self._pool.carried
+            calls: Any = (
+                [(each.fn, each.args, each.kwargs) for each in hand]
+                if carried is None
+                else [packed_call(carried, each) for each in hand]
+            )
             return self._pool.encoder.encode_calls(calls, library=worker.library, apart=apart)
         except BaseException as error:  # a __reduce__ may raise anything
             if is_interrupt(error):
@@ -140,17 +149,20 @@ class Messages:
     ) -> bytes | None:
         """Pickle the first of the items; if that cannot be, it leaves the hand and will fail."""
         item = hand[0]
+        carried = self._pool.carried
+        encode = partial(
+            self._pool.encoder.encode_call,
+            name=item.name,
+            library=worker.library,
+            apart=apart,
+            private=item.guard is not None,
+        )
         fn: Any = item.fn
         try:
-            return self._pool.encoder.encode_call(
-                fn,
-                item.args,
-                item.kwargs,
-                name=item.name,
-                library=worker.library,
-                apart=apart,
-                private=item.guard is not None,
-            )
+            if carried is not None and item.context is not None:
+                with suppress(TaskEncodeError):  # which blames the right part only without it
+                    return encode(*packed_call(carried, item))
+            return encode(fn, item.args, item.kwargs)
         except Exception as error:
             if not isinstance(error, TaskEncodeError) and on_main_thread():
                 raise  # a signal handler's

@@ -18,7 +18,7 @@ is pickled at its `yield`: its generator may change it afterwards.
 
 Threads. One besides the worker's own, which sends what has waited for a millisecond, since the
 generator may be busy for long with its next item. It starts with the first stream that is ahead of
-its consumer, and sleeps while there is none. `_lock` guards the sending, of batches and of all
+its consumer, and sleeps while there is none. `lock` guards the sending, of batches and of all
 else while a generator runs. Both threads take items from one end of a deque, under it.
 
 Why nothing can hang: the generator waits only for CONSUMED, CLOSING and ENDING, which it looks at
@@ -87,7 +87,7 @@ class Producer:
     def __init__(self, worker: _Worker) -> None:
         self._worker = worker
         self._words = worker.words
-        self._lock = _thread.allocate_lock()
+        self.lock = _thread.allocate_lock()
         self._pending: deque[Any] = deque()
         self._bytes = 0  # sent of this stream
         self._ahead = False  # the other thread is not to sleep
@@ -109,7 +109,7 @@ class Producer:
         words = self._words
         number = words[STARTED]
         self._bytes = 0
-        with self._lock:
+        with self.lock:
             self._worker.answer(BEGUN, number, b"")
             if announced:
                 self._worker.flush()
@@ -189,7 +189,7 @@ class Producer:
             self._pending.append(_Pickled(data))
             return False
         self._send()
-        with self._lock:
+        with self.lock:
             self._bytes += size
             if not worker.answer_apart(ITEM_APART, size, data, apart):
                 worker.answer(PICKLES, 1, _pickling.dumps(value) if apart else data)
@@ -199,7 +199,7 @@ class Producer:
     def _send(self) -> None:
         """Send all that waits."""
         answer, dumps = self._worker.answer, _pickling.dumps
-        with self._lock:
+        with self.lock:
             self._words[ATTENTION] = 0
             pending = self._pending
             while pending:

@@ -56,6 +56,7 @@ class Call(Keeper):
         id: in the session; 0: in none.
         deadline: monotonic; None: none.
         plain: nothing but positional arguments goes with it.
+        variables: context variables that go along, by their names; None: none.
         busy: how often the server had no room for it.
         resent: how often it was given to another connection since there was news of it.
         ran: it was sent over a connection that was lost, so that it may have run.
@@ -75,6 +76,7 @@ class Call(Keeper):
     id = busy = resent = seq = 0
     ran = withdrawn = awaited = passed_on = False
     plain = True
+    variables: dict[str, Any] | None = None
 
     def __init__(
         self, line: Line, item: WorkItem, timeout: float | None, signed: SignedCall | None = None
@@ -93,6 +95,9 @@ class Call(Keeper):
             self.signed = signed
             self.plain = signed is None and not item.streams
         if item.kwargs or item.key is not None:
+            self.plain = False
+        if item.context is not None and line.carried is not None:
+            self.variables = line.carried.named(item.context)
             self.plain = False
         if timeout is not None or item.deadline is not None:
             self.deadline, self.timeout = deadline_of(item, timeout)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from hybrid_compute._contexts import Carried
 from hybrid_compute.errors import (
     AuthError,
     HybridComputeError,
@@ -69,6 +70,7 @@ class Posts:
         forms: Forms,
         circuit: Circuit,
     ) -> None:
+        self.carried: Carried | None = None  # see SubExecutor
         self._forms = forms
         self._circuit = circuit
         self._reconnect_for = reconnect_for
@@ -192,7 +194,19 @@ class Posts:
             credit = None
             if isinstance(item, StreamItem):
                 credit = item.channel.most, item.channel.most_bytes
-            return request_body(codec, name, args, kwargs, timeout=left, credit=credit, seq=seq)
+            variables = None
+            if self.carried is not None and item.context is not None:
+                variables = self.carried.named(item.context)
+            return request_body(
+                codec,
+                name,
+                args,
+                kwargs,
+                timeout=left,
+                credit=credit,
+                seq=seq,
+                variables=variables,
+            )
         return codec.encode(self._forms.request(name, *args, **kwargs))
 
     def _stream(self, item: StreamItem, deadline: float | None, timeout: float) -> None:

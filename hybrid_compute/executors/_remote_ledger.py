@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import Call
 from hybrid_compute.executors._remote_streams import Portion, feed, finish
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import PLAIN, WorkItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_circuit import Circuit
@@ -125,7 +125,7 @@ class Ledger:
                     self._circuit.forget()
                     continue
                 self._circuit.tell(item, error)
-                if error is None and type(item) is WorkItem and call.signed is None:  # most are
+                if error is None and type(item) in PLAIN and call.signed is None:  # most are
                     future = item.future
                     if future._made_condition is None and future._callbacks is None:
                         _delivery.settle(future.set_result, value)  # as `succeed` does
@@ -164,7 +164,8 @@ class Ledger:
                 item = call.item
                 if (
                     error is None
-                    and type(item) is WorkItem
+                    and item is not None
+                    and type(item) in PLAIN
                     and call.running
                     and call.signed is None
                     and item.future._callbacks is None

@@ -18,7 +18,8 @@ is held for nothing else.
 Why nothing can hang: a call is in the queue, in the session, with the clock (the server was busy),
 taken back by who is about to cancel it, or over. The queue empties when a dial ends, well or not,
 and each does within `connect_timeout`; the session when the connection ends, which the pings see
-to, or at the call's deadline.
+to, or at the call's deadline. (A few lines over 400: all that may become of a call is better seen
+in one place.)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from concurrent.futures._base import PENDING, RUNNING
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
+from hybrid_compute._contexts import Carried
 from hybrid_compute.errors import RemoteBusy
 from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import (
@@ -46,7 +48,7 @@ from hybrid_compute.executors._remote_ledger import Ledger, Outcome
 from hybrid_compute.executors._remote_lock import PumpLock
 from hybrid_compute.executors._remote_streams import Ending, LineSource, Portion
 from hybrid_compute.executors._remote_turns import LineTurns
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import PLAIN, WorkItem
 from hybrid_compute.protocol import ClientSession
 from hybrid_compute.protocol.outcomes import Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
@@ -79,6 +81,7 @@ class Line(LineTurns):
         retry_after_cap: float,
         circuit: Circuit,
     ) -> None:
+        self.carried: Carried | None = None  # see SubExecutor
         self._connect = connect
         self._circuit = circuit
         self._name = name
@@ -123,7 +126,7 @@ class Line(LineTurns):
                 self._timers.at(call.deadline, lambda: self._expire(call), call)
             if isinstance(item, StreamItem):
                 item.expect(LineSource(call))
-            if type(item) is not WorkItem or signed or item.future._callbacks is not None:
+            if type(item) not in PLAIN or signed or item.future._callbacks is not None:
                 self.recall()  # it ends on the transport's thread: see `Ledger.deliver_quietly`
             self._put(call)
         except BaseException as error:  # no thread can be started; or Ctrl-C, anywhere
@@ -212,7 +215,7 @@ class Line(LineTurns):
                 # Gone from the session, but not into a frame, if somebody took it back.
                 item = call.item
                 if call.id and item is not None:
-                    if call.running is None and type(item) is WorkItem:
+                    if call.running is None and type(item) in PLAIN:
                         future = item.future  # by hand what `Call.start` does
                         with future._lock:
                             if future._state == PENDING:
@@ -304,7 +307,15 @@ class Line(LineTurns):
         elif call.signed is not None:
             name, args, kwargs = call.signed.message(transport.answer.get(_BOOT))
         return session.call(
-            name, args, kwargs, context=call, timeout=left, stream=room, seq=call.seq, key=item.key
+            name,
+            args,
+            kwargs,
+            context=call,
+            timeout=left,
+            stream=room,
+            seq=call.seq,
+            key=item.key,
+            variables=call.variables,
         )
 
     def _wanted(self, call: Call) -> bool:

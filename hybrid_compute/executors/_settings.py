@@ -28,6 +28,7 @@ class Settings(Value):
 
     __slots__ = (
         "cores",
+        "forward_logs",
         "idle_timeout",
         "kill_grace",
         "max_memory_per_child",
@@ -38,6 +39,7 @@ class Settings(Value):
     )
 
     cores: int
+    forward_logs: bool
     idle_timeout: float | None
     kill_grace: float
     max_memory_per_child: int | None
@@ -46,7 +48,7 @@ class Settings(Value):
     native_threads: int | None
     workers: int
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as ProcessExecutor's
         self,
         *,
         workers: int,
@@ -57,10 +59,12 @@ class Settings(Value):
         max_payload: int | None = None,
         native_threads: int | None = None,
         kill_grace: float = 1.0,
+        forward_logs: bool = True,
     ) -> None:
         self._set(
             workers=workers,
             cores=cores,
+            forward_logs=_flag("forward_logs", forward_logs),
             max_tasks_per_child=_count("max_tasks_per_child", max_tasks_per_child),
             idle_timeout=_seconds("idle_timeout", idle_timeout),
             max_memory_per_child=_count("max_memory_per_child", max_memory_per_child),
@@ -88,6 +92,12 @@ class Settings(Value):
             for name in _THREAD_VARIABLES:
                 environ.setdefault(name, share)
         return environ
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}={value!r} is not True or False")
+    return value
 
 
 def _count(name: str, value: Any) -> int | None:

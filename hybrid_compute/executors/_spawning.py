@@ -21,12 +21,13 @@ _GRACE = 5.0  # seconds; it takes a millisecond
 _BOOT = __file__.rpartition("/")[0] + "/_boot.py"
 
 
-def setup_body(initializer: bytes, settings: Settings) -> bytes:
+def setup_body(initializer: bytes, settings: Settings, levels: bytes | None = None) -> bytes:
     """Return what a new worker must know: where its caller stands at this moment.
 
     Args:
         initializer: a call from `encode_call`; b"" for none.
         settings: of its pool.
+        levels: of our loggers, see `_logs`; None: it keeps its log records.
     """
     try:
         here = os.getcwd()  # noqa: PTH109 - a plain string is what travels
@@ -45,6 +46,7 @@ def setup_body(initializer: bytes, settings: Settings) -> bytes:
             key,
             initializer,
             settings.max_payload,
+            levels,
         )
     )
 

@@ -31,7 +31,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures._base import LOGGER
 from concurrent.futures.thread import BrokenThreadPool
 from types import GeneratorType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hybrid_compute import _exit
 from hybrid_compute.direct import DirectItem
@@ -39,6 +39,9 @@ from hybrid_compute.executors._pump import Pump
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import NO_OPTIONS
+
+if TYPE_CHECKING:
+    from contextvars import Context
 
 __all__ = ["Job", "Pool"]
 
@@ -265,9 +268,15 @@ class Pool(_exit.Member):
         item.begin(pump)
         pump.run()
 
-    def iterate(self, generator: GeneratorType[Any, Any, Any]) -> Iterator[Any]:
-        """Return the items of a generator, which runs here from now on, ahead of its consumer."""
+    def iterate(
+        self, generator: GeneratorType[Any, Any, Any], context: Context | None = None
+    ) -> Iterator[Any]:
+        """Return the items of a generator, which runs here from now on, ahead of its consumer.
+
+        It runs in a copy of a context; None: in those of the threads.
+        """
         item = StreamItem(_Given(generator), (), None, NO_OPTIONS)
+        item.context = context
         stream = item.hand_out()
         try:
             self.push(item)

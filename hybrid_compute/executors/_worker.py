@@ -44,6 +44,7 @@ from hybrid_compute.executors._frames import (
     ERROR,
     FUNCTION,
     HEADER,
+    LEVELS,
     LIMIT,
     READY,
     RETURNED,
@@ -61,6 +62,7 @@ from hybrid_compute.executors._frames import (
     Journal,
 )
 from hybrid_compute.executors._segments import ONCE, USED, Receiver, Sender
+from hybrid_compute.executors._worker_logs import Logs
 
 TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this
 if TYPE_CHECKING:
@@ -113,13 +115,18 @@ class _Worker:
         self._sender = Sender(journal.value_flags, mapped=True)
         self._receiver = Receiver(journal.call_flags)
         self._apart = _pickling.Buffers()
-        self._producer: Any = None
+        self.producer: Any = None
+        self._logs = Logs(self)
         _pickling.produce = self._produce
         os.register_at_fork(before=self._receiver.retire, after_in_parent=self._receiver.retire)
 
     def on_interrupt(self, signum: int, frame: object) -> None:
         if self._running:
             raise KeyboardInterrupt
+
+    def is_running(self) -> bool:
+        """Say whether a call runs."""
+        return self._running
 
     def serve(self) -> None:
         inbox = Inbox(self._sock)
@@ -137,6 +144,8 @@ class _Worker:
                         del _pickling.received[number]
                 elif kind == SEGMENT:
                     self._receiver.accept(number, inbox.fds.pop(0))
+                elif kind == LEVELS:
+                    self._logs.follow(body)
                 elif kind == SETUP:
                     self._set_up(body)
                 # Only what is in `inbox` may stay alive while we wait: no argument, no result.
@@ -163,7 +172,10 @@ class _Worker:
         return True
 
     def _set_up(self, body: memoryview) -> None:
-        path, environ, cwd, argv, key, initializer, most = marshal.loads(body)  # noqa: S302 - from our caller
+        path, environ, cwd, argv, key, initializer, most, levels = marshal.loads(body)  # noqa: S302 - from our caller
+        if levels is not None:
+            self._logs.follow(levels)
+            self._logs.start(self._sock)
         _pickling.max_payload = most
         main_module = sys.modules["__main__"] = type(sys)("__main__")
         main_module.__dict__["__builtins__"] = __builtins__
@@ -194,6 +206,8 @@ class _Worker:
                 "Exception in initializer:", exc_info=True
             )
         self._running = False
+        if self._logs.records:
+            self._logs.send(wait=True)
         if error is None:
             self.answer(READY, os.getpid(), b"")
             self.flush()
@@ -225,10 +239,11 @@ class _Worker:
         self.answer(END, 0, b"")
         self.flush()
 
-    def _run_all(self, number: int, calls: Any) -> None:
+    def _run_all(self, number: int, calls: Any) -> None:  # noqa: PLR0915 - a call costs
         words, clock, answer = self._words, time.perf_counter_ns, self.answer
         dumps, apart = _pickling.dumps, self._apart
         large = min(BIG, _pickling.max_payload or BIG)
+        records = self._logs.records
         calls.reverse()
         used, waits = time.thread_time_ns(), _times_given_up()
         begun = flushed = clock()
@@ -246,11 +261,17 @@ class _Worker:
             except BaseException as failure:  # SystemExit and the like are the caller's too
                 self._running = False
                 fn = args = kwargs = None
-                answer(ERROR, number, _failures.encode_error(failure))
+                data = _failures.encode_error(failure)
+                if records:
+                    self._logs.send(wait=True)
+                answer(ERROR, number, data)
+                data = b""
             else:
                 fn = args = kwargs = None
                 try:
                     data = dumps(flat(value) if type(value) is bytes else value, apart)
+                    if records:
+                        self._logs.send(wait=True)
                     if apart or len(data) >= large:
                         self._answer_large(number, value, data)
                     else:
@@ -306,11 +327,11 @@ class _Worker:
     def _produce(
         self, iterator: Iterator[Any], most: int, most_bytes: int, *, announced: bool
     ) -> Any:
-        if self._producer is None:
+        if self.producer is None:
             from hybrid_compute.executors._production import Producer  # noqa: PLC0415 - on need
 
-            self._producer = Producer(self)
-        return self._producer.run(iterator, most, most_bytes, announced=announced)
+            self.producer = Producer(self)
+        return self.producer.run(iterator, most, most_bytes, announced=announced)
 
     def answer(self, kind: int, number: int, body: bytes) -> None:
         """Put a frame into the journal."""

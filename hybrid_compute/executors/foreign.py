@@ -122,7 +122,7 @@ class ForeignExecutor(SubExecutor):
             )
         item.keeper = job = Job(self, item)
         try:
-            job.packed = _packed.pack(item) if self._packs else None
+            job.packed = _packed.pack(item, self.carried) if self._packs else None
         except TaskEncodeError as error:
             item.keeper = None
             item.reject(error)

@@ -6,6 +6,7 @@ Has no threads and no locks: its only state is a flag that goes from False to Tr
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from threading import current_thread, main_thread
 
 from hybrid_compute.abc import Capabilities, SubExecutor
@@ -38,10 +39,14 @@ class InlineExecutor(SubExecutor):
         if isinstance(item, StreamItem):
             item.run_here()
             return
-        item.run()
+        if item.context is None:
+            # What it sets is its own, as it would be on a thread.
+            copy_context().run(item.run)
+        else:
+            item.run()
         # Ctrl-C is the program's as much as the item's, when it lands on the main thread.
         if isinstance(future._exception, KeyboardInterrupt) and current_thread() is main_thread():
-            raise future._exception
+            raise future.exception()  # type: ignore[misc]  # it is one; and looked at, herewith
 
     def load(self) -> float:
         """Return 0: a caller who runs its own work waits for nobody."""

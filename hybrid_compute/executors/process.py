@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from hybrid_compute import _exit
+from hybrid_compute._contexts import Carried
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
 from hybrid_compute.executors._dispatch import CLOSED, Pool
@@ -63,6 +64,8 @@ class ProcessExecutor(SubExecutor):
             OMP_NUM_THREADS or the library's own variable is set.
         kill_grace: seconds that work which is ended has to clean up, between SIGTERM and
             SIGKILL.
+        forward_logs: hand the log records of the workers to the loggers of this process, whose
+            levels hold there; False: the workers keep them, for the handlers that they have.
 
     Work can be ended while it runs: at its `timeout` (see `TaskOptions`), or by
     `HybridFuture.cancel_running`. Large payloads travel through shared memory: the function gets,
@@ -91,6 +94,7 @@ class ProcessExecutor(SubExecutor):
         max_payload: int | None = None,
         native_threads: int | None = None,
         kill_grace: float = 1.0,
+        forward_logs: bool = True,
     ) -> None:
         if os.name != "posix":
             raise OSError(f"ProcessExecutor needs a POSIX system, and {sys.platform} is none")
@@ -109,10 +113,20 @@ class ProcessExecutor(SubExecutor):
             max_payload=max_payload,
             native_threads=native_threads,
             kill_grace=kill_grace,
+            forward_logs=forward_logs,
         )
         self._pool = Pool(name, initializer, initargs, settings)
         self._feeders = Feeders()
         _exit.register(self._pool)
+
+    @property
+    def carried(self) -> Carried | None:
+        """The context variables whose values go along with an item."""
+        return self._pool.carried
+
+    @carried.setter
+    def carried(self, carried: Carried | None) -> None:
+        self._pool.carried = carried
 
     def execute(self, item: WorkItem) -> None:
         """Queue the item, or send it if a worker is idle. Does not wait for the worker."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from hybrid_compute._contexts import Carried
 from hybrid_compute._plugins import TRANSPORTS, find_plugin
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.breaker import Breaker, State
@@ -215,6 +216,15 @@ class RemoteExecutor(SubExecutor):
                 retry_after_cap=retry_after_cap,
                 circuit=circuit,
             )
+
+    @property
+    def carried(self) -> Carried | None:
+        """The context variables whose values go along to a service of ours."""
+        return self._half.carried
+
+    @carried.setter
+    def carried(self, carried: Carried | None) -> None:
+        self._half.carried = carried
 
     def is_available(self) -> bool:
         """Say whether it would take an item now: the circuit is closed, or may be tried."""

@@ -15,12 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from hybrid_compute import _exit
+from hybrid_compute._contexts import current_context, each_in
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.executors._map_share import MapShare
 from hybrid_compute.executors._threads import Pool
 from hybrid_compute.items import WorkItem
 from hybrid_compute.maps import MapOptions, Results, iterate
 from hybrid_compute.routed import RoutedItem
+from hybrid_compute.tasks import Task
 
 __all__ = ["ThreadExecutor", "check_max_workers"]
 
@@ -97,6 +99,8 @@ class ThreadExecutor(SubExecutor):
     ) -> Iterator[T]:
         if getattr(self.submit, "__func__", None) is not SubExecutor.submit:
             return super()._map(fn, iterables, options)  # who overrides submit sees every call
+        if isinstance(fn, Task) and (context := current_context()) is not None:
+            fn = each_in(context, fn)
         results = Results(options)
         inert = all(type(each) in _INERT for each in iterables)
         share = MapShare(self._pool, fn, results, inert=inert)

@@ -116,7 +116,7 @@ class ClientSession:
 
     # -- calls -----------------------------------------------------------------------------
 
-    def call(
+    def call(  # noqa: PLR0913 - what a call may have, by name
         self,
         task: str,
         args: Sequence[Any] = (),
@@ -127,6 +127,7 @@ class ClientSession:
         stream: tuple[int, int] | None = None,
         seq: int = 0,
         key: str | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> int:
         """Queue a call, and return its id. The arguments are encoded now.
 
@@ -139,6 +140,7 @@ class ClientSession:
             stream: how many items and bytes the consumer has room for, if it takes a stream.
             seq: number of the first item wanted, to resume a stream.
             key: under which servers of ours remember how the call ended; None: they do not.
+            variables: the caller's context variables, by their names, for servers of ours.
 
         Raises:
             TaskEncodeError: an argument cannot go to this server; the text has its path.
@@ -153,7 +155,15 @@ class ClientSession:
         identity, outbox = self.next_id, self._outbox
         try:
             message = outbox.writer.request(
-                identity, task, args, kwargs, timeout=timeout, credit=stream, seq=seq, key=key
+                identity,
+                task,
+                args,
+                kwargs,
+                timeout=timeout,
+                credit=stream,
+                seq=seq,
+                key=key,
+                variables=variables,
             )
         except Refused as refusal:
             raise TaskEncodeError(f"{task}: {refusal}") from refusal

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hybrid_compute._failures import short
+from hybrid_compute._failures import RemoteTraceback, short
 from hybrid_compute.errors import (
     AuthError,
     HybridComputeError,
@@ -86,6 +86,7 @@ def request_body(
     timeout: float | None = None,
     credit: tuple[int, int] | None = None,
     seq: int = 0,
+    variables: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Write the body of a call.
 
@@ -97,16 +98,19 @@ def request_body(
         timeout: seconds left.
         credit: of a stream: by how many items and bytes its generator may be ahead.
         seq: of a stream: number of the first item wanted.
+        variables: the caller's context variables, by their names; None: none.
 
     Raises:
         Refused: an argument cannot go to this peer.
         PayloadTooLarge: it is larger than the codec's limit.
     """
+    writer = Writer(codec)
     if codec.binary and len(args) == 1 and type(args[0]) is bytes and not kwargs:
-        head = Writer(codec).call(task, (), timeout=timeout)  # a bad name is refused
+        head = writer.call(task, (), timeout=timeout)  # a bad name is refused
+        head |= writer.context(variables)
         fields = {name: codec.decode(value) for name, value in head.items()}
         return _at_once(codec, fields | {"input": args[0]})
-    parts = Writer(codec).call(task, args, kwargs, timeout=timeout)
+    parts = writer.call(task, args, kwargs, timeout=timeout) | writer.context(variables)
     if credit is not None and codec.tagged:
         parts |= {"credit": codec.encode(list(credit)), "seq": codec.encode(seq)}
     return codec.fields(**parts)
@@ -246,4 +250,7 @@ def error_of(failure: Failed) -> HybridComputeError:
         error = RemoteTaskError(
             text, status=status, type_name=failure.type_name, traceback_text=failure.traceback
         )
+        if failure.traceback:
+            # What is printed is then both: where it was raised there, and who waited for it here.
+            error.__cause__ = RemoteTraceback(failure.traceback)
     return error

@@ -18,7 +18,8 @@ What only our own peers speak, once they have said hello::
                     [message, ...]                              a frame of several messages
     to the server   {"id", "task", "args": [...], "kwargs": {...}, "timeout": seconds left,
                      "credit": [items, bytes], "seq": first item wanted,
-                     "key": tells that it is the same call, sent once more}
+                     "key": tells that it is the same call, sent once more,
+                     "context": {name: value of a context variable of the caller's}}
                     {"id", "credit": [items, bytes]}            so much in all, since the start
                     {"id", "cancel": true}
     to the client   {"id", "chunk": value, "seq": n, "size": bytes}
@@ -89,6 +90,7 @@ class Request(NamedTuple):
     credit: tuple[int, int] | None = None  # the caller takes a stream: so many items and bytes
     seq: int = 0  # number of the first item that the caller wants
     key: str | None = None  # under which the server is to remember how the call ended
+    context: dict[str, Any] | None = None  # of the caller's context variables, by their names
 
 
 class Cancel(NamedTuple):
@@ -196,7 +198,7 @@ def parse_request(raw: Any, codec: Codec) -> Request | Cancel | Credit | Hello |
         and 0 < len(task) <= MAX_NAME
         and type(value := raw.get("input", raw)) not in _CONTAINERS
     ):  # most calls are such, and `_parse_call` would say the same
-        return _new(Request, (identity, task, (value,), {}, None, None, 0, None))  # type: ignore[no-any-return]
+        return _new(Request, (identity, task, (value,), {}, None, None, 0, None, None))  # type: ignore[no-any-return]
     if not (type(identity) is int or (type(identity) is str and len(identity) <= MAX_NAME)):
         raise Malformed(f"the id {short(identity)} is neither an integer nor short text")
     try:
@@ -234,7 +236,12 @@ def _parse_call(raw: dict[str, Any], identity: Id, codec: Codec) -> Request:
     # A peer that is not ours may mean anything by it.
     key = parse_key(raw["key"]) if codec.tagged and "key" in raw else None
     seq = _count(raw.get("seq", 0), "seq")
-    return Request(identity, task, args, kwargs, timeout, credit, seq, key)
+    context = None
+    if codec.tagged and "context" in raw:
+        context = codec.value(_of_type(dict, raw, "context"))
+        if type(context) is not dict or any(type(name) is not str for name in context):
+            raise ProtocolError("the keys of 'context' are names")
+    return Request(identity, task, args, kwargs, timeout, credit, seq, key, context)
 
 
 def parse_key(value: Any) -> str:

@@ -10,8 +10,10 @@ Threads: none of its own; its owner's lock guards it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from hybrid_compute.errors import PayloadTooLarge
 from hybrid_compute.protocol.codec import Codec
 from hybrid_compute.protocol.messages import MAX_NAME, Failed, Hello, Id
 from hybrid_compute.protocol.values import Refused
@@ -38,7 +40,7 @@ class Writer:
 
     # -- a client's ------------------------------------------------------------------------
 
-    def request(
+    def request(  # noqa: PLR0913 - as `ClientSession.call`
         self,
         identity: Id,
         task: str,
@@ -49,14 +51,15 @@ class Writer:
         credit: tuple[int, int] | None = None,
         seq: int = 0,
         key: str | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> bytes:
         """Write a call, as in `messages.Request`.
 
-        A peer that is not ours learns of no time-out and no key, and its tasks take one argument
-        or none.
+        A peer that is not ours learns of no time-out, key or context variable, and its tasks take
+        one argument or none.
         """
         encode = self.codec.encode
-        plain = timeout is None and credit is None and key is None
+        plain = timeout is None and credit is None and key is None and not variables
         if len(args) == 1 and not kwargs and plain:
             before, between, after = self._calls.get(task) or self._mould(task)
             return before + encode(identity) + between + encode(args[0], "$.input") + after
@@ -67,7 +70,18 @@ class Writer:
                 fields["seq"] = encode(seq)
         if key is not None and self.codec.tagged:
             fields["key"] = encode(key)
-        return self.codec.fields(**fields)
+        return self.codec.fields(**fields, **self.context(variables))
+
+    def context(self, variables: Mapping[str, Any] | None) -> dict[str, bytes]:
+        """Return the field of the caller's context variables; what cannot be sent stays here."""
+        if not variables or not self.codec.tagged:
+            return {}
+        found = {}
+        for name, value in variables.items():
+            with suppress(Refused, PayloadTooLarge):
+                self.codec.encode(value)
+                found[name] = value
+        return {"context": self.codec.encode(found)}
 
     def small_requests(
         self, ids: Sequence[int], tasks: Sequence[str], arguments: Sequence[Sequence[Any]]

@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
+from hybrid_compute._contexts import Carried
 from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.signing import SigningKey
@@ -205,6 +207,7 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
     debug: bool = False,
     pickle_keys: Iterable[SigningKey | str] | None = None,
     remember: str | os.PathLike[str] | None = None,
+    context: Iterable[ContextVar[Any] | Any] = (),
 ) -> App:
     """Return an ASGI application that serves tasks.
 
@@ -225,6 +228,10 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
         remember: file in which to keep how calls with an idempotency key ended, so that one which
             is sent again takes effect once although the server was ended meanwhile. It belongs to
             one server. None: that is kept in memory only.
+        context: context variables that callers may set for their calls, who have listed variables
+            of the same names (`HybridExecutor(carry=...)`). Any caller may give them any value, so
+            they are no proof of anything. The application's own executor carries them to its
+            worker processes; one that is given does if it lists them too.
 
     A task with `executor="inline"` runs on the event loop: it must be one of microseconds. Log
     lines are made there too: a handler that may block (stderr may) belongs into a `BoundedHandler`.
@@ -252,8 +259,11 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
     if remember is not None:
         journal = Journal(remember, max_bytes=limits.remember_bytes)
     mine = executor is None
+    taken = tuple(context)
     if executor is None:
-        executor = HybridExecutor(executors={"process": ProcessExecutor(initializer=harden)})
+        executor = HybridExecutor(
+            executors={"process": ProcessExecutor(initializer=harden)}, carry=taken
+        )
     service = Service(
         catalog,
         executor,
@@ -262,6 +272,7 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
         open_=tokens.open,
         pickles=pickles,
         journal=journal,
-        inline=quick_ones(catalog, executor),
+        inline=None if taken else quick_ones(catalog, executor),  # a context costs, too
+        takes=Carried(taken) if taken else None,
     )
     return App(service, gate, executor, owns=mine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,16 @@ def failure_of(error: BaseException, *, debug: bool) -> Failed:
     elif isinstance(error, PayloadTooLarge):
         status = 413
     name = type_name_of(type(error))
-    trace = ""
-    if debug and isinstance(error.__cause__, RemoteTraceback):
-        trace = str(error.__cause__)
+    trace = _traceback_of(error) if debug else ""
     return Failed(0, text_of(error).strip() or name, status, name, trace)
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return where an error was raised: in a worker process, or on a thread of this one."""
+    cause = error.__cause__
+    if isinstance(cause, RemoteTraceback):
+        return str(cause.args[0]) if cause.args else ""
+    return "".join(traceback.format_exception(error)) if error.__traceback__ else ""
 
 
 def failure_of_call(call: Call, *, debug: bool) -> Failed | None:

@@ -17,9 +17,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any
 
+from hybrid_compute._contexts import Carried
 from hybrid_compute._failures import short, type_name_of
 from hybrid_compute.channels import BUFFER_BYTES, BUFFER_ITEMS
 from hybrid_compute.hybrid import HybridExecutor
@@ -41,6 +43,9 @@ __all__ = ["Call", "Service"]
 
 _LOG = logging.getLogger("hybrid_compute.server")
 _STOPPING = 5.0  # seconds; ending a process takes one, unless its executor says otherwise
+# Set where callers may set variables: a context that is not empty is the call's own, so that no
+# call finds what another one has set.
+_a_call: ContextVar[bool] = ContextVar("_a_call")
 _CLOSING = "the server is closing; call again later, or elsewhere"
 
 
@@ -226,7 +231,7 @@ class Call:
 class Service:
     """The calls of all connections."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the application was given
         self,
         catalog: Catalog,
         executor: HybridExecutor,
@@ -237,6 +242,7 @@ class Service:
         pickles: Pickles | None = None,
         journal: Journal | None = None,
         inline: Mapping[str, Entry] | None = None,
+        takes: Carried | None = None,
     ) -> None:
         self.catalog = catalog
         self.limits = limits
@@ -253,6 +259,7 @@ class Service:
         # The loop that has been told to look into `ended` and has not begun to. Who ends a call
         # puts it there first and then looks here; `settle` the other way round.
         self.told: asyncio.AbstractEventLoop | None = None
+        self._takes = takes
         self._open = open_  # one token stands for everybody: its calls are bounded by the queue
         self._executor = executor
         self._calls: set[Call] = set()
@@ -322,6 +329,17 @@ class Service:
         )
 
     def submit(
+        self, entry: Entry | SignedEntry, args: Any, kwargs: Any, request: Request
+    ) -> Future[Any]:
+        """Hand a call to the executor, in a context with those variables that are taken."""
+        if self._takes is None:
+            return self._submit(entry, args, kwargs, request)
+        context = Context()
+        context.run(_a_call.set, True)
+        context.run(self._takes.put, request.context or {})
+        return context.run(self._submit, entry, args, kwargs, request)
+
+    def _submit(
         self, entry: Entry | SignedEntry, args: Any, kwargs: Any, request: Request
     ) -> Future[Any]:
         """Hand a call to the executor with the shortest of the three time limits."""

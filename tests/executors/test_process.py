@@ -556,7 +556,7 @@ def test_the_initializer_runs_first_in_each_worker(tmp_path):
         assert {f.result(SOON) for f in futures} == {"seven"}
 
 
-def test_an_initializer_that_always_fails_gives_one_clear_error(capfd):
+def test_an_initializer_that_always_fails_gives_one_clear_error(caplog):
     ex = ProcessExecutor(2, raise_it, (ValueError("never works"),))
     futures = [ex.submit(abs, 1) for _ in range(5)]
     for future in futures:
@@ -566,7 +566,7 @@ def test_an_initializer_that_always_fails_gives_one_clear_error(capfd):
     with pytest.raises(errors.WorkerStartError, match="never works"):
         ex.submit(abs, 1)
     ex.shutdown()
-    assert "Exception in initializer:" in capfd.readouterr().err
+    assert "Exception in initializer:" in caplog.text
 
 
 def test_an_initializer_that_fails_once_does_no_harm(tmp_path):

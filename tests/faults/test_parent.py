@@ -283,7 +283,7 @@ ex = make(kind, 1)
 again = submitter(kind, ex, idempotent=True, retries=2)
 submit = submitter(kind, ex)
 submit(work.hold, folder / "begun", folder / "go")
-crashed = submit(os._exit, 3)
+submit(os._exit, 3).add_done_callback(lambda crashed: crashed.exception())
 again(work.die_at_first, folder / "runs")
 for n in range(20):
     submit(work.note, folder / "notes")
@@ -302,7 +302,8 @@ from hybrid_compute import task
 ex = make(kind, 1, kill_grace=0.2)
 ex.submit(abs, 1).result()
 for n in range(3):
-    ex.submit(task(timeout=0.5)(work.hang), folder / "hang")
+    hung = ex.submit(task(timeout=0.5)(work.hang), folder / "hang")
+    hung.add_done_callback(lambda hung: hung.exception())
 """
     with Caller(source, tmp_path) as caller:
         assert caller.end(20) == (0, "", "")

@@ -45,8 +45,11 @@ def test_a_call_s_body_is_that_of_the_javascript_library(plain):
 
 
 def test_a_call_comes_back_as_it_was_for_our_own_peers(tagged):
-    body = request_body(tagged, "f", (1, b"x"), {"k": {2}}, timeout=1.5)
-    assert read_request(tagged, body)[1:] == ("f", (1, b"x"), {"k": {2}}, 1.5, None, 0, None)
+    body = request_body(tagged, "f", (1, b"x"), {"k": {2}}, timeout=1.5, variables={"v": 2})
+    read = read_request(tagged, body)
+    assert read[1:] == ("f", (1, b"x"), {"k": {2}}, 1.5, None, 0, None, {"v": 2})
+    body = request_body(tagged, "f", (b"x",), variables={"v": 2})
+    assert read_request(tagged, body).context == {"v": 2}
 
 
 @pytest.mark.parametrize(

@@ -106,14 +106,38 @@ def test_the_memory_of_tasks_is_bounded(writer):
         Request(1, "f", (), {"$hc": 1}),
         Request(2, "f", (b"x",), {}, 2.5, (8, 1024), 7),
         Request(3, "f", (1,), {}, None, None, 0, "a-key"),
+        Request(4, "f", (1,), {}, None, None, 0, None, {"trace": (1, b"x"), "of": None}),
     ],
 )
 def test_a_call_comes_back_as_it_was_for_our_own_peers(tagged, request_):
-    identity, task, args, kwargs, timeout, credit, seq, key = request_
+    identity, task, args, kwargs, timeout, credit, seq, key, context = request_
     data = Writer(tagged).request(
-        identity, task, args, kwargs, timeout=timeout, credit=credit, seq=seq, key=key
+        identity,
+        task,
+        args,
+        kwargs,
+        timeout=timeout,
+        credit=credit,
+        seq=seq,
+        key=key,
+        variables=context,
     )
     assert parse_request(tagged.decode(data), tagged) == request_
+
+
+def test_a_context_variable_that_cannot_be_sent_stays_where_it_is(tagged, plain):
+    data = Writer(tagged).request(1, "f", (), variables={"a": object(), "b": 1})
+    assert parse_request(tagged.decode(data), tagged).context == {"b": 1}
+    assert b"context" not in Writer(plain).request(1, "f", (), variables={"b": 1})
+
+
+@pytest.mark.parametrize("context", [b"[]", b"1", b'{"$hc":[]}'])
+def test_what_is_no_context_is_refused_and_means_nothing_to_plain_peers(context):
+    raw = b'{"id":1,"task":"f","context":' + context + b"}"
+    own = Codec(tagged=True, msgspec=False)
+    with pytest.raises(Malformed):
+        parse_request(own.decode(raw), own)
+    assert parse_request(JSON.decode(raw), JSON).context is None
 
 
 def test_all_other_messages_come_back_as_they_were(tagged):
