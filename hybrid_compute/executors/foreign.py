@@ -42,9 +42,9 @@ class ForeignExecutor(SubExecutor):
                     f"(it has no {method}() to call); give an instance of one"
                 )
         self.name = name
-        self.capabilities = capabilities or Capabilities()
+        self.capabilities: Capabilities = capabilities or Capabilities()
         workers = getattr(executor, "_max_workers", 1)  # the stdlib's pools, loky and others
-        self.workers = workers if isinstance(workers, int) and workers > 0 else 1
+        self.workers: int = workers if isinstance(workers, int) and workers > 0 else 1
         self._executor = executor
         self._lock = threading.RLock()  # guards _out; re-entrant: finalizers may submit
         self._out = 0

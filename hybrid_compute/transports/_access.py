@@ -79,11 +79,11 @@ class Access:
         connect_timeout: float = 10.0,
     ) -> None:
         parts = _split(url)
-        self.scheme = parts.scheme
-        self.host = str(parts.hostname)
-        self.port = parts.port or _PORTS[parts.scheme]
-        self.path = parts.path.rstrip("/")
-        self.query = parts.query
+        self.scheme: str = parts.scheme
+        self.host: str = str(parts.hostname)
+        self.port: int = parts.port or _PORTS[parts.scheme]
+        self.path: str = parts.path.rstrip("/")
+        self.query: str = parts.query
         self.max_bytes = max_bytes
         self.connect_timeout = connect_timeout
         self.trust_env = trust_env
