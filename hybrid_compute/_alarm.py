@@ -89,7 +89,7 @@ class Alarm(_exit.Member):
         self._deadlines = Deadlines()
         self._out = 0
         self._thread: threading.Thread | None = None
-        self.timer = Timer("pauses")
+        self.timer: Timer = Timer("pauses")
         _exit.register(self)
 
     def set(self, item: RoutedItem) -> None:

@@ -8,15 +8,25 @@ threads or locks of its own.
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, runtime_checkable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Never,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 from hybrid_compute._contexts import Carried, current_context
 from hybrid_compute._values import Value
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import ContextItem, WorkItem
-from hybrid_compute.maps import MapOptions, map_by_submit, shortest
+from hybrid_compute.mapper import Mapper
+from hybrid_compute.maps import MapOptions, map_by_submit
 from hybrid_compute.privacy import Guard, guard_of, is_bare, needs_a_look, open_map, refuse_to_send
 from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.streamed import StreamItem
@@ -88,7 +98,7 @@ class Capabilities(Value):
         )
 
 
-class SubExecutor(Executor):
+class SubExecutor(Mapper):
     """One place where work can run: a usable `Executor` by itself, or a part of a fleet.
 
     To write one: give it a `name` and `capabilities`, and implement `execute`, `load` and
@@ -193,7 +203,23 @@ class SubExecutor(Executor):
             cancel_futures: cancel what has not started.
         """
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> HybridFuture[T]:
+    @overload  # of what never returns, or may return anything, a checker takes the first
+    def submit(
+        self, fn: Task[P, Never], /, *args: P.args, **kwargs: P.kwargs
+    ) -> HybridFuture[Any]: ...
+    @overload
+    def submit(
+        self,
+        fn: Task[P, Iterator[T] | AsyncIterator[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> HybridFuture[Stream[T]]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> HybridFuture[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> HybridFuture[Any]:
         """Schedule `fn(*args, **kwargs)` here and return its future. Never blocks.
 
         Raises:
@@ -258,52 +284,9 @@ class SubExecutor(Executor):
         self._submit_supervised(item, guard)
         return stream
 
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-        ordered: bool = True,
-        return_exceptions: bool = False,
-        progress: Any = None,
-    ) -> Iterator[T]:
-        """Call `fn` on the items of the iterables, side by side, and iterate over the results.
-
-        As in the stdlib, all input is consumed and submitted at once, `timeout` counts from
-        this call, the first error is raised in its turn, and then, or when the iterator is
-        closed, all that has not started is cancelled.
-
-        Args:
-            fn: called with one item of each iterable, until the shortest is exhausted.
-            *iterables: the input.
-            timeout: seconds from this call after which the iterator raises TimeoutError; None
-                never does.
-            chunksize: how many calls make one message, where messages are dear; None lets the
-                executor find it by measuring. Ignored by threads.
-            buffersize: at most so many calls are submitted and not yet yielded; the input is
-                then consumed lazily. None submits all at once.
-            ordered: False yields results as they finish.
-            return_exceptions: True yields an exception in the place of a result instead of
-                raising it.
-            progress: True shows a bar (needs the extra `progress`); or any object with
-                `update(n)`, which is called on the consumer's thread as results finish.
-
-        Raises:
-            ValueError: `buffersize` or `chunksize` is less than 1.
-            TypeError: one of them is no whole number.
-            RuntimeError: the executor is shut down.
-        """
-        options = MapOptions(
-            timeout=timeout,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-            progress=progress,
-            length=shortest(iterables),
-        )
+    def _map_as_said(
+        self, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: MapOptions
+    ) -> Iterator[Any]:
         if isinstance(fn, Task) and (fn.options.supervised or fn.streams):
             return map_by_submit(self.submit, fn, iterables, options)  # a retry is of one call
         if isinstance(fn, Task) and needs_a_look(remote=self.capabilities.remote):

@@ -76,7 +76,7 @@ class Breaker:
         self._longest = float(longest)
         # Guards all below; re-entrant: a signal handler or a finalizer may land in the middle.
         self._lock = threading.RLock()
-        self.state = State.CLOSED
+        self.state: State = State.CLOSED
         self._in_a_row = 0
         self._last: deque[bool] = deque(maxlen=window)  # which of the last outcomes failed
         self._trials = 0  # that failed, one after the other

@@ -53,8 +53,8 @@ class Large:
     __slots__ = ("size", "value")
 
     def __init__(self, value: Any, size: int) -> None:
-        self.value = value
-        self.size = size
+        self.value: Any = value
+        self.size: int = size
 
 
 def large_size_of(value: Any) -> int:
@@ -112,14 +112,20 @@ class Channel:
         *("_gate", "_open", "_taken_bytes"),
     )
 
+    attention: bool
+    closed: bool
+    done: bool
+    ended: bool
+    waiting: bool
+
     def __init__(self, most: int, most_bytes: int) -> None:
         self.most = most
         self.most_bytes = most_bytes
         self.ready: deque[Any] = deque()
         self.chunks: deque[tuple[Callable[[], Iterable[Any]], int, int]] = deque()
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self.attention = self.closed = self.ended = self.done = self.waiting = False
-        self.complete = False
+        self.complete: bool = False
         self.error: BaseException | None = None
         self.value: Any = None
         self.source: Source | None = None

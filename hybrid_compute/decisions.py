@@ -65,8 +65,8 @@ class Decision:
     __slots__ = ("choice", "cpu", "earlier", "ended", "executor", "hedge", "submitted", "wall")
 
     def __init__(self, choice: Choice, submitted: float) -> None:
-        self.choice = choice
-        self.submitted = submitted
+        self.choice: Choice = choice
+        self.submitted: float = submitted
         self.executor: str | None = None
         self.earlier: tuple[Attempt, ...] = ()
         self.ended: float | None = None

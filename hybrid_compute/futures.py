@@ -17,7 +17,7 @@ from __future__ import annotations
 import _thread
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import (
     _STATE_TO_DESCRIPTION_MAP,
@@ -30,15 +30,17 @@ from concurrent.futures._base import (
 )
 from contextlib import suppress
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from hybrid_compute.decisions import Choice, Decision, Explanation
     from hybrid_compute.items import Keeper, WorkItem
+    from hybrid_compute.streams import Stream
 
 __all__ = ["HybridFuture", "Unretrieved"]
 
 T = TypeVar("T")
+X = TypeVar("X")
 
 # The C lock at once: threading.RLock() is a Python function around it and costs twice as much.
 _RLock = getattr(_thread, "RLock", threading.RLock)
@@ -102,8 +104,7 @@ class HybridFuture(Future[T]):
 
     # What the stdlib's wait() and as_completed(), and other people's code, reach for.
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]  # made on demand
+    def _get_condition(self) -> threading.Condition:
         with self._lock:
             if self._made_condition is None:
                 made = threading.Condition(self._lock)
@@ -111,14 +112,17 @@ class HybridFuture(Future[T]):
                     self._made_condition = made
             return self._made_condition
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]  # made on demand
+    def _get_waiters(self) -> list[Any]:
         if (keeper := self._keeper()) is not None:
             keeper.watched()
         with self._lock:
             if self._made_waiters is None:
                 self._made_waiters = []
             return self._made_waiters
+
+    if not TYPE_CHECKING:  # to a checker they are the stdlib's attributes
+        _condition = property(_get_condition)
+        _waiters = property(_get_waiters)
 
     @property
     def _done_callbacks(self) -> list[Any]:
@@ -286,6 +290,12 @@ class HybridFuture(Future[T]):
             except Exception:
                 LOGGER.exception("exception calling callback for %r", self)
 
+    @overload
+    def __iter__(self: HybridFuture[Stream[X]]) -> Iterator[X]: ...
+    @overload
+    def __iter__(self: HybridFuture[Generator[X, Any, Any]]) -> Iterator[X]: ...
+    @overload
+    def __iter__(self: HybridFuture[Iterator[X]]) -> Iterator[X]: ...
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the items of a stream as they are produced; waits for its start.
 

@@ -18,12 +18,12 @@ past it while another thread shuts down meets the executors' own, which are guar
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from threading import get_ident
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, cast, overload
 
 from hybrid_compute._contexts import Carried, current_context
 from hybrid_compute._pauses import Outstanding
@@ -44,7 +44,8 @@ from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.learning import Learning
 from hybrid_compute.mapped import map_on
-from hybrid_compute.maps import MapOptions, shortest
+from hybrid_compute.mapper import Mapper
+from hybrid_compute.maps import MapOptions
 from hybrid_compute.prices import set_prices
 from hybrid_compute.quick import direct_belief, quick_belief, run_quick
 from hybrid_compute.retry import Retry, RetryBudget
@@ -73,7 +74,7 @@ _CLOSED = "cannot schedule new futures after shutdown"
 _MOST_IN_LANE = 64  # threads for declared tasks that wait; asleep they cost some memory
 
 
-class HybridExecutor(Executor):
+class HybridExecutor(Mapper):
     """A `concurrent.futures.Executor` that runs each item where it runs best.
 
     In place of ThreadPoolExecutor it changes no program: a plain callable runs on a thread of
@@ -159,9 +160,10 @@ class HybridExecutor(Executor):
         self._fleet: Fleet = MappingProxyType(fleet)
         chosen = as_policy(policy, self._fleet)
         self._policy = chosen
-        told = [*observers]
-        if callable(observe := getattr(chosen, "observe", None)):
-            told.append(observe)
+        told: list[Observer] = [*observers]
+        observe: Any = getattr(chosen, "observe", None)
+        if callable(observe):
+            told.append(cast("Observer", observe))
         self._observed = bool(told)
         if told:
             from hybrid_compute.observed import Observers  # noqa: PLC0415 - most have none
@@ -231,7 +233,23 @@ class HybridExecutor(Executor):
 
     # Submitting.
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> HybridFuture[T]:
+    @overload  # of what never returns, or may return anything, a checker takes the first
+    def submit(
+        self, fn: Task[P, Never], /, *args: P.args, **kwargs: P.kwargs
+    ) -> HybridFuture[Any]: ...
+    @overload
+    def submit(
+        self,
+        fn: Task[P, Iterator[T] | AsyncIterator[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> HybridFuture[Stream[T]]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> HybridFuture[T]: ...
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> HybridFuture[Any]:
         """Schedule `fn(*args, **kwargs)` and return its future. Does not block.
 
         (A task that is routed inline runs before `submit` returns.) What goes wrong with the
@@ -338,10 +356,11 @@ class HybridExecutor(Executor):
                 if item.belief is not None:
                     item.meter = self._learning
                 return self._launch(item, route, fleet)
+            first = route[0]
             if len(route) > 1:
                 return self._launch(RoutedItem.in_place_of(item), route, fleet)
-            item.future._decision = route[0]
-            fleet[route[0]].execute(item)
+            item.future._decision = first
+            fleet[first].execute(item)
         except (PlacementError, PolicyError, ExecutorUnavailable) as error:
             # Its traceback, and that of its cause, would lead from the future to this frame.
             if error.__cause__ is not None:
@@ -459,32 +478,10 @@ class HybridExecutor(Executor):
         self._route(item)
         return stream
 
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-        ordered: bool = True,
-        return_exceptions: bool = False,
-        progress: Any = None,
-    ) -> Iterator[T]:
-        """Call `fn` on the items of the iterables, side by side, and iterate over the results.
-
-        As `SubExecutor.map`, which see for the arguments; a declared task is routed once, and
-        sent in chunks where a message is dear.
-        """
-        options = MapOptions(
-            timeout=timeout,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-            progress=progress,
-            length=shortest(iterables),
-        )
-        return self._map(NO_OPTIONS, fn, iterables, options)
+    def _map_as_said(
+        self, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: MapOptions
+    ) -> Iterator[Any]:
+        return map_on(self, NO_OPTIONS, fn, iterables, options)
 
     def _map(
         self,

@@ -83,6 +83,7 @@ class Meter(Protocol):
 
     def end(self, item: RoutedItem, begun: float, cpu: float | None, value: Any) -> bool:
         """Say that it has ended, with what `begin` gave; return whether to call `reconsider`."""
+        ...
 
     def reconsider(self, belief: Any) -> None:
         """Think over what waits: something was learned. The item's outcome is delivered."""
@@ -146,9 +147,9 @@ class WorkItem:
         options: TaskOptions = NO_OPTIONS,
     ) -> None:
         self.fn: Callable[..., Any] | None = fn
-        self.args = args
-        self.kwargs = kwargs or None
-        self.options = options
+        self.args: tuple[Any, ...] = args
+        self.kwargs: dict[str, Any] | None = kwargs or None
+        self.options: TaskOptions = options
         self.keeper: Keeper | None = None
         self.future: HybridFuture[Any] = HybridFuture(self)
 

@@ -79,7 +79,7 @@ class Learning(_exit.Member):
 
     def __init__(self, policy: Any, router: Router, fleet: Fleet) -> None:
         self._policy = policy if callable(getattr(policy, "ran_here", None)) else None
-        self.learns = self._policy is not None
+        self.learns: bool = self._policy is not None
         self._router = router
         self._fleet = fleet
         self._changed = threading.Condition(threading.RLock())  # guards all below

@@ -170,8 +170,10 @@ class Results:
     )
 
     def __init__(self, options: MapOptions, weight: Callable[[int], int] = lambda index: 1) -> None:
-        self.options = options
-        self.weight = weight  # how many steps of a progress bar an index stands for
+        self.options: MapOptions = options
+        self.weight: Callable[[int], int] = (
+            weight  # how many steps of a progress bar an index stands for
+        )
         # How many outcomes there will be; None while the source does not know. It knows before
         # it puts the last one.
         self.total: int | None = 0

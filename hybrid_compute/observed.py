@@ -100,7 +100,8 @@ class ObservedItem(RoutedItem):
     ) -> None:
         super().__init__(fn, args, kwargs, options)
         self._observers = observers
-        self.item_id = item_id
+        # Never None here.
+        self.item_id = item_id  # pyright: ignore[reportIncompatibleVariableOverride]
         self._name = self.name
         self._calls = self.calls
         self._audited: set[str] = set()  # what was told of privacy

@@ -176,8 +176,10 @@ def refuse_to_send(item: WorkItem, where: object) -> None:
     if guard is not None:
         if guard.cleared:
             return
-    elif type(fn := item.fn) is Task and item.options is fn.options and is_bare(fn):
-        return  # `why_here` would say the same
+    else:
+        fn: Any = item.fn
+        if type(fn) is Task and item.options is fn.options and is_bare(fn):
+            return  # `why_here` would say the same
     why = why_here(item)
     if why is None and guard is not None and guard.opened:
         why = _IS_OPENED
@@ -213,7 +215,7 @@ class Guard:
         self._options = options
         self._sent: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._refusal: tuple[str, BaseException | None] | None = None
-        self.cleared = False
+        self.cleared: bool = False
 
     def twin(self) -> Guard:
         """Return one for another item of the same call: what `before_remote` said holds for it."""
@@ -396,7 +398,7 @@ class OpenedPiece(ContextItem):
 
     __slots__ = ()
 
-    guard = OpenedGuard()
+    guard: Guard | None = OpenedGuard()
 
 
 def open_map(

@@ -37,6 +37,8 @@ from hybrid_compute.tasks import TaskOptions
 if TYPE_CHECKING:
     from hybrid_compute._alarm import Alarm
     from hybrid_compute.abc import Fleet, SubExecutor
+    from hybrid_compute.items import Keeper, Meter
+    from hybrid_compute.privacy import Guard
 
 __all__ = ["RoutedItem", "alarm_of"]
 
@@ -64,6 +66,20 @@ class RoutedItem(WorkItem):
         decision: what `HybridFuture.explain` will tell; None before the first executor.
         observed: whether the class wants to know of each hand-over.
     """
+
+    behind: int
+    belief: Any
+    choice: Choice | None
+    counted: Any
+    deadline: float | None
+    fn: Callable[..., Any] | None
+    future: HybridFuture[Any]
+    guard: Guard | None
+    handed_at: float | None
+    keeper: Keeper | None
+    kwargs: dict[str, Any] | None
+    meter: Meter | None
+    probes: bool
 
     observed = False
 

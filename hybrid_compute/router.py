@@ -49,7 +49,7 @@ class Router:
         self._fleet = fleet
         self._policy = policy
         self._ask = policy.route
-        self.moves_plain = bool(getattr(policy, "moves_plain", False))
+        self.moves_plain: bool = bool(getattr(policy, "moves_plain", False))
         self._fleet_of_held = MappingProxyType(
             {name: each for name, each in fleet.items() if not each.capabilities.blocks}
         )
@@ -57,7 +57,9 @@ class Router:
             each.capabilities.remote or type(each).can_run is not SubExecutor.can_run
             for each in fleet.values()
         )
-        self.remotes = tuple(n for n, each in fleet.items() if each.capabilities.remote)
+        self.remotes: tuple[str, ...] = tuple(
+            n for n, each in fleet.items() if each.capabilities.remote
+        )
 
     def route(self, item: WorkItem, *, held: bool = False) -> tuple[tuple[str, ...] | None, Fleet]:
         """Return where to try the item, in order, and the executors to find there.

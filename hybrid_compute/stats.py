@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -46,9 +46,10 @@ class Stats:
 
 def stats_of(fleet: Fleet, policy: Policy | None = None) -> Stats:
     """Return what the executors of a fleet do at this moment. Does not block."""
-    spending = getattr(policy, "spending", None)
+    spending: Any = getattr(policy, "spending", None)
+    spent: Any = spending() if callable(spending) else None
     return Stats(
-        spending=spending() if callable(spending) else None,
+        spending=spent,
         executors=MappingProxyType(
             {
                 name: ExecutorStats(workers=each.workers, queued=queued, running=running)

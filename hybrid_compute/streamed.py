@@ -68,6 +68,8 @@ class StreamItem(RoutedItem):
         begun: whether the generator has started.
     """
 
+    args: tuple[Any, ...]
+
     streams = True
 
     def __init__(
@@ -81,8 +83,8 @@ class StreamItem(RoutedItem):
         most = options.buffersize or BUFFER_ITEMS
         most_bytes = options.buffer_bytes or BUFFER_BYTES
         super().__init__(run_stream, (fn, most, most_bytes, True, *args), kwargs, options, **rest)
-        self.begun = False
-        self.channel = Channel(most, most_bytes)
+        self.begun: bool = False
+        self.channel: Channel = Channel(most, most_bytes)
         self._kept: Stream[Any] | None = Stream(self.channel, self.name, self.future)
         self._stream = weakref.ref(self._kept)
         self.future.add_done_callback(self.channel.on_done)

@@ -13,7 +13,17 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from hybrid_compute._hedge import as_hedge
 from hybrid_compute._keys import key_of
@@ -21,10 +31,21 @@ from hybrid_compute._values import Value
 from hybrid_compute.errors import ConfigurationError, DuplicateTaskError, PlacementError
 from hybrid_compute.retry import Retry, as_retry
 
-__all__ = ["NO_OPTIONS", "Task", "TaskOptions", "TaskRegistry", "has_body", "remote_task", "task"]
+__all__ = [
+    "NO_OPTIONS",
+    "OptionKeywords",
+    "Task",
+    "TaskOptions",
+    "TaskRegistry",
+    "has_body",
+    "remote_task",
+    "task",
+]
 
 P = ParamSpec("P")
+P2 = ParamSpec("P2")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 def _tags(value: Any) -> frozenset[str] | None:
@@ -199,13 +220,30 @@ class TaskOptions(Value):
         return self._with(before_remote=None, local_only=True)
 
 
+class OptionKeywords(TypedDict, total=False):
+    """The keywords of `TaskOptions`, for type checkers; that says what they mean."""
+
+    executor: str | None
+    retries: int | Retry | Any | None
+    idempotent: bool | None
+    movable: bool | None
+    local_only: bool | None
+    before_remote: Callable[..., Any] | None
+    inline: bool | None
+    tags: str | Iterable[str] | None
+    key: str | None
+    timeout: float | None
+    buffersize: int | None
+    buffer_bytes: int | None
+
+
 NO_OPTIONS = TaskOptions()
 
 
 _GENERATOR = 0x20 | 0x200  # inspect's CO_GENERATOR and CO_ASYNC_GENERATOR; it is slow to import
 
 
-class Task(Generic[P, T]):
+class Task(Generic[P, T_co]):
     """A function declared with `@task`; calling it still calls the function, right here.
 
     Declaring says: no side effects on the caller's memory, and no waiting for what the caller
@@ -222,14 +260,14 @@ class Task(Generic[P, T]):
 
     __task__ = True  # for `key_of`
 
-    fn: Callable[P, T]
+    fn: Callable[P, T_co]
     name: str
     streams: bool
     options: TaskOptions
     key: Any
 
     def __init__(
-        self, fn: Callable[P, T], *, name: str | None = None, options: TaskOptions = NO_OPTIONS
+        self, fn: Callable[P, T_co], *, name: str | None = None, options: TaskOptions = NO_OPTIONS
     ) -> None:
         if isinstance(fn, Task):
             raise ConfigurationError(f"{fn!r} is a task already; declare the function only once")
@@ -245,10 +283,16 @@ class Task(Generic[P, T]):
         self._secrets: Any = ...  # not read yet: see `_secrets`, which owns it
         self._declared: Task[..., Any] | None = None  # what a bound method was declared as
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """Call the function, right here on this thread."""
         return self.fn(*args, **kwargs)
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(
+        self: Task[Concatenate[Any, P2], T], instance: object, owner: type | None = None
+    ) -> Task[P2, T]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         # As a method: bind the function, keep the declaration.
         if instance is None:
@@ -345,7 +389,7 @@ class _NoBody:
         return _NoBody, (self.__name__,)
 
 
-def remote_task(name: Any, **options: Any) -> Task[..., Any]:
+def remote_task(name: str, **options: Unpack[OptionKeywords]) -> Task[..., Any]:
     """Return a task whose body only a server has: it goes to a remote executor, by its name.
 
     Args:
@@ -355,7 +399,8 @@ def remote_task(name: Any, **options: Any) -> Task[..., Any]:
     Raises:
         ConfigurationError: the name, or an option, has a wrong value.
     """
-    if not isinstance(name, str) or not name:
+    given: Any = name  # by who has no type checker
+    if not isinstance(given, str) or not given:
         raise ConfigurationError(f"remote_task({name!r}): give the task's name on the server")
     return Task(_NoBody(name), name=name, options=TaskOptions(**options))
 

@@ -5,15 +5,16 @@ They own nothing but a reference to the executor, which does all the work.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack, overload
 
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.maps import MapOptions, shortest
+from hybrid_compute.mapper import Mapper
+from hybrid_compute.maps import MapOptions
 from hybrid_compute.streams import Stream
-from hybrid_compute.tasks import TaskOptions
+from hybrid_compute.tasks import OptionKeywords, Task, TaskOptions
 
 if TYPE_CHECKING:
     from hybrid_compute.hybrid import HybridExecutor
@@ -24,7 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ExecutorView(Executor):
+class ExecutorView(Mapper):
     """A HybridExecutor with options: `submit` and `map` take the same arguments.
 
     Immutable and thread-safe. Made by `HybridExecutor.options`.
@@ -41,7 +42,23 @@ class ExecutorView(Executor):
         self._hybrid = executor
         self._options = options
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> HybridFuture[T]:
+    @overload  # of what never returns, or may return anything, a checker takes the first
+    def submit(
+        self, fn: Task[P, Never], /, *args: P.args, **kwargs: P.kwargs
+    ) -> HybridFuture[Any]: ...
+    @overload
+    def submit(
+        self,
+        fn: Task[P, Iterator[T] | AsyncIterator[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> HybridFuture[Stream[T]]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> HybridFuture[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> HybridFuture[Any]:
         """Schedule `fn(*args, **kwargs)`, as `HybridExecutor.submit` does."""
         return self._hybrid._submit(self._options, fn, args, kwargs)
 
@@ -51,30 +68,12 @@ class ExecutorView(Executor):
         """Stream, as `HybridExecutor.stream` does."""
         return self._hybrid._stream(self._options, fn, args, kwargs)
 
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int | None = None,
-        buffersize: int | None = None,
-        ordered: bool = True,
-        return_exceptions: bool = False,
-        progress: Any = None,
-    ) -> Iterator[T]:
-        """Map, as `HybridExecutor.map` does."""
-        mapping = MapOptions(
-            timeout=timeout,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-            progress=progress,
-            length=shortest(iterables),
-        )
-        return self._hybrid._map(self._options, fn, iterables, mapping)
+    def _map_as_said(
+        self, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: MapOptions
+    ) -> Iterator[Any]:
+        return self._hybrid._map(self._options, fn, iterables, options)
 
-    def options(self, **options: Any) -> ExecutorView:
+    def options(self, **options: Unpack[OptionKeywords]) -> ExecutorView:
         """Return a view with these options too; the newer word counts."""
         return ExecutorView(self._hybrid, TaskOptions(**options).over(self._options))
 
@@ -94,11 +93,29 @@ class ThreadPoolShape(ThreadPoolExecutor):
         super().__init__(executor._max_workers)
         self._hybrid = executor
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> HybridFuture[T]:
+    @overload  # of what never returns, or may return anything, a checker takes the first
+    def submit(
+        self, fn: Task[P, Never], /, *args: P.args, **kwargs: P.kwargs
+    ) -> HybridFuture[Any]: ...
+    @overload
+    def submit(
+        self,
+        fn: Task[P, Iterator[T] | AsyncIterator[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> HybridFuture[Stream[T]]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> HybridFuture[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> HybridFuture[Any]:
         """Submit to the executor behind."""
         return self._hybrid.submit(fn, *args, **kwargs)
 
-    def map(self, fn: Callable[..., T], *iterables: Iterable[Any], **options: Any) -> Iterator[T]:
+    def map(
+        self, fn: Callable[..., Any], *iterables: Iterable[Any], **options: Any
+    ) -> Iterator[Any]:
         """Map on the executor behind."""
         return self._hybrid.map(fn, *iterables, **options)
 

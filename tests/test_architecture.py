@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parents[1] / PACKAGE
 # all modules of a subpackage.
 FLOORS: dict[int, tuple[str, ...]] = {
     0: (
-        *("errors", "tasks", "events", "futures", "items", "maps", "abc", "prices"),
+        *("errors", "tasks", "events", "futures", "items", "maps", "mapper", "abc", "prices"),
         *("attempts", "decisions", "routed", "direct", "_metered", "_alarm", "_timer", "_pauses"),
         *("_keys", "_hedge"),
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),

@@ -53,12 +53,12 @@ class Draft:
     __slots__ = ("body", "error", "id", "idempotent", "key", "signed", "task")
 
     def __init__(self, key: str, task: str, body: bytes, *, signed: bool, idempotent: bool) -> None:
-        self.key = key
-        self.task = task
-        self.body = body
-        self.signed = signed
-        self.idempotent = idempotent
-        self.id = 0
+        self.key: str = key
+        self.task: str = task
+        self.body: bytes = body
+        self.signed: bool = signed
+        self.idempotent: bool = idempotent
+        self.id: int = 0
         self.error: Exception | None = None
 
 

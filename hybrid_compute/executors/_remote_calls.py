@@ -83,7 +83,7 @@ class Call(Keeper):
     ) -> None:
         self.line = line
         self.item: WorkItem | None = item
-        fn = item.fn
+        fn: Any = item.fn
         if type(fn) is Task and signed is None:
             self.name = fn.name
             if type(item) is WorkItem and timeout is None:  # most are; such has no key, no deadline

@@ -94,8 +94,8 @@ class ForeignExecutor(SubExecutor):
         _check(name, executor)
         kind = kind_of(executor)
         self.name = name
-        self.capabilities = capabilities or kind.capabilities
-        self.workers = workers_of(executor) if workers is None else check_max_workers(workers)
+        self.capabilities: Capabilities = capabilities or kind.capabilities
+        self.workers: int = workers_of(executor) if workers is None else check_max_workers(workers)
         self._packs = kind.packs
         self._here = self.capabilities.shares_memory
         self._factory = factory or remaker_of(executor)

@@ -24,7 +24,7 @@ class InlineExecutor(SubExecutor):
     `submit` as well, so that Ctrl-C ends the program.
     """
 
-    capabilities = Capabilities(shares_memory=True, blocks=True, streams=True)
+    capabilities: Capabilities = Capabilities(shares_memory=True, blocks=True, streams=True)
     workers = 1
 
     def __init__(self, *, name: str = "inline") -> None:

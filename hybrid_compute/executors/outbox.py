@@ -73,7 +73,7 @@ class OutboxExecutor(SubExecutor):
         OutboxError: the file cannot be used. One that is damaged has been moved aside.
     """
 
-    capabilities = Capabilities(isolates=True, remote=True)
+    capabilities: Capabilities = Capabilities(isolates=True, remote=True)
 
     def __init__(  # noqa: PLR0913 - one setting each, by name
         self,
@@ -107,7 +107,7 @@ class OutboxExecutor(SubExecutor):
                 "OutboxExecutor(RemoteExecutor(url, signing_key=...), ...)"
             )
         self.name = name
-        self.workers = check_max_workers(given.workers)
+        self.workers: int = check_max_workers(given.workers)
         access = getattr(given, "_access", None)
         self._remote: SubExecutor = given
         self._forms = Forms(

@@ -79,7 +79,9 @@ class ProcessExecutor(SubExecutor):
         OSError: this is not a POSIX system.
     """
 
-    capabilities = Capabilities(isolates=True, chunks=True, kills=True, streams=True)
+    workers: int
+
+    capabilities: Capabilities = Capabilities(isolates=True, chunks=True, kills=True, streams=True)
 
     def __init__(  # noqa: PLR0913 - all but two are keywords that few need
         self,
@@ -216,8 +218,9 @@ class ProcessExecutor(SubExecutor):
 
 
 def _usable_cores() -> int:
-    if hasattr(os, "process_cpu_count"):  # Python 3.13
-        return os.process_cpu_count() or 1
+    count = getattr(os, "process_cpu_count", None)  # Python 3.13
+    if count is not None:
+        return count() or 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1

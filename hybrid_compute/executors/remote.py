@@ -95,7 +95,7 @@ class RemoteExecutor(SubExecutor):
             pickles would, whatever `allow_plaintext` says.
     """
 
-    capabilities = Capabilities(isolates=True, remote=True, streams=True)
+    capabilities: Capabilities = Capabilities(isolates=True, remote=True, streams=True)
 
     def __init__(  # noqa: PLR0913 - one setting each, all but the first by name
         self,
@@ -132,7 +132,7 @@ class RemoteExecutor(SubExecutor):
         if not isinstance(given, str) or not given:
             raise ConfigurationError(f"name={name!r} is no name for an executor: give a text")
         self.name = name
-        self.workers = check_max_workers(max_workers)
+        self.workers: int = check_max_workers(max_workers)
         maker = _transport_maker(url)
         self._access = Access(
             url,
@@ -167,8 +167,8 @@ class RemoteExecutor(SubExecutor):
             raise ConfigurationError(
                 f"breaker={breaker!r} is none; give hybrid_compute.breaker.Breaker(...), or None"
             )
-        self.breaker = breaker or Breaker()
-        self.retry_budget = RetryBudget()
+        self.breaker: Breaker = breaker or Breaker()
+        self.retry_budget: RetryBudget | None = RetryBudget()
         circuit = self._circuit = Circuit(self.breaker, str(self._access))
         self._half: Posts | Line
         if self._access.scheme in ("http", "https"):

@@ -52,7 +52,9 @@ class ThreadExecutor(SubExecutor):
         TypeError: `max_workers` is no number, or `initializer` cannot be called.
     """
 
-    capabilities = Capabilities(shares_memory=True, streams=True)
+    workers: int
+
+    capabilities: Capabilities = Capabilities(shares_memory=True, streams=True)
 
     def __init__(
         self,

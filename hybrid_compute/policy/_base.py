@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from hybrid_compute.errors import ConfigurationError
 
@@ -54,5 +54,5 @@ def learner_of(policy: Any) -> Any:
 
 def observer_of(policy: object) -> Callable[[Event], None] | None:
     """Return the policy's own `observe`, if it learns; else None."""
-    observe = getattr(policy, "observe", None)
-    return observe if callable(observe) else None
+    observe: Any = getattr(policy, "observe", None)
+    return cast("Callable[[Event], None]", observe) if callable(observe) else None

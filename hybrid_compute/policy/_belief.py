@@ -79,13 +79,22 @@ class Belief:
         *("_last", "asked", "origin"),
     )
 
+    cpu: float
+    left: int
+    out_bytes: float
+    quick: int
+    run: float
+    runs: int
+    spread: float
+    surprises: int
+
     def __init__(self, name: str, origin: str, key: tuple[Any, int]) -> None:
         self.name = name
         self.origin = origin
         self.key = key
         self.runs = self.surprises = self.quick = self.probing = self.left = self.asked = 0
         self.run = self.cpu = self.spread = self.out_bytes = 0.0
-        self.held = 1.0
+        self.held: float = 1.0
         self.quick_options: Any = None
         self.direct_options: Any = None
         self.took: dict[str, float] = {}
@@ -94,7 +103,7 @@ class Belief:
         self.route: tuple[str, ...] = ()
         self.choice: Choice | None = None
         self.quick_choice: Choice | None = None
-        self.kind = "unknown"
+        self.kind: str = "unknown"
         self._last: tuple[float, float, float] | None = None  # begin, end and CPU of the last run
 
     @property

@@ -90,7 +90,8 @@ def load(path: str | os.PathLike[str]) -> dict[tuple[str, int], dict[str, Any]]:
         )
     found = {}
     tasks = content.get("tasks")
-    for number, row in enumerate(tasks if isinstance(tasks, list) else [None]):
+    rows: list[Any] = tasks if isinstance(tasks, list) else [None]
+    for number, row in enumerate(rows):
         if not _is_row(row):
             raise ConfigurationError(
                 f"estimates={os.fspath(path)!r}: row {number} is {row!r:.200}, which is no "

@@ -37,9 +37,12 @@ class Cores:
 
     __slots__ = ("count", "held", "number", "seconds")
 
+    held: float
+    seconds: float
+
     def __init__(self, number: int) -> None:
-        self.number = number
-        self.count = 0
+        self.number: int = number
+        self.count: int = 0
         self.seconds = self.held = 0.0
 
     def are_taken(self, belief: Belief) -> bool:
@@ -83,14 +86,14 @@ class Place:
     def __init__(self, name: str, executor: SubExecutor) -> None:
         capabilities = executor.capabilities
         self.name = name
-        self.workers = max(1, executor.workers)
-        self.shares = capabilities.shares_memory
-        self.remote = capabilities.remote
+        self.workers: int = max(1, executor.workers)
+        self.shares: bool = capabilities.shares_memory
+        self.remote: bool = capabilities.remote
         self.count = 0
-        self.seconds = 0.0
-        self.used = capabilities.remote or capabilities.shares_memory
-        self.delay = _PROCESS_SECONDS
-        self.byte = _LOCAL_BYTE
+        self.seconds: float = 0.0
+        self.used: bool = capabilities.remote or capabilities.shares_memory
+        self.delay: float = _PROCESS_SECONDS
+        self.byte: float = _LOCAL_BYTE
         if self.shares:
             self.delay, self.byte = _THREAD_SECONDS, 0.0
         elif self.remote:

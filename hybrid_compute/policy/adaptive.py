@@ -78,7 +78,7 @@ class Adaptive(_exit.Member):
         ConfigurationError: `move` is another word; or `estimates` is no such file.
     """
 
-    names = frozenset[str]()
+    names: frozenset[str] = frozenset[str]()
 
     def __init__(
         self,
@@ -87,10 +87,11 @@ class Adaptive(_exit.Member):
         estimates: str | os.PathLike[str] | None = None,
         cores: int | None = None,
     ) -> None:
-        self.moves_plain = check_move(type(self).__name__, move)
+        self.moves_plain: bool = check_move(type(self).__name__, move)
         self._lock = threading.RLock()  # guards all below, and what hangs from it
         self._beliefs = Beliefs({} if estimates is None else load(estimates))
-        self.quick, self.direct = self._beliefs.quick, self._beliefs.direct
+        self.quick: dict[Any, dict[int, Belief]] = self._beliefs.quick
+        self.direct: dict[Any, dict[int, Belief]] = self._beliefs.direct
         self._places: dict[str, Place] = {}
         self._cores = Cores(cores or _usable_cores())
         _exit.register(self)
@@ -278,8 +279,10 @@ class Adaptive(_exit.Member):
                 place.moved(size, spent - belief.took.get(place.name, belief.length) * calls)
             each = max(0.0, spent - size * place.byte) / calls
             old = belief.took.get(place.name)
-            better = old is None or each < old / 2  # nothing but a quicker service explains that
-            belief.took[place.name] = each if better else old + 0.2 * (each - old)
+            if old is None or each < old / 2:  # nothing but a quicker service explains that
+                belief.took[place.name] = each
+            else:
+                belief.took[place.name] = old + 0.2 * (each - old)
             belief.left = 0  # beside such a call a decision costs nothing
 
     def ran(

@@ -169,9 +169,9 @@ class Budget(_exit.Member):
         self._began = clock()
         self._text = f"{policy!r}, {limit!r}" + ("" if per is None else f", per={per!r}")
         self._observe_inner = observer_of(policy)
-        self.learner = learner_of(policy)
+        self.learner: Any = learner_of(policy)
         self.names: frozenset[str] = frozenset(getattr(policy, "names", ()))
-        self.moves_plain = bool(getattr(policy, "moves_plain", False))
+        self.moves_plain: bool = bool(getattr(policy, "moves_plain", False))
         self._lock = threading.RLock()  # guards all below
         self._window = 0
         self._in_window = self._reserved = self._saved = 0.0

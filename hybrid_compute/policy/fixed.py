@@ -23,8 +23,8 @@ class Prefer:
 
     def __init__(self, *names: str, move: Move = "declared") -> None:
         self._order = check_names(type(self).__name__, names)
-        self.names = frozenset(names)
-        self.moves_plain = check_move(type(self).__name__, move)
+        self.names: frozenset[str] = frozenset(names)
+        self.moves_plain: bool = check_move(type(self).__name__, move)
 
     def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...]:
         """Return those of the names that are in the fleet, in their order."""

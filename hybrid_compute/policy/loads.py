@@ -27,8 +27,8 @@ class LeastLoaded:
 
     def __init__(self, *names: str, move: Move = "declared") -> None:
         self._order = check_names("LeastLoaded", names) if names else ()
-        self.names = frozenset(names)
-        self.moves_plain = check_move("LeastLoaded", move)
+        self.names: frozenset[str] = frozenset(names)
+        self.moves_plain: bool = check_move("LeastLoaded", move)
 
     def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...]:
         """Return the names by their executors' loads at this moment."""

@@ -47,8 +47,8 @@ class Nearest(_exit.Member):
             raise ConfigurationError(f"Nearest(sticky={sticky!r}): give True or False")
         self._order = check_names("Nearest", names) if names else ()
         self._sticky = sticky
-        self.names = frozenset(names)
-        self.moves_plain = check_move("Nearest", move)
+        self.names: frozenset[str] = frozenset(names)
+        self.moves_plain: bool = check_move("Nearest", move)
         self._lock = threading.RLock()  # see above
         self._tried: set[str] = set()
         self._nearest: str | None = None

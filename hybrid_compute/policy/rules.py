@@ -72,7 +72,7 @@ class Rule:
                 f"or any function of a work item"
             )
         self.predicate = predicate
-        self.names = check_names("when(...)", names)
+        self.names: tuple[str, ...] = check_names("when(...)", names)
 
     def __repr__(self) -> str:
         return f"when({self.predicate!r}, {', '.join(map(repr, self.names))})"
@@ -109,8 +109,8 @@ class Rules:
         self._default = check_names(
             "Rules(default=...)", (default,) if isinstance(default, str) else tuple(default)
         )
-        self.names = frozenset(self._default).union(*(rule.names for rule in rules))
-        self.moves_plain = check_move("Rules", move)
+        self.names: frozenset[str] = frozenset(self._default).union(*(rule.names for rule in rules))
+        self.moves_plain: bool = check_move("Rules", move)
 
     def route(self, item: WorkItem, fleet: Fleet) -> tuple[str, ...]:
         """Return the executors of the first rule that applies, as far as they can run the item."""

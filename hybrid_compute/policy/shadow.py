@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures._base import LOGGER
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
 from hybrid_compute._values import Value
@@ -92,6 +92,8 @@ class Shadow(_exit.Member):
         learner: who gets the measurements of runs, if he wants them: the first, or the one in it.
     """
 
+    learner: Any
+
     def __init__(
         self,
         policy_a: Policy,
@@ -106,13 +108,13 @@ class Shadow(_exit.Member):
             )
         self._tell = report
         self.names: frozenset[str] = frozenset(getattr(policy_a, "names", ()))
-        self.moves_plain = bool(getattr(policy_a, "moves_plain", False))
+        self.moves_plain: bool = bool(getattr(policy_a, "moves_plain", False))
         self._lock = threading.RLock()  # guards both below; re-entrant: finalizers may submit
         self._counts: dict[str, list[int]] = {}  # in the order of _KINDS
         self._last_failure = ""
         self._observe_a, self._observe_b = observer_of(policy_a), observer_of(policy_b)
         if self._observe_a or self._observe_b:  # else nobody has to make events for us
-            self.observe = self._observe
+            self.observe: Callable[[Event], None] = self._observe
         self.learner, learns_b = learner_of(policy_a), learner_of(policy_b)
         self._learns_b = learns_b if callable(getattr(learns_b, "ran_here", None)) else None
         spending = getattr(policy_a, "spending", None)

@@ -84,8 +84,8 @@ class ClientSession:
             msgspec: as for `Codec`.
         """
         self.binary = binary
-        self.next_id = first_id
-        self.ignored = 0  # messages about no call that waits, duplicates, nonsense
+        self.next_id: int = first_id
+        self.ignored: int = 0  # messages about no call that waits, duplicates, nonsense
         self.peer: Hello | None = None
         self._own = Codec(tagged=True, binary=binary, max_bytes=max_bytes, msgspec=msgspec)
         plain = self._own if binary else Codec(max_bytes=max_bytes, msgspec=msgspec)

@@ -95,7 +95,7 @@ class Codec:
             raise ImportError(
                 "the fast and the binary codec need msgspec: pip install 'hybrid-compute[server]'"
             )
-        self.tagged = tagged or binary
+        self.tagged: bool = tagged or binary
         self.binary = binary
         self.max_bytes = max_bytes
         form = Form(octets=binary, numbers=binary) if self.tagged else None
@@ -104,7 +104,7 @@ class Codec:
         self._form = form
         self._write: Callable[[Any], bytes]
         self._read: Callable[[bytes], Any]
-        if binary:
+        if found is not None and binary:
             self._write = found.msgpack.Encoder().encode
             self._read = found.msgpack.Decoder(ext_hook=_no_extension).decode
         elif found is not None:

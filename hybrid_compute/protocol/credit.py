@@ -29,9 +29,9 @@ class Incoming:
         self._window = window
         self._granted = window  # in all
         self._told = window  # the same, as the producer knows it
-        self.taken = 0  # items that came
-        self.size = 0  # their bytes
-        self.next_seq = seq
+        self.taken: int = 0  # items that came
+        self.size: int = 0  # their bytes
+        self.next_seq: int = seq
 
     @property
     def most(self) -> int:
@@ -63,10 +63,10 @@ class Outgoing:
         self._may_items, self._may_size = credit
         self._sent = 0  # items, from the start of this call
         self._size = 0  # their bytes
-        self.seq = seq  # number of the next item
-        self.first = seq  # number of the first that waits
+        self.seq: int = seq  # number of the next item
+        self.first: int = seq  # number of the first that waits
         self.items: list[bytes] = []
-        self.waiting = 0  # bytes of the items that wait
+        self.waiting: int = 0  # bytes of the items that wait
 
     def room(self) -> int:
         """Return how many items may be sent now, if they are small."""

@@ -56,7 +56,7 @@ class Decoder:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self.ended = False
+        self.ended: bool = False
         self.value: Any = None
         self.error: Exception | None = None
 

@@ -44,9 +44,9 @@ class Outbox:
     )
 
     def __init__(self, writer: Writer) -> None:
-        self.writer = writer
-        self.backlog = 0  # bytes of all that waits
-        self.greeted = False  # hello is on its way or there: from then on frames are counted
+        self.writer: Writer = writer
+        self.backlog: int = 0  # bytes of all that waits
+        self.greeted: bool = False  # hello is on its way or there: from then on frames are counted
         self.peer_bytes = MAX_BYTES
         # The queue: messages by key, and the keys in their order, some of which may be gone. (To
         # take the first of a dict again and again takes quadratic time.)

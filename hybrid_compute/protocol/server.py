@@ -95,7 +95,7 @@ class ServerSession:
             msgspec: as for `Codec`.
         """
         self.binary = binary
-        self.ignored = 0  # cancels and credit for calls that have ended
+        self.ignored: int = 0  # cancels and credit for calls that have ended
         self.peer: Hello | None = None
         self.draining = False  # set by the owner: new calls are declined with status 503
         self._own = Codec(tagged=True, binary=binary, max_bytes=max_bytes, msgspec=msgspec)

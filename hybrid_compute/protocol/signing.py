@@ -111,9 +111,9 @@ class SigningKey:
                 "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
         secret = text.encode()
-        self.digest = hashlib.sha256(secret).digest()
+        self.digest: bytes = hashlib.sha256(secret).digest()
         self._secret = hmac.digest(secret, _CONTEXT + b"key", "sha256")
-        self.id = hmac.digest(secret, _CONTEXT + b"key id", "sha256")[:8]
+        self.id: bytes = hmac.digest(secret, _CONTEXT + b"key id", "sha256")[:8]
 
     def mac(self, *parts: bytes) -> bytes:
         """Return the MAC of some parts, each of which has a fixed length or tells it."""

@@ -207,8 +207,8 @@ def ws_guard(limits: Limits) -> type[WebSocketsSansIOProtocol]:  # noqa: C901 - 
         def handle_connect(self, event: Any) -> None:
             super().handle_connect(event)
             if not self.close_sent:  # else it was refused, and there is no scope
-                extensions: Any = self.scope["extensions"]
-                extensions[SHORT_WAY] = self
+                scope: Any = self.scope
+                scope["extensions"][SHORT_WAY] = self
 
         # The short way, see `ShortWay`.
 

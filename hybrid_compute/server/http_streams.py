@@ -70,7 +70,7 @@ class HttpStream:
         self._lines: list[bytes] = []
         self._size = 0
         self._news = asyncio.Event()
-        self.begun = False
+        self.begun: bool = False
 
     def begin(self) -> HttpStream:
         """Note that there is a stream; return the sink for it."""

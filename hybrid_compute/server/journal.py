@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import LOGGER
+from pathlib import Path
 from typing import Any
 
 from hybrid_compute._durable import Kind, checked_path, is_full, open_file
@@ -66,7 +67,7 @@ class Journal:
             ConfigurationError: the path is none.
             OutboxError: the file cannot be used, or another server does.
         """
-        self.path = checked_path(path, "remember")
+        self.path: Path = checked_path(path, "remember")
         self._clock = clock
         self._connection = open_file(self.path, JOURNAL)
         # A file of its own: SQLite's locks would be gone once a descriptor of the file is closed.

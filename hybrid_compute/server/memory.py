@@ -94,13 +94,13 @@ class _Entry:
     __slots__ = ("at", "inner", "mark", "outcome", "state", "stopped", "waiting")
 
     def __init__(self, mark: bytes, state: _State = _State.RUNNING) -> None:
-        self.mark = mark
-        self.state = state
+        self.mark: bytes = mark
+        self.state: _State = state
         self.inner: Future[Any] | None = None
         self.waiting: list[Shared] = []
         self.outcome: bytes = b""
-        self.stopped = False
-        self.at = 0.0
+        self.stopped: bool = False
+        self.at: float = 0.0
 
     @property
     def size(self) -> int:

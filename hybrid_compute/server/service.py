@@ -55,9 +55,9 @@ class Call:
     def __init__(self, service: Service, token: Token) -> None:
         self.token = token
         self.future: Future[Any] | None = None
-        self.abandoned = False  # nobody waits for its answer
-        self.stopped = False  # it may have begun, and was told to end
-        self.left = False  # it could not be ended
+        self.abandoned: bool = False  # nobody waits for its answer
+        self.stopped: bool = False  # it may have begun, and was told to end
+        self.left: bool = False  # it could not be ended
         self._service = service
         self._loop = asyncio.get_running_loop()
         self._held = True
@@ -247,14 +247,14 @@ class Service:
         self.catalog = catalog
         self.limits = limits
         self.debug = debug
-        self.pickles = pickles or Pickles(None)
-        self.memory = Memory(
+        self.pickles: Pickles = pickles or Pickles(None)
+        self.memory: Memory = Memory(
             partial(failure_of, debug=debug),
             seconds=limits.remember_seconds,
             max_bytes=limits.remember_bytes,
             journal=journal,
         )
-        self.draining = False
+        self.draining: bool = False
         self.ended: deque[Call] = deque()
         # The loop that has been told to look into `ended` and has not begun to. Who ends a call
         # puts it there first and then looks here; `settle` the other way round.
@@ -267,7 +267,7 @@ class Service:
         self._stopper: ThreadPoolExecutor | None = None
         self._idle = asyncio.Event()
         self._drained = False
-        self.inline = inline or {}  # the tasks whose calls `Quick` makes
+        self.inline: Mapping[str, Entry] = inline or {}  # the tasks whose calls `Quick` makes
         self.here: tuple[Token, Request, float] | None = None  # such a call that runs, since when
 
     def is_full(self, token: Token) -> bool:

@@ -29,9 +29,11 @@ class ShortWay(Protocol):
         Returns:
             False: it is not, for one has come already and waits in ASGI's queue.
         """
+        ...
 
     def can_write(self) -> bool:
         """Say whether a message could be written now: the connection is open, and takes some."""
+        ...
 
     def write(self, frame: bytes, *, binary: bool) -> None:
         """Write a message. Only if `can_write`, and with nothing before it on ASGI's way."""

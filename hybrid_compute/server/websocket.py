@@ -56,7 +56,7 @@ class Connection:
         self._calls: dict[Id, Call] = {}
         self._waiting: set[Id] = set()  # streams, until there is less to be sent
         self._wake = asyncio.Event()
-        self.ended = asyncio.Event()
+        self.ended: asyncio.Event = asyncio.Event()
         self._close: tuple[int, str] | None = None
 
     def drain(self) -> None:

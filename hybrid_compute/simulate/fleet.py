@@ -44,15 +44,15 @@ class SimulatedExecutor(SubExecutor):
     def __init__(self, name: str, record: ExecutorRecord) -> None:
         self.name = name
         self.record = record
-        self.workers = record.workers
-        self.capabilities = Capabilities(
+        self.workers: int = record.workers
+        self.capabilities: Capabilities = Capabilities(
             shares_memory=record.shares_memory,
             isolates=record.isolates,
             remote=record.remote,
             blocks=record.blocks,
             streams=True,
         )
-        self.price = (
+        self.price: Price | None = (
             Price(
                 per_call=record.per_call,
                 per_second=record.per_second,
@@ -62,7 +62,7 @@ class SimulatedExecutor(SubExecutor):
         )
         self.queue: deque[Any] = deque()
         self.running = self.travelling = 0
-        self.link_free = 0.0
+        self.link_free: float = 0.0
         self.ready: float | None = None
 
     def can_run(self, item: WorkItem) -> bool:

@@ -46,6 +46,11 @@ class ContractBroken(AssertionError):
         seen: what it did instead.
     """
 
+    check: str
+    rule: str
+    seen: str
+    subject: str
+
     def __init__(self, check: str, rule: str, subject: str, seen: str) -> None:
         super().__init__(check, rule, subject, seen)
         self.check, self.rule, self.subject, self.seen = check, rule, subject, seen
@@ -82,9 +87,11 @@ class Stage(Protocol):
 
     def broken(self, seen: str) -> NoReturn:
         """Raise ContractBroken."""
+        ...
 
     def holds(self, rule: Rule[Any], /) -> bool:
         """Say whether the rule says anything of what is tested here."""
+        ...
 
 
 @attrs.frozen(repr=False)

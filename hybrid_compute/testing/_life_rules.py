@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from concurrent.futures import Future
+from typing import Any
 
 from hybrid_compute.abc import Capabilities
 from hybrid_compute.testing._checks import Rule, call, rule, together
@@ -103,7 +104,7 @@ def is_done_when_execute_returns(scene: Scene) -> None:
 
 @rule("all keyword arguments are the function's, whatever their names")
 def passes_keywords_of_any_name(scene: Scene) -> None:
-    named = dict.fromkeys(NAMES, 1)
+    named: dict[str, Any] = dict.fromkeys(NAMES, 1)
     item = Probe(keywords, ())
     item.kwargs = dict(named)
     scene.execute(item)

@@ -24,7 +24,7 @@ class Pipe:
     """One direction of a connection, as far as `Connection` has got with it."""
 
     def __init__(self, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
-        self.direction = direction
+        self.direction: Direction = direction
         self.source = source
         self.sink = sink
         self.faults: tuple[Fault, ...] = ()

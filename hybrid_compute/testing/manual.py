@@ -39,7 +39,7 @@ class ManualExecutor(SubExecutor):
     ) -> None:
         self.name = name
         self.workers = workers
-        self.capabilities = _LIKE_THREADS if capabilities is None else capabilities
+        self.capabilities: Capabilities = _LIKE_THREADS if capabilities is None else capabilities
         self._lock = threading.RLock()  # see above; re-entrant: finalizers may submit
         self._queue: deque[WorkItem] = deque()
         self._running = 0

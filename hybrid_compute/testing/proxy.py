@@ -86,6 +86,9 @@ class FaultProxy:
         ValueError: from the methods below: a number, or a direction, makes no sense.
     """
 
+    host: str
+    port: int
+
     def __init__(self, host: str, port: int, *, seed: int = 0) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._family: int = found[0]

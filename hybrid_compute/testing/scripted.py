@@ -89,7 +89,7 @@ class ScriptedExecutor(SubExecutor):
     ) -> None:
         self.name = name
         self.workers = workers
-        self.capabilities = Capabilities() if capabilities is None else capabilities
+        self.capabilities: Capabilities = Capabilities() if capabilities is None else capabilities
         self._clock = clock
         self._script = deque(script)
         self._then = then

@@ -83,13 +83,13 @@ class Access:
         encrypted: bool = False,
     ) -> None:
         parts = _split(url, foreign=foreign)
-        self.foreign = foreign
+        self.foreign: bool = foreign
         self._encrypted = encrypted
-        self.scheme = parts.scheme
-        self.host = str(parts.hostname)
-        self.port = parts.port or _PORTS.get(parts.scheme, 0)
-        self.path = parts.path.rstrip("/")
-        self.query = parts.query
+        self.scheme: str = parts.scheme
+        self.host: str = str(parts.hostname)
+        self.port: int = parts.port or _PORTS.get(parts.scheme, 0)
+        self.path: str = parts.path.rstrip("/")
+        self.query: str = parts.query
         self.max_bytes = max_bytes
         self.connect_timeout = connect_timeout
         self.trust_env = trust_env

@@ -127,9 +127,9 @@ class _TimedIO(socket.SocketIO):
         self._timed = sock
         self._budget = budget
 
-    def readinto(self, buffer: Any) -> int | None:
+    def readinto(self, b: Any) -> int | None:
         self._timed.settimeout(self._budget.seconds())
-        return super().readinto(buffer)
+        return super().readinto(b)
 
 
 def dial(access: Access, budget: Budget) -> socket.socket:

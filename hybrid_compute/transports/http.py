@@ -163,6 +163,7 @@ class HttpTransport:
         timeout: float | None,
     ) -> Any:
         import requests  # noqa: PLC0415 - only who connects needs it
+        from requests.structures import CaseInsensitiveDict  # noqa: PLC0415
 
         access, budget = self._access, self._budget
         budget.deadline = None if timeout is None else time.monotonic() + timeout
@@ -174,7 +175,7 @@ class HttpTransport:
         request.url = access.url(path)
         request.body = body
         # No Session has seen this: no netrc, no cookies. Compression is not asked for.
-        request.headers = requests.structures.CaseInsensitiveDict(
+        request.headers = CaseInsensitiveDict(
             {"Accept-Encoding": "identity", "User-Agent": "hybrid-compute"}
             | access.headers_now()
             | (headers or {})
@@ -310,16 +311,11 @@ def _adapter(access: Access, budget: Budget) -> Any:
                 soonest = min(soonest, budget.deadline)
             self.sock = TimedSocket(dial(access, Budget(soonest)), budget)
 
-        @property
-        def is_verified(self) -> bool:  # `dial` has verified it, or there is no TLS
-            return True
-
-        @is_verified.setter
-        def is_verified(self, value: bool) -> None:
-            pass
+        # `dial` has verified it, or there is no TLS; what urllib3 sets it to is of no account.
+        is_verified: Any = property(lambda _: True, lambda _, value: None)
 
     class Pool(HTTPConnectionPool):
-        ConnectionCls = Connection
+        ConnectionCls: Any = Connection
 
     pool = Pool(access.host, access.port, maxsize=1, retries=False)
 
@@ -331,7 +327,7 @@ def _adapter(access: Access, budget: Budget) -> Any:
         def get_connection(self, *_: Any, **__: Any) -> Any:
             return pool
 
-        def cert_verify(self, *_: Any) -> None:
+        def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
             """Do nothing: the TLS context does."""
 
         def close(self) -> None:

@@ -69,6 +69,9 @@ class WebSocketTransport:
         answer: the headers of its handshake, by names in lower case.
     """
 
+    binary: bool
+    own: bool
+
     def __init__(
         self,
         access: Access,
