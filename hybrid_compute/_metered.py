@@ -1,37 +1,42 @@
-"""How a call is run where a policy wants to learn from it."""
+"""How an item with a route, or one that is measured, runs its call."""
 
 from __future__ import annotations
 
+from threading import current_thread
 from time import perf_counter
+from types import GeneratorType
 from typing import Any
 
-from hybrid_compute._contexts import bind
+from hybrid_compute._contexts import bind, pool_in
 
-__all__ = ["run_metered"]
+__all__ = ["run_measured"]
 
 
-def run_metered(item: Any) -> None:
-    """Run the call of an item that has a meter on this thread, and deliver its outcome.
+def run_measured(item: Any) -> None:
+    """Run the call of an item on this thread, in its context, and deliver its outcome.
 
-    Never raises. The place of `WorkItem.run`, which says why it is so written.
+    If the item has a meter, that is told. Never raises. It is `WorkItem.run`, which says why it is
+    so written, with more to see to; and a method of the items' classes as it is: the traceback of a
+    failure would keep a frame between, and what stands in that.
     """
     if not item.start():
         return
-    belief, meter = item.belief, item.meter
-    fn, args, context = item.fn, item.args, item.context
-    if context is not None:
-        fn, args = bind(context, fn, args)
-    cpu = meter.begin(item)
+    belief, meter, context = item.belief, item.meter, item.context
+    fn, args = (item.fn, item.args) if context is None else bind(context, item.fn, item.args)
+    cpu = None if meter is None else meter.begin(item)
     begun = perf_counter()
     try:
         kwargs = item.kwargs
         value = fn(*args, **kwargs) if kwargs else fn(*args)
     except BaseException as error:
-        news = meter.end(item, begun, cpu, None)
+        news = meter is not None and meter.end(item, begun, cpu, None)
         item.raised(error)
         item = kwargs = context = fn = args = None
     else:
-        news = meter.end(item, begun, cpu, value)
+        news = meter is not None and meter.end(item, begun, cpu, value)
+        if type(value) is GeneratorType:
+            pool = current_thread().__dict__.get("hybrid_pool")
+            item.future._pool = pool if context is None else pool_in(pool, context)
         item.succeed(value)
         item = kwargs = value = context = fn = args = None  # what follows may take long
     if news:

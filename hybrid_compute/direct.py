@@ -14,7 +14,7 @@ from concurrent.futures._base import PENDING
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from hybrid_compute._metered import run_metered
+from hybrid_compute._metered import run_measured
 from hybrid_compute.decisions import Decision
 from hybrid_compute.items import WorkItem
 from hybrid_compute.routed import RoutedItem
@@ -55,9 +55,7 @@ class DirectItem(WorkItem):
         decision.executor = self.place
         self.decision = self.future._decision = decision
 
-    def run(self) -> None:
-        """Run the call on this thread, measure it, and deliver its outcome. Never raises."""
-        run_metered(self)
+    run = run_measured
 
     def succeed(self, value: Any) -> None:
         """Deliver the result."""

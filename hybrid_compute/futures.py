@@ -28,42 +28,23 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
-from contextlib import suppress
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from hybrid_compute._unretrieved import Unretrieved
 
 if TYPE_CHECKING:
     from hybrid_compute.decisions import Choice, Decision, Explanation
     from hybrid_compute.items import Keeper, WorkItem
     from hybrid_compute.streams import Stream
 
-__all__ = ["HybridFuture", "Unretrieved"]
+__all__ = ["HybridFuture"]
 
 T = TypeVar("T")
 X = TypeVar("X")
 
 # The C lock at once: threading.RLock() is a Python function around it and costs twice as much.
 _RLock = getattr(_thread, "RLock", threading.RLock)
-
-
-class Unretrieved:
-    """Stands by a future that has failed, and dies with it: then it logs what nobody looked at.
-
-    So only a failure costs anything: a future itself has no finalizer.
-    """
-
-    __slots__ = ("_name", "error")
-
-    def __init__(self, name: str, error: BaseException) -> None:
-        self._name = name
-        self.error: BaseException | None = error
-
-    def __del__(self) -> None:
-        if self.error is not None:
-            with suppress(Exception):  # the interpreter may be in pieces
-                LOGGER.error(
-                    "the exception of %r was never retrieved", self._name, exc_info=self.error
-                )
 
 
 class HybridFuture(Future[T]):

@@ -14,7 +14,7 @@ from threading import current_thread
 from types import FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hybrid_compute._contexts import bind, pool_in
+from hybrid_compute._metered import run_measured
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 
@@ -236,25 +236,6 @@ class WorkItem:
                 self.future._pool = current_thread().__dict__.get("hybrid_pool")
             self.succeed(value)
 
-    def run_in_context(self) -> None:
-        """Run the call as `run` does, in a copy of the item's context."""
-        if not self.start():
-            return
-        context = self.context
-        assert context is not None  # noqa: S101 - or it would have been `run`
-        fn, args = bind(context, self.fn, self.args)
-        try:
-            kwargs = self.kwargs
-            value = fn(*args, **kwargs) if kwargs else fn(*args)
-        except BaseException as error:  # as `run`, which says why
-            self.raised(error)
-            self = kwargs = context = fn = args = None  # type: ignore[assignment]
-        else:
-            if type(value) is GeneratorType:
-                pool = current_thread().__dict__.get("hybrid_pool")
-                self.future._pool = pool_in(pool, context)
-            self.succeed(value)
-
 
 class ContextItem(WorkItem):
     """An item that runs in a copy of its submitter's context, if it has one; else as a WorkItem."""
@@ -272,12 +253,7 @@ class ContextItem(WorkItem):
         super().__init__(fn, args, kwargs, options)
         self.context = context
 
-    def run(self) -> None:
-        """Run the call right here, in the context, and deliver its outcome. Never raises."""
-        if self.context is None:
-            super().run()
-        else:
-            self.run_in_context()
+    run = run_measured
 
 
 # Those that do nothing but run once: their outcome is that of their future.

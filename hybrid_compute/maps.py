@@ -8,7 +8,7 @@ Threads and locks: `Results._lock` guards `_wanted`, the one thing that the cons
 workers both write. Under the GIL a worker may look at `_wanted` without the lock: it has stored
 its outcome before it looks, and the consumer sets `_wanted` before it looks for the outcome, so
 one of the two sees the other. Free-threaded builds promise no such order, so there every worker
-takes the lock.
+takes the lock. (A few lines over 400, since the rules of one iterator belong together.)
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from threading import current_thread, main_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from hybrid_compute.futures import HybridFuture, Unretrieved
+from hybrid_compute._unretrieved import Unretrieved
+from hybrid_compute.futures import HybridFuture
 from hybrid_compute.policy._sizes import measure
 from hybrid_compute.privacy import SENSITIVE, has_wrapped
 from hybrid_compute.tasks import Task

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from hybrid_compute._failures import text_of
-from hybrid_compute._metered import run_metered
+from hybrid_compute._metered import run_measured
 from hybrid_compute._pauses import Pause
 from hybrid_compute.attempts import Verdict, after_failure
 from hybrid_compute.decisions import Attempt, Choice, Decision
@@ -236,14 +236,7 @@ class RoutedItem(WorkItem):
         else:
             super().cancel()
 
-    def run(self) -> None:
-        """Run the call on this thread; if a policy wants to learn from that, measure it."""
-        if self.meter is not None:
-            run_metered(self)
-        elif self.context is None:
-            super().run()
-        else:
-            self.run_in_context()
+    run = run_measured
 
     def _leave(self) -> None:
         """Say, once, that the item is in no executor any more."""

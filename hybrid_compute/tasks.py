@@ -233,6 +233,7 @@ class OptionKeywords(TypedDict, total=False):
     tags: str | Iterable[str] | None
     key: str | None
     timeout: float | None
+    hedge: float | str | None
     buffersize: int | None
     buffer_bytes: int | None
 

@@ -26,7 +26,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("attempts", "decisions", "routed", "direct", "_metered", "_alarm", "_timer", "_pauses"),
         *("_keys", "_hedge"),
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),
-        *("_config_keys", "_plugins", "_contexts", "_progress"),
+        *("_config_keys", "_plugins", "_contexts", "_progress", "_unretrieved"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer", "_packed"),
     ),

@@ -262,7 +262,7 @@ def keys(maker, *without) -> list[str]:
 
 
 def test_the_reference_has_all_keys():
-    elsewhere = ("policy", "prices", "executors")
+    elsewhere = ("policy", "prices", "executors", "carry")
     assert listed("[executor]") == keys(HybridExecutor, *elsewhere)
     for name in makers_called():
         assert listed(f'type = "{name}"') == keys(executor_maker(name), "name")

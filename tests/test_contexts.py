@@ -345,3 +345,27 @@ def test_a_context_is_freed_with_its_item():
         del big, token
         gc.collect()
         assert gone() is None
+
+
+@pytest.mark.parametrize("options", [{}, {"retries": 1}, {"executor": "thread"}, {"timeout": 30}])
+@pytest.mark.parametrize("empty", [True, False])
+def test_the_traceback_of_a_failure_leads_to_no_future(options, empty):
+    def fails():
+        raise ValueError("no")
+
+    def error_of_one():
+        with HybridExecutor(1) as executor:
+            future = executor.options(**options).submit(task(fails))
+            return future.exception(), weakref.ref(future)
+
+    context = contextvars.Context()
+    if not empty:
+        context.run(ContextVar("variable").set, 1)
+    gc.collect()
+    gc.disable()
+    try:
+        error, future = context.run(error_of_one)
+        assert isinstance(error, ValueError)
+        assert future() is None
+    finally:
+        gc.enable()

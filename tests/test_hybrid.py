@@ -459,7 +459,7 @@ def test_the_default_policy_can_be_named() -> None:
         assert executor.submit(str, 1).result() == "1"
 
 
-@pytest.mark.parametrize("foreign", [object(), "pool", ThreadPoolExecutor, None])
+@pytest.mark.parametrize("foreign", [object(), 3, ThreadPoolExecutor, None])
 def test_what_is_no_executor_is_refused(foreign: object) -> None:
     with pytest.raises(ConfigurationError, match=r"executor 'gpu': .* is no concurrent.futures"):
         HybridExecutor(executors={"gpu": foreign})  # type: ignore[dict-item]

@@ -88,4 +88,4 @@ def wrong_options(ex: HybridExecutor, registry: TaskRegistry) -> None:
     remote_task("name", retry=2)  # refused
     TaskOptions(buffersize="a")  # refused
     HybridExecutor("4")  # refused
-    HybridExecutor(policy="fastest")  # refused
+    HybridExecutor(policy=3)  # refused
