@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from joblib import _parallel_backends as parallel
 from scipy import integrate, optimize
+
+from hybrid_compute import HybridExecutor
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -64,6 +67,21 @@ def test_dask_computes_in_it(executor: Executor) -> None:
 def test_dask_raises_the_error_of_a_task(executor: Executor) -> None:
     with pytest.raises(ZeroDivisionError):
         dask.compute(dask.delayed(lambda: 1 // 0)(), pool=executor, scheduler="threads")
+
+
+def test_dask_takes_it_for_a_scheduler(executor: Executor) -> None:
+    total = dask.delayed(sum)([dask.delayed(pow)(n, 2) for n in range(50)])
+    assert dask.compute(total, scheduler=executor) == (sum(n * n for n in range(50)),)
+    with dask.config.set(scheduler=executor):
+        assert dask.bag.from_sequence(range(10), npartitions=5).sum().compute() == 45
+
+
+def test_dask_computes_in_its_processes(executor: Executor) -> None:
+    if not isinstance(executor, HybridExecutor):
+        return
+    processes = executor.options(executor="process")
+    pids = dask.compute(*[dask.delayed(os.getpid)() for _ in range(4)], scheduler=processes)
+    assert os.getpid() not in pids
 
 
 def test_dask_takes_it_from_its_configuration(executor: Executor) -> None:
