@@ -63,7 +63,8 @@ class App:
         if socket:
             await receive()  # websocket.connect
         elif path == "/healthz" and scope["method"] == "GET":
-            await send_response(send, 200, b"{}")
+            # While it drains it is alive, but whoever balances loads is to look elsewhere.
+            await send_response(send, 503 if self.service.draining else 200, b"{}")
             return
         try:
             token = self._admit(scope)

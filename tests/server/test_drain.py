@@ -64,3 +64,26 @@ def test_a_running_call_ends_well_while_new_ones_are_declined():
         app = create_app(tasks, executor=ex, tokens=Tokens([Token.of(SECRET)]))
         assert asyncio.run(main(app)) == (503, (200, {"result": "done"}))
         app.close()
+
+
+@pytest.mark.timeout(60)
+def test_who_balances_loads_is_told_to_look_elsewhere_while_it_drains():
+    async def health(app):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "path": "/healthz", "method": "GET", "headers": []}
+        await app(scope, None, send)
+        return sent[0]["status"]
+
+    async def main(app):
+        before = await health(app)
+        await app.drain()
+        return before, await health(app)
+
+    with HybridExecutor() as executor:
+        app = create_app({"len": len}, executor=executor, tokens=Tokens([Token.of(SECRET)]))
+        assert asyncio.run(main(app)) == (200, 503)
+        app.close()
