@@ -8,6 +8,7 @@ what may be a secret it tells nothing. Pure, but for the constructors that it ca
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import inspect
 import math
@@ -142,17 +143,32 @@ def keys_of(maker: Callable[..., Any], *, without: Collection[str] = ()) -> Keys
 
 def _hints(maker: Callable[..., Any]) -> dict[str, Any]:
     function: Any = maker.__init__ if isinstance(maker, type) else maker  # type: ignore[misc]
-    names = dict(vars(sys.modules.get(getattr(function, "__module__", ""), types)))
+    names = _Names({"Callable": Callable, "Mapping": Mapping})
+    names.update(vars(sys.modules.get(getattr(function, "__module__", ""), types)))
     hints: dict[str, Any] = {}
     for name, hint in getattr(function, "__annotations__", {}).items():
         if not isinstance(hint, str):
             hints[name] = hint
             continue
         try:
-            hints[name] = eval(hint, {"Callable": Callable, "Mapping": Mapping, **names})  # noqa: S307 - of code that is about to be called
-        except Exception:  # what only type checkers import: the constructor will see to it
+            hints[name] = eval(hint, {}, names)  # noqa: S307 - of code that is about to be called
+        except Exception:  # the constructor will see to it
             hints[name] = Any
     return hints
+
+
+class _Unknown:
+    """What only type checkers import."""
+
+    def __class_getitem__(cls, _: object) -> type[_Unknown]:
+        return cls
+
+
+class _Names(dict[str, Any]):
+    """The names that a module has, or would have for a type checker."""
+
+    def __missing__(self, name: str) -> Any:
+        return vars(builtins).get(name, _Unknown)
 
 
 def _kinds(hint: Any, *, spread: bool) -> tuple[tuple[str, ...], Callable[..., Any] | None]:
@@ -188,6 +204,8 @@ def _kind(hint: Any) -> tuple[str | None, Callable[..., Any] | None]:
     kind, nested = None, None
     if origin is Literal:
         kind = _TEXT if all(isinstance(each, str) for each in inside) else _ANY
+    elif origin is _Unknown:
+        kind = _ANY
     elif any(origin is each for each in _PLAIN):
         kind = _PLAIN[origin]
     elif getattr(origin, "__name__", "") in _BY_NAME:
@@ -198,7 +216,7 @@ def _kind(hint: Any) -> tuple[str | None, Callable[..., Any] | None]:
         kind = _EXECUTOR
     elif issubclass(origin, Breaker):
         kind, nested = _NESTED, origin
-    elif str in inside and all(each in (str, Ellipsis) for each in inside):
+    elif any(str in _members(each) for each in inside):
         if issubclass(origin, Mapping):
             kind = _TABLE
         elif origin is Iterable or issubclass(origin, (Sequence, set, frozenset)):

@@ -39,9 +39,7 @@ Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | None
 E = TypeVar("E")
 
 _TABLES = ("executor", "executors", "policy", "prices", *COMMANDS)
-_NAMED = ("executors", "prices")  # whose tables have names, and then keys
 _ELSEWHERE = ("executors", "policy", "prices")
-_IN_CODE = ("carry",)  # context variables are objects
 
 
 class Config:
@@ -218,7 +216,7 @@ def _plain(config: Config, cls: Callable[..., Any]) -> dict[str, Any]:
             raise ConfigurationError(
                 f"{config.where('executor', name)}: {name} is a table of its own; write [{name}]"
             )
-    keys = keys_of(cls, without=(*_ELSEWHERE, *_IN_CODE))
+    keys = keys_of(cls, without=_ELSEWHERE)
     return checked(keys, table, lambda key: config.where("executor", key), "HybridExecutor")
 
 

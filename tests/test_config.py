@@ -140,6 +140,7 @@ WRONG = [
     ({"executor": {"max_workers": True}}, ["executor.max_workers is True"]),
     ({"executor": {"max_workers": 0}}, ["executor: max_workers must be greater than 0"]),
     ({"executor": {"initializer": "f"}}, ["executor.initializer", "initializer= in code"]),
+    ({"executor": {"carry": ["x"]}}, ["executor.carry", "carry= in code"]),
     ({"executor": {"policy": "x"}}, ["executor.policy", "[policy]"]),
     ({"executor": {"remote": 3}}, ["remote=3 is neither a URL"]),
     ({"executors": {"gpu": 3}}, [f"{GPU} is 3", "[executors.gpu]"]),

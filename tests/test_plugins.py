@@ -46,7 +46,7 @@ def test_a_foreign_executor_is_had_by_its_name_and_ended_with_the_fleet(site):
     assert "plain" in plugin_names(EXECUTORS)
     with HybridExecutor(executors={"x": "plain"}) as ex:
         assert ex.options(executor="x").submit(pow, 2, 3).result(60) == 8
-        pool = ex._fleet["x"]._executor
+        pool = ex._fleet["x"]._pool
         assert type(pool) is ThreadPoolExecutor
     with pytest.raises(RuntimeError):
         pool.submit(pow, 2, 3)
@@ -58,7 +58,7 @@ def test_one_that_needs_more_than_its_name_is_told_so_and_can_be_configured(site
         HybridExecutor(executors={"x": "needy"})
     said = {"executors": {"x": {"type": "needy", "size": 2}}}
     with HybridExecutor.from_config(said, environ={}) as ex:
-        assert ex._fleet["x"]._executor._max_workers == 2
+        assert ex._fleet["x"]._pool._max_workers == 2
     with pytest.raises(ConfigurationError, match=r"executors.x.size is 'two': give a whole number"):
         HybridExecutor.from_config({"executors": {"x": {"type": "needy", "size": "two"}}})
     with pytest.raises(ConfigurationError, match=r"executors.x.size is missing: needy needs it"):
