@@ -223,7 +223,8 @@ class Breaker:
             (
                 proxy.reset_peer,
                 lambda: proxy.limit_data(rng.randrange(1, 5000)),
-                proxy.timeout,  # nothing comes, and nothing is refused
+                # Nothing comes, and nothing is refused; what was sent arrives later, if at all.
+                lambda: proxy.timeout(keep=True),
                 lambda: proxy.latency(rng.uniform(0.01, 0.2), jitter=0.01),
                 lambda: proxy.bandwidth(rng.uniform(2_000, 50_000)),
                 lambda: proxy.slicer(rng.randrange(1, 50)),

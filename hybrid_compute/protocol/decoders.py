@@ -212,7 +212,7 @@ class Events(Lines):
             return True
         try:
             json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):  # an event that was cut off may be any bytes
             return False
         return True
 

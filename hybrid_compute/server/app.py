@@ -24,6 +24,7 @@ from hybrid_compute.server.catalog import Catalog
 from hybrid_compute.server.gate import LOOPBACK_HOSTS, Gate, Refusal
 from hybrid_compute.server.http import compute, refuse, send_json, send_response
 from hybrid_compute.server.journal import Journal
+from hybrid_compute.server.openapi import document
 from hybrid_compute.server.pickles import Pickles
 from hybrid_compute.server.quick import quick_ones
 from hybrid_compute.server.service import Service
@@ -35,7 +36,8 @@ from hybrid_compute.server.workers import harden
 __all__ = ["App", "create_app"]
 
 _LOG = logging.getLogger("hybrid_compute.server")
-_METHODS = {"/compute": "POST", "/tasks": "GET", "/healthz": "GET"}
+_METHODS = {"/compute": "POST", "/tasks": "GET", "/openapi.json": "GET", "/healthz": "GET"}
+_PLACES = "there is POST /compute, GET /tasks, GET /openapi.json and the WebSocket /ws"
 _LAST_WORDS = 1.0  # seconds for that
 
 
@@ -72,7 +74,10 @@ class App:
                 await self._connect(path, token, scope, receive, send)
                 return
             if path not in _METHODS:
-                raise Refusal(404, "there is POST /compute, GET /tasks and the WebSocket /ws")
+                raise Refusal(
+                    404,
+                    "there is POST /compute, GET /tasks and /openapi.json, and the WebSocket /ws",
+                )
             if scope["method"] != _METHODS[path]:
                 raise Refusal(405, f"{path} takes {_METHODS[path]} only")
         except Refusal as refusal:
@@ -83,6 +88,11 @@ class App:
             return
         if path == "/compute":
             await compute(self.service, token, scope, receive, send)
+        elif path == "/openapi.json":
+            catalog = self.service.catalog
+            found = [(each, catalog.describe(each)) for each in catalog if token.allows(each.name)]
+            described = document(found, open_=self._gate.open)
+            await send_json(send, described, asked=scope["headers"])
         else:
             await self._list(token, scope, send)
 

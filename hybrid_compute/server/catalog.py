@@ -89,6 +89,13 @@ class Entry:
         is_scalar = 1 in self._counts and any(first is each for each in _SCALARS)
         self.scalar: Any = first if is_scalar else None
 
+    @property
+    def takes_names(self) -> bool:
+        """Whether all that it needs can be given by name."""
+        return not any(
+            each.kind is each.POSITIONAL_ONLY for each in self._signature.parameters.values()
+        )
+
     def check(self, request: Request, *, own: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of a call, as the function's annotations want them.
 

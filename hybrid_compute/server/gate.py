@@ -63,6 +63,11 @@ class Gate:
         self._hosts = frozenset(each.lower().encode() for each in hosts)
         self._origins = frozenset(each.lower().rstrip("/").encode() for each in origins)
 
+    @property
+    def open(self) -> bool:
+        """Whether anybody may come in, without a token."""
+        return self._tokens.open
+
     def check_host(self, headers: Headers) -> None:
         """Refuse who calls this server by a name that is not its own, or comes from a web page.
 

@@ -195,3 +195,8 @@ def test_a_decoder_by_content_type(kind, name):
 @pytest.mark.parametrize("kind", ["application/json", "application/problem+json; x=y"])
 def test_one_json_value_is_no_stream(kind):
     assert decoder_for(kind) is None
+
+
+@pytest.mark.parametrize("kind", ["sse", "chat"])
+def test_an_event_that_was_cut_off_is_none_however_deep_it_is(kind):
+    assert read(kind, b"data: 1\n\ndata: " + b"[" * 100_000)[0] == ([1] if kind == "sse" else [])

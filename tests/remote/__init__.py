@@ -13,6 +13,7 @@ processes (`tests/faults`), about hostile input (`tests/security`), and about st
     31  half-open, WebSocket           test_network.test_the_websocket_of_a_dead_wire_is_lost_and_what_it_delivers_later_is_nobodys
         half-open, HTTP                test_network.test_a_dead_wire_ends_a_request_at_its_deadline_and_its_answer_is_nobodys
         no pong                        test_websocket.test_a_server_that_answers_no_ping_is_lost
+        by the kernel's firewall       test_netns.test_what_a_proxy_cannot_do
     32  reset after each byte          test_network.test_a_reset_anywhere_costs_the_call_that_it_hits_and_tells_whether_it_may_have_run
         of the answer                  test_cuts.test_a_reset_after_any_byte_of_the_answer_is_a_lost_connection
     33  drip, HTTP                     test_http.test_the_deadline_counts_for_the_whole_of_a_dripping_answer

@@ -1,0 +1,1 @@
+"""Malformed input for the sessions, the codecs, the decoders and the server: see `__main__`."""
