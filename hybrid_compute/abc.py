@@ -50,6 +50,8 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Gets every event, on the thread where it happens. It must be quick, and may be called by several
+#: threads at once. One that raises is logged, and told no more.
 Observer: TypeAlias = Callable[["Event"], None]
 
 
@@ -307,7 +309,7 @@ class SubExecutor(Mapper):
         return map_by_submit(self.submit, fn, iterables, options)
 
 
-# A fleet is what a policy chooses from: the executors by name, in order of preference.
+#: What a policy chooses from, which is the executors by name, in order of preference.
 Fleet: TypeAlias = Mapping[str, SubExecutor]
 
 

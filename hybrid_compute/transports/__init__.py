@@ -17,7 +17,9 @@ from hybrid_compute._values import Value
 
 __all__ = ["Address", "MakeTransport", "OnFrame", "OnLost", "Transport"]
 
+#: Called with each frame that comes, one at a time and in their order.
 OnFrame: TypeAlias = Callable[[bytes], None]
+#: Called once, with the reason, when no more will come.
 OnLost: TypeAlias = Callable[[Exception], None]
 
 
