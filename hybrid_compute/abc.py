@@ -271,7 +271,7 @@ class SubExecutor(Mapper):
     def stream(
         self, fn: Callable[P, Iterable[T] | AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Stream[T]:
-        """Run a generator function here, and iterate over its items as it produces them.
+        """Run the generator function `fn` here; iterate over its items as it produces them.
 
         Never blocks. The function may also be an asynchronous generator function, or return any
         iterator. What goes wrong is raised by the stream.
@@ -327,7 +327,7 @@ class Policy(Protocol):
         None means "not yet": the item is held, and routed again within 50 ms; if the answer is
         None then too, it goes to processes, or to threads.
 
-        `fleet` holds only those that may and can run the item: privacy and capability were
+        `fleet` holds only those that may and can run the `item`: privacy and capability were
         checked before. Called from any thread, once for each submit (or more often, after None);
         must be quick and pure.
         """

@@ -67,7 +67,7 @@ class Transport(Protocol):
     """
 
     def open(self, on_frame: OnFrame, on_lost: OnLost) -> None:
-        """Connect. Blocks, for a bounded time.
+        """Connect, and from then on call `on_frame` and `on_lost`. Blocks, for a bounded time.
 
         Raises:
             RemoteUnavailable: there is no connection; nothing was sent.
