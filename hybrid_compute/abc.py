@@ -50,6 +50,8 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Gets every event, on the thread where it happens. It must be quick, and may be called by several
+#: threads at once. One that raises is logged, and told no more.
 Observer: TypeAlias = Callable[["Event"], None]
 
 
@@ -269,7 +271,7 @@ class SubExecutor(Mapper):
     def stream(
         self, fn: Callable[P, Iterable[T] | AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Stream[T]:
-        """Run a generator function here, and iterate over its items as it produces them.
+        """Run the generator function `fn` here; iterate over its items as it produces them.
 
         Never blocks. The function may also be an asynchronous generator function, or return any
         iterator. What goes wrong is raised by the stream.
@@ -307,7 +309,7 @@ class SubExecutor(Mapper):
         return map_by_submit(self.submit, fn, iterables, options)
 
 
-# A fleet is what a policy chooses from: the executors by name, in order of preference.
+#: What a policy chooses from, which is the executors by name, in order of preference.
 Fleet: TypeAlias = Mapping[str, SubExecutor]
 
 
@@ -325,7 +327,7 @@ class Policy(Protocol):
         None means "not yet": the item is held, and routed again within 50 ms; if the answer is
         None then too, it goes to processes, or to threads.
 
-        `fleet` holds only those that may and can run the item: privacy and capability were
+        `fleet` holds only those that may and can run the `item`: privacy and capability were
         checked before. Called from any thread, once for each submit (or more often, after None);
         must be quick and pure.
         """

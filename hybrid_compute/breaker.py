@@ -84,7 +84,7 @@ class Breaker:
         self._trial = False  # one is under way
 
     def refuses(self, now: float) -> float:
-        """Return for how many seconds more calls are refused; 0: one may go through.
+        """Return for how many seconds from `now` calls are refused; 0: one may go through.
 
         For policies: asking changes nothing.
         """
@@ -96,7 +96,7 @@ class Breaker:
             return self._pause if self._trial else 0.0
 
     def allow(self, now: float) -> bool:
-        """Say whether a call may be made; its outcome must then be told.
+        """Say whether a call may be made at `now`, on its clock; its outcome must then be told.
 
         Of several callers at the end of a pause one gets True: it makes the trial.
         """
@@ -128,7 +128,7 @@ class Breaker:
                 self._trial = False
 
     def failed(self, now: float) -> None:
-        """The service has not answered, or not as a service should."""
+        """Until `now` the service has not answered, or not as a service should."""
         with self._lock:
             self._in_a_row += 1
             self._last.append(True)

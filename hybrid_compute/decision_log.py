@@ -98,7 +98,9 @@ class DecisionLog:
         self._write(Header(cores=_usable_cores(), fleet=fleet))
 
     def __call__(self, event: Event) -> None:
-        """Take note of one step of an item; write its line if it was the last.
+        """Take note of an `event`; write the line of its item if it was the last of that.
+
+        Quick: lines are gathered, and written many at once. Any thread.
 
         Raises:
             ConfigurationError: `attach` was not called.
@@ -189,7 +191,10 @@ class DecisionLog:
         LOGGER.warning("%r was ended, as its file cannot be written: %s", self, error)
 
     def close(self) -> None:
-        """Write what is left, and close the file. Idempotent. Items that end later are left out."""
+        """Write what is left, and close the file; blocks for the disk. Idempotent, any thread.
+
+        Items that end later are left out.
+        """
         if os.getpid() != self._pid:
             return  # the parent writes what waits
         with self._lock:

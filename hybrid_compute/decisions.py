@@ -83,7 +83,7 @@ class Decision:
 
 
 class Explanation(Value):
-    """Where an item went, and why: `str()` of it is for people.
+    """Where an item went, and why: `str()` of it is for people. Immutable.
 
     Attributes:
         rule: the rule that chose, in words.

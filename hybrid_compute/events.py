@@ -14,6 +14,7 @@ from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["Event", "Kind"]
 
+#: The steps; `Event` says when each comes.
 Kind: TypeAlias = Literal[
     "submitted",
     "withheld",

@@ -148,7 +148,15 @@ class HybridFuture(Future[T]):
             self = None  # type: ignore[assignment]  # the traceback must not hold the future
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the work raised, or None; block and raise as `result` does."""
+        """Return what the work raised, or None if it has returned; block until it is known.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            TimeoutError: it was not known in time; the work goes on.
+            CancelledError: the work was cancelled.
+        """
         if self._state != FINISHED:
             self._wait(timeout)
         if self._exception is not None:
@@ -187,7 +195,8 @@ class HybridFuture(Future[T]):
     def cancel(self) -> bool:
         """Cancel the work if it has not started; return whether it is cancelled.
 
-        Callbacks run on this thread. Work that runs is left alone, as in the stdlib.
+        Does not block, but for callbacks, which run on this thread. Work that runs is left alone,
+        as in the stdlib.
         """
         with self._lock:
             if self._state in (RUNNING, FINISHED):

@@ -444,7 +444,7 @@ class HybridExecutor(Mapper):
     def stream(
         self, fn: Callable[P, Iterable[T] | AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Stream[T]:
-        """Run a generator function, and iterate over its items as it produces them.
+        """Run the generator function `fn`, and iterate over its items as it produces them.
 
         Never blocks. The function may also be an asynchronous generator function, or return any
         iterator; a declared one goes where the policy says. What goes wrong is raised by the
@@ -545,7 +545,7 @@ class HybridExecutor(Mapper):
     # Looking and ending.
 
     def explain(self, fn: Callable[..., Any]) -> str:
-        """Return what the policy believes of a function, for a person to read. Does not block.
+        """Return what the policy believes of the function `fn`, for a person. Does not block.
 
         What became of one call, and why, tells `HybridFuture.explain`.
         """

@@ -181,28 +181,28 @@ class WorkItem:
         return self.future.set_running_or_notify_cancel()
 
     def succeed(self, value: Any) -> None:
-        """Deliver the result. Callbacks run on this thread: hold no lock."""
+        """Deliver the `value` that the work returned. Callbacks run here: hold no lock."""
         self.future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
-        """Deliver what the work raised, or what became of it. Callbacks run: hold no lock."""
+        """Deliver the `error` that the work raised, or met. Callbacks run: hold no lock."""
         self.future.set_exception(error)
 
     def raised(self, error: BaseException) -> None:
-        """Deliver what the work itself raised, which ran: whatever it is, it is no refusal."""
+        """Deliver the `error` that the work itself raised: whatever it is, it is no refusal."""
         self.fail(error)
 
     def reject(self, error: BaseException) -> None:
-        """Fail the item, which has not started and never will, unless it was cancelled."""
+        """Fail the item with `error`: it never started, nor will; unless it was cancelled."""
         if self.start():
             self.fail(error)
 
     def give_up(self, error: BaseException) -> None:
-        """Deliver the failure for good, whatever attempts there may be left."""
+        """Deliver `error` for good, whatever attempts there may be left."""
         self.future.set_exception(error)
 
     def abandon(self, error: BaseException) -> None:
-        """Deliver that nobody took the item, unless it was cancelled."""
+        """Deliver the `error` for which nobody took the item, unless it was cancelled."""
         if self.start():
             self.give_up(error)
 
@@ -211,7 +211,7 @@ class WorkItem:
         self.future._end()
 
     def cancel(self) -> None:
-        """Cancel the item, which has not started: its executor is shut down."""
+        """Cancel the item, which has not started: its executor is shut down. Does not block."""
         if self.future.cancel() and self.future._state == CANCELLED:  # not told yet
             self.start()  # tells those who wait() for the future
 

@@ -60,7 +60,13 @@ class Price(Value):
         )
 
     def of(self, seconds: float, size: int = 0, calls: int = 1) -> float:
-        """Return what an attempt costs that takes so long, moves so many bytes, and is so much."""
+        """Return what an attempt costs.
+
+        Args:
+            seconds: how long it takes.
+            size: bytes of its arguments and its result.
+            calls: how many calls it is: a chunk of a map is several.
+        """
         return (
             self.per_call * calls
             + self.per_second * seconds

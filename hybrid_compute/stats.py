@@ -45,7 +45,7 @@ class Stats:
 
 
 def stats_of(fleet: Fleet, policy: Policy | None = None) -> Stats:
-    """Return what the executors of a fleet do at this moment. Does not block."""
+    """Return what the executors of a `fleet` do now, and its `policy` spent. Does not block."""
     spending: Any = getattr(policy, "spending", None)
     spent: Any = spending() if callable(spending) else None
     return Stats(

@@ -257,6 +257,9 @@ class Task(Generic[P, T_co]):
         options: see `TaskOptions`.
         streams: whether it is a generator function: submitting it gives a `Stream`.
         key: the code that it runs, by which what is measured is remembered.
+
+    Raises:
+        ConfigurationError: `fn` is no function, or is a task already.
     """
 
     __task__ = True  # for `key_of`
@@ -362,7 +365,8 @@ def task(fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
     """Declare a function as a task: it may run in any executor.
 
     Use it bare (`@task`) or with options (`@task(idempotent=True)`), which are those of
-    `TaskOptions`.
+    `TaskOptions`, and `name`: by which registries, events and services know it, the function's
+    own if not given.
 
     Raises:
         ConfigurationError: an option has a wrong value, or `fn` is no function.
@@ -465,7 +469,12 @@ class TaskRegistry(Mapping[str, Task[..., Any]]):
         hedge: float | str | None = None,
     ) -> Callable[[Callable[P, T]], Task[P, T]]: ...
     def task(self, fn: Any = None, /, *, name: Any = None, **options: Any) -> Any:
-        """Declare a function as a task, as `task` does, and add it."""
+        """Declare a function as a task, as `task` does, and add it.
+
+        Raises:
+            ConfigurationError, TypeError: as `task`.
+            DuplicateTaskError: another task has its name.
+        """
         if fn is not None:
             return self.add(task(fn))
         declare = task(name=name, **options)

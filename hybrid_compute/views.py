@@ -28,7 +28,7 @@ T = TypeVar("T")
 class ExecutorView(Mapper):
     """A HybridExecutor with options: `submit` and `map` take the same arguments.
 
-    Immutable and thread-safe. Made by `HybridExecutor.options`.
+    Immutable and thread-safe. Made by `HybridExecutor.options`, which says what is raised.
     """
 
     def __init__(self, executor: HybridExecutor, options: TaskOptions) -> None:
@@ -59,13 +59,13 @@ class ExecutorView(Mapper):
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> HybridFuture[T]: ...
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> HybridFuture[Any]:
-        """Schedule `fn(*args, **kwargs)`, as `HybridExecutor.submit` does."""
+        """Schedule `fn(*args, **kwargs)`, as `HybridExecutor.submit` does. Does not block."""
         return self._hybrid._submit(self._options, fn, args, kwargs)
 
     def stream(
         self, fn: Callable[P, Iterable[T] | AsyncIterable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Stream[T]:
-        """Stream, as `HybridExecutor.stream` does."""
+        """Stream the items of `fn`, as `HybridExecutor.stream` does. Does not block."""
         return self._hybrid._stream(self._options, fn, args, kwargs)
 
     def _map_as_said(

@@ -231,7 +231,7 @@ class OutboxEntry:
 
     @classmethod
     def of(cls, row: Row, forms: Forms) -> OutboxEntry:
-        """Return what users see of a row."""
+        """Return what users see of a `row`, read by `forms`."""
         try:
             when = dt.datetime.fromtimestamp(row.submitted, dt.UTC)
         except (OverflowError, ValueError, OSError):  # some clock had jumped far
@@ -251,13 +251,13 @@ class OutboxEntry:
         return self._forms.arguments(self._row)
 
     def exception(self) -> BaseException | None:
-        """Return what the call raised; None if it has a result, or no outcome yet."""
+        """Return what the call raised; None: it has a result, or none yet. Does not wait."""
         if self._row.outcome is None:
             return None
         return self._forms.read_outcome(self.key, self._row.outcome)[1]
 
     def result(self) -> Any:
-        """Return the result of the call, or raise what it raised.
+        """Return the result of the call, or raise what it raised. Does not wait.
 
         Raises:
             RuntimeError: it has no outcome yet.

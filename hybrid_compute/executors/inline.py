@@ -22,6 +22,9 @@ class InlineExecutor(SubExecutor):
     Thread-safe: two threads that submit run side by side. An exception goes into the future,
     SystemExit too. A KeyboardInterrupt on the main thread goes into the future and is raised by
     `submit` as well, so that Ctrl-C ends the program.
+
+    Args:
+        name: its name in a fleet.
     """
 
     capabilities: Capabilities = Capabilities(shares_memory=True, blocks=True, streams=True)

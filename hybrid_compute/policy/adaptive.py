@@ -221,7 +221,7 @@ class Adaptive(_exit.Member):
     # Learning. Called by whoever has the item in hand, from any thread.
 
     def handed(self, item: RoutedItem, name: str, fleet: Fleet) -> None:
-        """Take note that an executor is about to get an item that was routed here."""
+        """Take note that the executor `name` of `fleet` is about to get `item`, which it routed."""
         belief, calls = item.belief, item.calls
         if belief is None:
             return
@@ -260,7 +260,7 @@ class Adaptive(_exit.Member):
                 self._cores.add(-1, cpu, held)
 
     def answered(self, item: RoutedItem, elapsed: float) -> None:
-        """Take note of a result from another process or machine, so long after the hand-over.
+        """Take note of a result of `item` from elsewhere, `elapsed` seconds after the hand-over.
 
         What runs on another machine, and how long, only that machine knows; what is learned is the
         time that the item took, less the way there, and what it is likely to have waited for others
@@ -354,7 +354,7 @@ class Adaptive(_exit.Member):
             return True
 
     def slow(self, belief: Belief, seconds: float) -> None:
-        """Take note of a call that took long on its submitter's thread."""
+        """Take note in `belief` that a call took long, `seconds`, on its submitter's thread."""
         with self._lock:
             if belief.is_another(seconds):
                 belief.forget()
@@ -365,7 +365,7 @@ class Adaptive(_exit.Member):
                 belief.classify()
 
     def wrong_places(self, belief: Belief) -> tuple[str, ...]:
-        """Return where items of this task should not wait for their turn, by what is known now."""
+        """Return where items of the task of `belief` should not wait, by what is known now."""
         if belief.kind in ("tiny", "quick", "waits"):
             return ("process",)
         return ("lane",) if belief.kind in ("holds", "works") else ()
@@ -373,7 +373,7 @@ class Adaptive(_exit.Member):
     # Telling.
 
     def explain(self, fn: Any) -> str:
-        """Return what is believed of a function, for a person: a line for each size."""
+        """Return what is believed of the function `fn`, for a person: a line for each size."""
         with self._lock:
             known = self._beliefs.of(fn)
         return (
@@ -386,7 +386,7 @@ class Adaptive(_exit.Member):
         )
 
     def usual(self, fn: Any) -> Belief | None:
-        """Return what is known best of a function; None if nothing is."""
+        """Return what is known best of the function `fn`; None if nothing is."""
         with self._lock:
             known = self._beliefs.of(fn)
         return max(known, key=lambda each: each.runs) if known else None

@@ -288,7 +288,7 @@ class Budget(_exit.Member):
     # When it has run.
 
     def observe(self, event: Event) -> None:
-        """Book what an attempt has cost, and set free what was set aside for an item."""
+        """Book what the attempt of an `event` has cost, and set free what was set aside. Quick."""
         if event.kind in _OVER or event.kind in ("retried", "dropped"):
             now = self._clock()
             with self._lock:

@@ -38,7 +38,16 @@ class Prefer:
 
 
 class Always(Prefer):
-    """One executor for every item, and no fallback."""
+    """One executor for every item, and no fallback.
+
+    Args:
+        name: of the executor.
+        move: "declared" lets only declared tasks leave the thread pool; "all" moves plain
+            callables too.
+
+    Raises:
+        ConfigurationError: `name` is no name.
+    """
 
     def __init__(self, name: str, *, move: Move = "declared") -> None:
         super().__init__(name, move=move)

@@ -40,6 +40,9 @@ class Nearest(_exit.Member):
     Attributes:
         names: all names that `route` may answer; HybridExecutor checks them when it is made.
         moves_plain: whether plain callables are routed too.
+
+    Raises:
+        ConfigurationError: a name is none, or `sticky` is neither True nor False.
     """
 
     def __init__(self, *names: str, sticky: bool = False, move: Move = "declared") -> None:

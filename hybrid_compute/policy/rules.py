@@ -21,6 +21,9 @@ class Predicate:
     Args:
         test: called with the item on the submitter's thread; must be quick and pure.
         text: how it prints.
+
+    Raises:
+        ConfigurationError: `test` cannot be called.
     """
 
     def __init__(self, test: Callable[[WorkItem], bool], text: str = "") -> None:
@@ -30,7 +33,7 @@ class Predicate:
         self._text = text or getattr(test, "__qualname__", repr(test))
 
     def __call__(self, item: WorkItem) -> bool:
-        """Ask the question."""
+        """Ask the question about an `item`. Quick and pure; any thread."""
         return self._test(item)
 
     def __and__(self, other: Callable[[WorkItem], bool]) -> Predicate:
@@ -63,7 +66,15 @@ def named(pattern: str) -> Predicate:
 
 
 class Rule:
-    """A predicate and the executors for the items of which it is true; see `when`."""
+    """A predicate and the executors for the items of which it is true; made by `when`. Immutable.
+
+    Args:
+        predicate: called with each item on its submitter's thread; must be quick and pure.
+        names: of the executors, the first choice and then fallbacks.
+
+    Raises:
+        ConfigurationError: `predicate` cannot be called, or there are no names.
+    """
 
     def __init__(self, predicate: Callable[[WorkItem], bool], names: tuple[str, ...]) -> None:
         if not callable(predicate):
@@ -95,6 +106,9 @@ class Rules:
     Attributes:
         names: all names that `route` may answer; HybridExecutor checks them when it is made.
         moves_plain: whether plain callables are routed too.
+
+    Raises:
+        ConfigurationError: one of `rules` was not made by `when`, or a name is none.
     """
 
     def __init__(

@@ -90,6 +90,9 @@ class Shadow(_exit.Member):
         names: what the first one may answer; HybridExecutor checks them when it is made.
         moves_plain: whether the first one routes plain callables too.
         learner: who gets the measurements of runs, if he wants them: the first, or the one in it.
+
+    Raises:
+        ConfigurationError: one of them is no policy, or `report` cannot be called.
     """
 
     learner: Any

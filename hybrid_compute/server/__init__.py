@@ -1,6 +1,6 @@
 """The server: declared tasks for callers elsewhere, over HTTP and WebSocket on one port.
 
-`create_app` gives an ASGI application; `hybrid-compute serve MODULE:NAME` runs one with uvicorn.
+`create_app` gives an ASGI application; `hybrid-compute serve MODULE:NAME` runs one with uvicorn::
 
     request --> gate: Host, Origin, token --> http | websocket: bytes <-> calls
                                                     |

@@ -56,7 +56,13 @@ class App:
         self._refused, self._told, self._last = 0, 0.0, ""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one connection, as ASGI says."""
+        """Serve one connection, or the application's life, as ASGI says.
+
+        Args:
+            scope: what came: "http", "websocket" or "lifespan".
+            receive: awaited for its next message.
+            send: awaited with each message of the answer.
+        """
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return

@@ -61,14 +61,14 @@ class BoundedHandler(logging.Handler):
             self._queue.put(record)
 
     def flush(self, timeout: float = _LAST_WORDS) -> None:
-        """Wait until all that is queued is written, for some seconds at most."""
+        """Wait until all that is queued is written, for `timeout` seconds at most."""
         if self._thread.is_alive():
             written = threading.Event()
             self._queue.put(written)
             written.wait(timeout)
 
     def close(self) -> None:
-        """Write what is queued, for a second at most, and end the thread."""
+        """Write what is queued, and end the thread; blocks, for a second at most."""
         self._queue.put(None)
         self._thread.join(_LAST_WORDS)
         super().close()

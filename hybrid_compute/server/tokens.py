@@ -62,6 +62,12 @@ class Token:
     ) -> Token:
         """Make one of a secret.
 
+        Args:
+            secret: what callers send, as text.
+            name: by which it stands in logs.
+            tasks: patterns of the names of tasks that it may call.
+            expires: seconds since 1970 after which it is no good; None: never.
+
         Raises:
             ConfigurationError: the secret is too short, or cannot stand in a header.
         """
@@ -87,6 +93,9 @@ class Tokens:
         Args:
             tokens: at least one; their names differ.
             clock: seconds since 1970, for `Token.expires`.
+
+        Raises:
+            ConfigurationError: there is none, or two have one name.
         """
         self._tokens = tuple(tokens)
         self._clock = clock
@@ -132,7 +141,7 @@ class Tokens:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Tokens:
-        """Read a file with one secret or, if its name ends with .toml, with several.
+        """Read the file `path` with one secret or, if its name ends with .toml, with several.
 
         Such a file looks like this::
 

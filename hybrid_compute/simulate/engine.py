@@ -35,6 +35,8 @@ from hybrid_compute.simulate.report import Report, Run, report_of
 
 __all__ = ["Arrivals", "simulate"]
 
+#: When items are submitted. "paced" is as long after the one before as in the log, less the time of
+#: work that ran inline; "logged" is at the times in the log.
 Arrivals: TypeAlias = Literal["paced", "logged"]
 
 

@@ -104,7 +104,7 @@ class ExecutorRecord:
     per_megabyte: float = _field(_is_amount, _AMOUNT, default=0.0)
 
     def cost(self, *, calls: int, seconds: float, size_bytes: int) -> float:
-        """Return what so many items cost that were worked on for so long, in the price's unit."""
+        """Return the cost of `calls` that took `seconds` and moved `size_bytes`."""
         return (
             calls * self.per_call + seconds * self.per_second + size_bytes / 1e6 * self.per_megabyte
         )
@@ -225,7 +225,7 @@ def _as_data(record: ExecutorRecord | ItemRecord) -> dict[str, Any]:
 
 
 def read_log(path: str | Path) -> Log:
-    """Read a log from a file.
+    """Read a log from the file `path`.
 
     Raises:
         OSError: the file cannot be read.

@@ -133,7 +133,7 @@ class Check(Generic[M]):
         rule: Rule[S],
         scene: Callable[[Rule[S], M, float], AbstractContextManager[S]],
     ) -> Check[M]:
-        """Return the check of a rule, which makes a scene of (rule, make, timeout)."""
+        """Return the check of a `rule`, which makes a `scene` of (rule, make, timeout)."""
 
         def run(make: M, timeout: float) -> None:
             with scene(rule, make, timeout) as stage:

@@ -36,7 +36,7 @@ class Link(Protocol):
     transport: Transport
 
     def receive(self, timeout: float) -> bytes | None:
-        """Return the next whole frame that the other end got; None: none came in time."""
+        """Wait up to `timeout` seconds for the next whole frame that came; None: none."""
         ...
 
     def send(self, frame: bytes) -> None:
@@ -48,7 +48,7 @@ class Link(Protocol):
         ...
 
     def close(self) -> None:
-        """Free all that the other end has. Called once, last."""
+        """Free all that the other end has. Called once, last; may block."""
         ...
 
 

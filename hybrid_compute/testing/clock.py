@@ -36,7 +36,7 @@ class VirtualClock:
         return self._now
 
     def call_later(self, seconds: float, do: Callable[[], object]) -> None:
-        """Have a function called once so many seconds have passed, by whoever makes them pass."""
+        """Have `do` called once `seconds` have passed, by whoever makes them pass."""
         with self._lock:
             heapq.heappush(self._due, (self._now + max(0.0, seconds), next(self._numbers), do))
 

@@ -125,7 +125,14 @@ class FaultProxy:
         direction: Direction = "both",
         new_connections: bool = True,
     ) -> FaultHandle:
-        """Deliver all data later by `seconds`, give or take up to `jitter`; in their order."""
+        """Deliver all data later by `seconds`, give or take up to `jitter`; in their order.
+
+        Args:
+            seconds: how much later.
+            jitter: seconds of the largest deviation.
+            direction: see the class.
+            new_connections: see the class.
+        """
         _check("seconds", seconds)
         _check("jitter", jitter)
         return self._add(Latency(seconds=seconds, jitter=jitter, **_of(direction, new_connections)))
@@ -137,7 +144,13 @@ class FaultProxy:
         direction: Direction = "both",
         new_connections: bool = True,
     ) -> FaultHandle:
-        """Let so many bytes a second through, for each connection and direction."""
+        """Let so many bytes a second through, for each connection and direction.
+
+        Args:
+            bytes_per_second: how many, at least 1.
+            direction: see the class.
+            new_connections: see the class.
+        """
         _check("bytes_per_second", bytes_per_second, 1)
         return self._add(
             Bandwidth(bytes_per_second=bytes_per_second, **_of(direction, new_connections))
@@ -151,7 +164,14 @@ class FaultProxy:
         direction: Direction = "both",
         new_connections: bool = True,
     ) -> FaultHandle:
-        """Deliver data in pieces of so many bytes, with `delay` seconds between them."""
+        """Deliver data in pieces of so many bytes, with `delay` seconds between them.
+
+        Args:
+            size_bytes: of a piece, at least 1.
+            delay: seconds between two.
+            direction: see the class.
+            new_connections: see the class.
+        """
         _check("size_bytes", size_bytes, 1)
         _check("delay", delay)
         return self._add(
@@ -181,7 +201,12 @@ class FaultProxy:
         )
 
     def reset_peer(self, seconds: float = 0.0, *, new_connections: bool = True) -> FaultHandle:
-        """Reset each connection `seconds` from now, or from its beginning if that is later."""
+        """Reset each connection `seconds` from now, or from its beginning if that is later.
+
+        Args:
+            seconds: how long after.
+            new_connections: see the class.
+        """
         _check("seconds", seconds)
         return self._add(ResetPeer(seconds=seconds, **_of("both", new_connections)))
 
@@ -209,7 +234,13 @@ class FaultProxy:
     def slow_close(
         self, seconds: float, *, direction: Direction = "both", new_connections: bool = True
     ) -> FaultHandle:
-        """Tell the other end `seconds` later that one end has hung up."""
+        """Tell the other end `seconds` later that one end has hung up.
+
+        Args:
+            seconds: how much later.
+            direction: see the class.
+            new_connections: see the class.
+        """
         _check("seconds", seconds)
         return self._add(SlowClose(seconds=seconds, **_of(direction, new_connections)))
 

@@ -64,7 +64,7 @@ class Recorder:
         ]
 
     def kinds(self, item_id: int | None = None) -> list[Kind]:
-        """Return the kinds of all events in their order, or of those of one item."""
+        """Return the kinds of all events in their order, or of the item `item_id` alone."""
         return [each.kind for each in self.of(item_id=item_id)]
 
     def wait_for(

@@ -17,7 +17,9 @@ from hybrid_compute._values import Value
 
 __all__ = ["Address", "MakeTransport", "OnFrame", "OnLost", "Transport"]
 
+#: Called with each frame that comes, one at a time and in their order.
 OnFrame: TypeAlias = Callable[[bytes], None]
+#: Called once, with the reason, when no more will come.
 OnLost: TypeAlias = Callable[[Exception], None]
 
 
@@ -65,7 +67,7 @@ class Transport(Protocol):
     """
 
     def open(self, on_frame: OnFrame, on_lost: OnLost) -> None:
-        """Connect. Blocks, for a bounded time.
+        """Connect, and from then on call `on_frame` and `on_lost`. Blocks, for a bounded time.
 
         Raises:
             RemoteUnavailable: there is no connection; nothing was sent.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import doctest
 import inspect
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +75,13 @@ def test_a_remote_executor_keeps_the_contract(server, scheme, path):
 def test_a_third_party_needs_less_than_60_lines():
     assert len(inspect.getsource(lanes).splitlines()) < 70
     assert len(inspect.getsource(Lanes).splitlines()) < 60
+
+
+def test_the_guide_has_that_executor_to_the_letter():
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "executor.rst").read_text()
+    examples = doctest.DocTestParser().get_examples(page)
+    (code,) = [each.source for each in examples if each.source.startswith("class ")]
+    assert code.strip() == inspect.getsource(Lanes).strip()
 
 
 # One for each rule, which breaks it.
