@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from hybrid_compute.futures import HybridFuture
     from hybrid_compute.hybrid import HybridExecutor
     from hybrid_compute.retry import Retry
+    from hybrid_compute.running import Current, current
     from hybrid_compute.sensitive import Sensitive
     from hybrid_compute.streams import Stream
     from hybrid_compute.tasks import Task, TaskOptions, TaskRegistry, remote_task, task
 
 __all__ = [
+    "Current",
     "HybridExecutor",
     "HybridFuture",
     "InlineExecutor",
@@ -39,6 +41,7 @@ __all__ = [
     "TaskRegistry",
     "ThreadExecutor",
     "abc",
+    "current",
     "errors",
     "events",
     "policy",
@@ -51,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Current": "running",
     "HybridExecutor": "hybrid",
     "HybridFuture": "futures",
     "InlineExecutor": "executors.inline",
@@ -64,6 +68,7 @@ _HOMES = {
     "TaskOptions": "tasks",
     "TaskRegistry": "tasks",
     "ThreadExecutor": "executors.thread",
+    "current": "running",
     "progress": "_progress",
     "remote_task": "tasks",
     "task": "tasks",

@@ -8,6 +8,7 @@ from types import GeneratorType
 from typing import Any
 
 from hybrid_compute._contexts import bind, pool_in
+from hybrid_compute._seats import here
 
 __all__ = ["run_measured"]
 
@@ -23,16 +24,23 @@ def run_measured(item: Any) -> None:
         return
     belief, meter, context = item.belief, item.meter, item.context
     fn, args = (item.fn, item.args) if context is None else bind(context, item.fn, item.args)
+    deadline, outer = item.deadline, None
+    if deadline is not None:
+        outer, here.deadline = here.deadline, deadline  # for what it submits
     cpu = None if meter is None else meter.begin(item)
     begun = perf_counter()
     try:
         kwargs = item.kwargs
         value = fn(*args, **kwargs) if kwargs else fn(*args)
     except BaseException as error:
+        if deadline is not None:
+            here.deadline = outer
         news = meter is not None and meter.end(item, begun, cpu, None)
         item.raised(error)
         item = kwargs = context = fn = args = None
     else:
+        if deadline is not None:
+            here.deadline = outer
         news = meter is not None and meter.end(item, begun, cpu, value)
         if type(value) is GeneratorType:
             pool = current_thread().__dict__.get("hybrid_pool")

@@ -41,6 +41,7 @@ __all__ = [
     "known_function",
     "load_function",
     "loads",
+    "nest",
     "produce",
     "received",
 ]
@@ -213,6 +214,10 @@ def check_size(value: object, size: int) -> None:
 
 # How to run a generator and send its items: `executors._production`. In a worker only.
 produce: Callable[..., Any] | None = None
+
+# What `hybrid_compute.current` asks: the way to the caller and the number of the call that runs, or
+# None between calls and on other threads. In a worker only.
+nest: Callable[[], Any] | None = None
 
 # Functions that the caller has sent, by its number for them; it says when to forget one. In a
 # worker only, which has one caller.

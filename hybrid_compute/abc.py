@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -22,6 +23,7 @@ from typing import (
 )
 
 from hybrid_compute._contexts import Carried, current_context
+from hybrid_compute._seats import here, known
 from hybrid_compute._values import Value
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import ContextItem, WorkItem
@@ -162,6 +164,9 @@ class SubExecutor(Mapper):
         """
         return []
 
+    def belongs_to(self, owner: Executor) -> None:
+        """Note whose fleet it is in now: work that runs here asks by `hybrid_compute.current()`."""
+
     def counts(self) -> tuple[int, int]:
         """Return how many items are queued and how many run, as far as is known."""
         out = round(self.load() * self.workers)
@@ -238,6 +243,9 @@ class SubExecutor(Mapper):
             context = current_context()
         else:
             options, context = NO_OPTIONS, None
+        if known.deadlines and here.deadline is not None:
+            # What it submits has no more time than is left.
+            return self._submit_supervised(RoutedItem(fn, args, kwargs, options), None)
         item = (
             WorkItem(fn, args, kwargs, options)
             if context is None
@@ -289,8 +297,9 @@ class SubExecutor(Mapper):
     def _map_as_said(
         self, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: MapOptions
     ) -> Iterator[Any]:
-        if isinstance(fn, Task) and (fn.options.supervised or fn.streams):
-            return map_by_submit(self.submit, fn, iterables, options)  # a retry is of one call
+        by_itself = isinstance(fn, Task) and (fn.options.supervised or fn.streams)
+        if by_itself or here.deadline is not None:  # a retry, and a deadline, is of one call
+            return map_by_submit(self.submit, fn, iterables, options)
         if isinstance(fn, Task) and needs_a_look(remote=self.capabilities.remote):
             if self.capabilities.remote:
                 return self._map_guarded(fn, iterables, options)

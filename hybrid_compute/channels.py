@@ -26,7 +26,12 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from hybrid_compute._seats import Seat, Wait, here
+
+if TYPE_CHECKING:
+    from hybrid_compute.futures import HybridFuture
 
 __all__ = [
     "BUFFER_BYTES",
@@ -81,6 +86,9 @@ class Source:
         """Produce an item right here, or the end; False if that is not done here."""
         return False
 
+    def urge(self) -> None:
+        """Go on first, since a thread of a pool waits for the next item. Any thread."""
+
     def close(self) -> None:
         """Stop producing: nobody wants the rest. Does not wait; any thread."""
 
@@ -109,7 +117,7 @@ class Channel:
     __slots__ = (
         *("attention", "chunks", "closed", "complete", "ended", "error", "lock"),
         *("done", "most", "most_bytes", "ready", "source", "value", "waiting", "waker"),
-        *("_gate", "_open", "_taken_bytes"),
+        *("_gate", "_open", "_seat", "_taken_bytes", "begins"),
     )
 
     attention: bool
@@ -132,6 +140,8 @@ class Channel:
         self.waker: Callable[[], object] | None = None
         self._gate = _thread.allocate_lock()
         self._gate.acquire()
+        self._seat: Seat | None = None  # that of the consumer's thread, while it waits
+        self.begins: Callable[[], HybridFuture[Any] | None] | None = None  # of what will produce
         self._taken_bytes = 0  # of Large ones; the source was not told yet
         self._open: tuple[int, int] | None = None  # the chunk that is in `ready`
 
@@ -148,6 +158,8 @@ class Channel:
             if not self.waiting:
                 return
             self.waiting = False
+            if (seat := self._seat) is not None:
+                seat.resume()
             waker, self.waker = self.waker, None
             if waker is None:
                 with suppress(RuntimeError):  # Ctrl-C cut a wait short, and it was opened already
@@ -260,6 +272,30 @@ class Channel:
 
     def wait(self, deadline: float | None = None) -> None:
         """Wait for something to happen, for a while."""
+        seat = here.seat
+        # A thread of a pool gives up its place to whoever brings the next item: see `_seats`.
+        if seat is None or not seat.begin(Wait((self,), timed=True)):
+            self._wait(deadline)
+            return
+        self._seat = seat
+        try:
+            self._wait(deadline)
+        finally:
+            self._seat = None
+            seat.end()
+
+    def _held_up_by(self) -> tuple[Wait, ...]:
+        return ()
+
+    def _urge(self, queued: dict[Any, set[Any]]) -> None:
+        source, begins = self.source, self.begins
+        future = None if begins is None else begins()
+        if source is not None:
+            source.urge()
+        elif future is not None:
+            future._urge(queued)
+
+    def _wait(self, deadline: float | None) -> None:
         if self.listen(None):
             return
         pause = LOOK if deadline is None else min(LOOK, deadline - time.monotonic())

@@ -8,6 +8,7 @@ than 400 lines, of short classes: one tree is better read in one place.) ::
      |- ConfigurationError        ValueError         a constructor or option got a wrong value
      |   |- DuplicateTaskError                       a task name was used twice
      |   `- UnknownExecutorError                     a name that is not in the fleet
+     |- DeadlockError             RuntimeError       work would wait for itself, for ever
      |- DecisionLogError          ValueError         a line of a decision log cannot be read
      |- PolicyError               RuntimeError       a policy raised, or answered nonsense
      |- PlacementError            RuntimeError       no executor may run the item (fails closed)
@@ -51,6 +52,7 @@ from typing import Any
 __all__ = [
     "AuthError",
     "ConfigurationError",
+    "DeadlockError",
     "DecisionLogError",
     "DuplicateTaskError",
     "ExecutorUnavailable",
@@ -115,6 +117,21 @@ class DuplicateTaskError(ConfigurationError):
 
 class UnknownExecutorError(ConfigurationError):
     """A name was given that no executor of the fleet has."""
+
+
+class DeadlockError(HybridComputeError, RuntimeError):
+    """Work was about to wait for what cannot be done before it goes on; so it does not wait.
+
+    Attributes:
+        item_names: what waits for each other, as in `WorkItem.name`; () if it is no circle, but
+            there is nobody left to do the work.
+    """
+
+    item_names: tuple[str, ...]
+
+    def __init__(self, text: str, *, item_names: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.item_names = item_names
 
 
 class DecisionLogError(HybridComputeError, ValueError):

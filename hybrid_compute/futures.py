@@ -3,7 +3,8 @@
 The stdlib's future makes a Condition and two lists when it is constructed: 1,600 bytes and most
 of the time that a thread pool spends on a small task. This one makes them when they are first
 asked for, behind the stdlib's own attribute names, so that `wait`, `as_completed` and
-`asyncio.wrap_future` find what they expect.
+`asyncio.wrap_future` find what they expect. (A few lines over 400: all that a future is to those
+who wait, to those who work and to the stdlib is better seen in one place.)
 
 Threads and locks: `_lock` guards the state, the result and the three things made late. It is
 the lock of the Condition too, once there is one, so whoever holds `_condition` holds it: a
@@ -31,6 +32,7 @@ from concurrent.futures._base import (
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from hybrid_compute._seats import Seat, Wait, Waiters, here
 from hybrid_compute._unretrieved import Unretrieved
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ class HybridFuture(Future[T]):
     # Before the end: whether its failure is logged if nobody looks at it (None: if it is a declared
     # task's). After a failure an Unretrieved, until somebody has looked.
     _unretrieved: Unretrieved | bool | None = None
+    _unwanted = False  # somebody wanted it to end while it ran
+    _awaited = False  # a thread that has a seat has waited for it
+    _waits: Wait | None = None  # what the thread that runs its item waits for
 
     __slots__ = (
         "_callbacks",
@@ -99,6 +104,9 @@ class HybridFuture(Future[T]):
         with self._lock:
             if self._made_waiters is None:
                 self._made_waiters = []
+            seat = here.seat
+            if seat is not None:
+                return Waiters(self, self._made_waiters, seat)  # type: ignore[return-value]  # ours
             return self._made_waiters
 
     if not TYPE_CHECKING:  # to a checker they are the stdlib's attributes
@@ -175,6 +183,47 @@ class HybridFuture(Future[T]):
             self._unretrieved = Unretrieved(item.name, error)
 
     def _wait(self, timeout: float | None) -> None:
+        seat = here.seat
+        if (
+            seat is None
+            or (timeout is not None and timeout <= 0)
+            or not seat.begin(Wait((self,), timed=timeout is not None))
+        ):
+            self._wait_here(timeout)
+        else:
+            self._wait_in(seat, timeout)
+
+    def _wait_in(self, seat: Seat, timeout: float | None) -> None:
+        """Wait on a thread whose pool has to know that it does; see `_seats`."""
+        try:
+            with self._condition:
+                if not self.done():
+                    if self._made_waiters is None:
+                        self._made_waiters = []
+                    self._made_waiters.append(seat)
+            self._wait_here(timeout)
+        finally:
+            with self._lock:
+                if self._made_waiters is not None and seat in self._made_waiters:
+                    self._made_waiters.remove(seat)
+            seat.end()
+
+    def _held_up_by(self) -> tuple[Wait, ...]:
+        """Return what its work waits for; () if it goes on by itself. For `_seats`."""
+        waits, item = self._waits, self._item
+        if waits is None or waits.timed or item is None or item.deadline is not None or self.done():
+            return ()
+        return (waits,)
+
+    def _urge(self, queued: dict[Any, set[Any]]) -> None:
+        """Note that a thread of a pool waits for it; add its item to its keeper's. For `_seats`."""
+        self._awaited = True
+        item = self._item
+        keeper = None if item is None else item.keeper
+        if keeper is not None:
+            queued.setdefault(keeper, set()).add(item)
+
+    def _wait_here(self, timeout: float | None) -> None:
         keeper = self._keeper()
         if keeper is not None and (timeout is None or timeout > 0):
             end = None if timeout is None else time.monotonic() + timeout
@@ -228,7 +277,8 @@ class HybridFuture(Future[T]):
         (`ProcessExecutor(kill_grace=...)`), with all its child processes. True means that it
         ran no further and that the process is gone; `result()` raises CancelledError then.
         False means that the work had finished, or that nothing can stop it: a thread cannot be
-        ended, and neither can what somebody else's executor runs.
+        ended, and neither can what somebody else's executor runs. Work on a thread is told, by
+        `current().cancelled()`, and may return early.
 
         Blocks until that is known: for as long as the work takes to end, the grace period
         included. It may be called from any thread, and from a done-callback.
@@ -241,6 +291,8 @@ class HybridFuture(Future[T]):
             keeper = item.keeper
             if keeper.stop(item) is not None:
                 break
+        if not self.done():
+            self._unwanted = True
         return self.cancelled()
 
     def explain(self) -> Explanation:

@@ -18,6 +18,7 @@ past it while another thread shuts down meets the executors' own, which are guar
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, cast, ov
 
 from hybrid_compute._contexts import Carried, current_context
 from hybrid_compute._pauses import Outstanding
+from hybrid_compute._seats import here, known
 from hybrid_compute.abc import Fleet, Observer, Policy, SubExecutor
 from hybrid_compute.direct import DirectItem
 from hybrid_compute.errors import (
@@ -186,9 +188,16 @@ class HybridExecutor(Mapper):
         self._learning = Learning(learner, self._router, self._fleet)
         self._learns = self._learning.learns
         self._open_short_ways()
+        self._adopt()
         for each in told:
             if callable(attach := getattr(each, "attach", None)):
                 attach(self)
+
+    def _adopt(self) -> None:
+        """Tell all who run work whose it is: they tell the work, if it asks."""
+        self._learning.owner = weakref.ref(self)
+        for member in self._fleet.values():
+            member.belongs_to(self)
 
     def _open_short_ways(self) -> None:
         """See which ways of submitting need not go by the router."""
@@ -261,7 +270,9 @@ class HybridExecutor(Mapper):
         """
         if self._closed:
             raise RuntimeError(_CLOSED)
-        if type(fn) is Task or not self._short_way:
+        # What a work item with a deadline submits has no more time than is left of it.
+        timed = known.deadlines and here.deadline is not None
+        if type(fn) is Task or timed or not self._short_way:
             if type(fn) is Task:
                 if self._quick and fn.key in self._quick:
                     belief = quick_belief(self._quick, fn, args, kwargs)
@@ -269,11 +280,11 @@ class HybridExecutor(Mapper):
                         return run_quick(
                             fn, args, kwargs, belief, self._learning, reports=self._reports
                         )
-                if self._direct and fn.key in self._direct:
+                if self._direct and not timed and fn.key in self._direct:
                     belief = direct_belief(self._direct, fn, args, kwargs)
                     if belief is not None:
                         return self._hand_over(fn, args, kwargs, belief)
-            elif self._short_way_on:
+            elif self._short_way_on and not timed:
                 context = self._context(fn)
                 mine = (
                     WorkItem(fn, args, kwargs)
@@ -314,7 +325,10 @@ class HybridExecutor(Mapper):
         if self._closed:
             raise RuntimeError(_CLOSED)
         options, streams = said, False
-        routed = self._observed or options.supervised
+        # What a work item with a deadline submits has no more time than is left of it.
+        routed = (
+            self._observed or options.supervised or (known.deadlines and here.deadline is not None)
+        )
         if isinstance(fn, Task):
             options = fn.options if said is NO_OPTIONS else said.over(fn.options)
             streams = fn.streams

@@ -68,6 +68,13 @@ class Keeper:
         It may return at any time, with nothing done, and runs nobody's code but its own.
         """
 
+    def urge(self, items: set[WorkItem]) -> None:
+        """See to it that the items are done, though whoever holds a place here waits for them.
+
+        Called by a thread of a pool, which gives up its own place meanwhile. Takes no lock of a
+        future, and waits for nothing.
+        """
+
     def watched(self) -> None:
         """Note that somebody will be told of the end, who does not come to `attend`.
 
@@ -172,6 +179,10 @@ class WorkItem:
     def calls(self) -> int:
         """How many calls it is: a chunk of a map is several."""
         return len(self.args[1]) if _is(self.fn, "carries_calls") else 1
+
+    def is_unwanted(self) -> bool:
+        """Say whether nobody waits for its outcome, though it still runs. Any thread."""
+        return self.future.done() or self.future._unwanted
 
     def start(self) -> bool:
         """Mark the item as running; False if it was cancelled: then leave it alone.

@@ -30,6 +30,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures._base import LOGGER
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,10 @@ _MUCH = 0.003  # seconds of CPU from which on a call that still runs is known to
 _HELD = Choice(rule="held, until more is known of its task")
 
 
+def _nobody() -> None:
+    return None
+
+
 class _Queue:
     """Items of one task that wait for the same news."""
 
@@ -75,12 +80,14 @@ class Learning(_exit.Member):
 
     Attributes:
         learns: whether the policy wants measurements; any policy may have items held.
+        owner: the executor that it is a part of; None once that is gone.
     """
 
     def __init__(self, policy: Any, router: Router, fleet: Fleet) -> None:
         self._policy = policy if callable(getattr(policy, "ran_here", None)) else None
         self.learns: bool = self._policy is not None
         self._router = router
+        self.owner: Callable[[], Any] = _nobody  # HybridExecutor sets it
         self._fleet = fleet
         self._changed = threading.Condition(threading.RLock())  # guards all below
         self._held: dict[Any, _Queue] = {}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute._contexts import each_in
+from hybrid_compute._seats import here
 from hybrid_compute.executors._batch import run_batch
 from hybrid_compute.executors._chunks import map_in_chunks
 from hybrid_compute.items import ContextItem, WorkItem
@@ -38,14 +39,15 @@ def map_on(  # noqa: PLR0911 - a case each
         return map_by_submit(executor.submit, fn, iterables, mapping)
     context = executor._context(fn)
     plain_way = executor._short_way or executor._short_way_on
-    if said is NO_OPTIONS and plain_way and not isinstance(fn, Task):
+    timed = here.deadline is not None  # a deadline is of a call, and not of a chunk
+    if said is NO_OPTIONS and plain_way and not timed and not isinstance(fn, Task):
         return _map_on_threads(executor._thread, context, fn, iterables, mapping)
     options = said.over(fn.options) if isinstance(fn, Task) else said
 
     def one_by_one(fn: Callable[..., Any], *args: Any) -> Any:
         return executor._submit(said, fn, args, None)
 
-    if options.hedge is not None or (isinstance(fn, Task) and fn.streams):
+    if timed or options.hedge is not None or (isinstance(fn, Task) and fn.streams):
         return map_by_submit(one_by_one, fn, iterables, mapping)
     hides = executor._router.guard(said, fn, (), None, options)
     bare, guard = iterables, None if hides is None or hides.why is None else OpenedGuard(hides.why)

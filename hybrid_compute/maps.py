@@ -2,7 +2,8 @@
 
 Owns the rules that all executors share: order, time-out, errors, progress, cancelling what is
 left, and how far the input is read ahead. An executor brings a `Source`, which turns input into
-running calls and puts their outcomes into a `Results`.
+running calls and puts their outcomes into a `Results`. (Some lines over 400: the two halves of one
+hand-over.)
 
 Threads and locks: `Results._lock` guards `_wanted`, the one thing that the consumer and the
 workers both write. Under the GIL a worker may look at `_wanted` without the lock: it has stored
@@ -24,6 +25,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol, TypeVar
 
+from hybrid_compute._seats import Seat, Wait, here, wait_for_any
 from hybrid_compute._values import Value
 from hybrid_compute.errors import ConfigurationError
 
@@ -153,6 +155,10 @@ class Source(Protocol):
     def cancel(self) -> None:
         """Cancel all that has not started; their outcomes are never asked for. Any thread."""
 
+    def wait_of(self, index: int | None, *, timed: bool) -> Wait:
+        """Return what a consumer waits for who wants this outcome; None: the next, whichever."""
+        ...
+
 
 class Results:
     """Outcomes by index: put in from any thread, taken out by one consumer."""
@@ -161,9 +167,11 @@ class Results:
         "_gate",
         "_lock",
         "_order",
+        "_seat",
         "_wanted",
         "failures",
         "options",
+        "source",
         "total",
         "values",
         "weight",
@@ -186,6 +194,8 @@ class Results:
         self._gate = _thread.allocate_lock()  # the consumer sleeps on it; released once a sleep
         self._gate.acquire()
         self._wanted = _NOBODY
+        self._seat: Seat | None = None  # that of the consumer's thread, while it sleeps
+        self.source: Source | None = None
 
     # For workers.
 
@@ -212,7 +222,20 @@ class Results:
         with self._lock:
             if self._wanted in (index, _ANY):
                 self._wanted = _NOBODY
+                if self._seat is not None:
+                    self._seat.resume()
                 self._gate.release()
+
+    def nudge(self) -> None:
+        """Have the consumer, if he sleeps, look around and sleep again. Any thread."""
+        with self._lock:
+            wanted = self._wanted
+        if wanted != _NOBODY:
+            self._wake(wanted)
+
+    def is_awaited(self) -> bool:
+        """Say whether the consumer sleeps, and nothing has woken him. Any thread."""
+        return self._wanted != _NOBODY
 
     # For the consumer.
 
@@ -254,19 +277,42 @@ class Results:
             self.next_finished(None)
 
     def _sleep(self, wanted: int, is_there: Callable[[], bool], deadline: float | None) -> None:
+        seat = here.seat
         while not is_there():
             with self._lock:
                 self._wanted = wanted
             woken = False
             if not is_there():
-                # A negative time means "for ever" to a lock.
-                left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-                woken = self._gate.acquire(timeout=left)
+                told = seat is not None and self._tell(seat, wanted, timed=deadline is not None)
+                try:
+                    # A negative time means "for ever" to a lock.
+                    left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+                    woken = self._gate.acquire(timeout=left)
+                finally:
+                    if told and seat is not None:
+                        self._seat = None
+                        seat.end()
                 if not woken and not is_there():
                     self._wake_up()
                     raise TimeoutError
             if not woken:
                 self._wake_up()
+
+    def _tell(self, seat: Seat, wanted: int, *, timed: bool) -> bool:
+        """Tell the pool of this thread that it is about to sleep; see `_seats`."""
+        if self.source is None:
+            return False
+        told = False
+        self._seat = seat
+        try:
+            index = None if wanted == _ANY else wanted
+            told = seat.begin(self.source.wait_of(index, timed=timed))
+        finally:
+            if not told:
+                self._seat = None
+                if sys.exc_info()[0] is not None:
+                    self._wake_up()
+        return told
 
     def _wake_up(self) -> None:
         # Nobody sleeps any more. If a worker has just released the gate, close it again.
@@ -306,6 +352,7 @@ def _in_order(
     values, progress = results.values, results.options.progress
     index = 0
     try:
+        results.source = source
         while results.total is None or index < results.total:
             if more is not None:
                 _feed_one(results, source, more)
@@ -327,6 +374,7 @@ def _as_finished(
 ) -> Generator[Any, None, None]:
     yielded = 0
     try:
+        results.source = source
         while results.total is None or yielded < results.total:
             if more is not None:
                 _feed_one(results, source, more)
@@ -345,6 +393,7 @@ def _feed_one(results: Results, source: Source, more: Iterator[tuple[int, Any]])
 
 
 def _finish(results: Results, source: Source) -> None:
+    results.source = None  # they refer to each other
     source.cancel()
     close = getattr(results.options.progress, "close", None)
     if close is not None:
@@ -388,6 +437,12 @@ class _Submitter:
     def cancel(self) -> None:
         for future in list(self._futures.values()):  # list(): atomic in every build
             future.cancel()
+
+    def wait_of(self, index: int | None, *, timed: bool) -> Wait:
+        if index is None:
+            return wait_for_any(list(self._futures.values()), timed=timed)
+        future = self._futures.get(index)
+        return wait_for_any([] if future is None else [future], timed=timed)
 
 
 def map_by_submit(

@@ -15,10 +15,12 @@ from threading import current_thread, main_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from hybrid_compute._seats import here
 from hybrid_compute._unretrieved import Unretrieved
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.policy._sizes import measure
 from hybrid_compute.privacy import SENSITIVE, has_wrapped
+from hybrid_compute.running import Current, runs_work
 from hybrid_compute.tasks import Task
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ def direct_belief(
     return belief
 
 
+def _read(frame: Any) -> Current:
+    return Current(frame["fn"].name, 1, here.deadline, executor=frame["learning"].owner)
+
+
+@runs_work(_read)
 def run_quick(
     fn: Task[..., Any],
     args: tuple[Any, ...],

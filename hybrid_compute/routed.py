@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hybrid_compute._failures import text_of
 from hybrid_compute._metered import run_measured
 from hybrid_compute._pauses import Pause
+from hybrid_compute._seats import here, known, urge
 from hybrid_compute.attempts import Verdict, after_failure
 from hybrid_compute.decisions import Attempt, Choice, Decision
 from hybrid_compute.errors import (
@@ -40,11 +41,19 @@ if TYPE_CHECKING:
     from hybrid_compute.items import Keeper, Meter
     from hybrid_compute.privacy import Guard
 
-__all__ = ["RoutedItem", "alarm_of"]
+__all__ = ["RoutedItem", "alarm_of", "limit_of"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
 _BY_POLICY = "as the policy, or the options, said"
+
+
+def limit_of(item: WorkItem) -> str:
+    """Say what time an item had that has a deadline."""
+    timeout = item.options.timeout
+    if timeout is None:
+        return "the time that was left to the work that submitted it"
+    return f"its timeout of {timeout:g} s"
 
 
 def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
@@ -128,7 +137,12 @@ class RoutedItem(WorkItem):
         self._again = self._inside = self._raised = self._started = self._settled = False
         self._last: BaseException | None = None  # what ended the attempt before
         self.executor: str | None = None
-        self.deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        self.deadline: float | None = None
+        if options.timeout is not None:
+            self.deadline = time.monotonic() + options.timeout
+            known.deadlines = True
+        if known.deadlines and here.deadline is not None:
+            self._inherit(here.deadline)
         self._alarm: Alarm | None = None
         self._pause = 0.0
         self.belief = self.choice = self.counted = self.meter = self.handed_at = None
@@ -136,6 +150,11 @@ class RoutedItem(WorkItem):
         self.probes = False
         self.behind = 0
         self.decision: Decision | None = None
+
+    def _inherit(self, deadline: float) -> None:
+        # What submits it has that.
+        if self.deadline is None or deadline < self.deadline:
+            self.deadline = deadline
 
     @classmethod
     def in_place_of(cls, item: WorkItem) -> RoutedItem:
@@ -194,6 +213,8 @@ class RoutedItem(WorkItem):
                     self.abandon(self._last or last_word(error.with_traceback(None)))
                     return
                 continue
+            if late and self.future._awaited:
+                urge((self.future,))  # who waits for it has looked for it elsewhere
             if not (blocks and self._again):
                 return
             if self._pause:
@@ -214,6 +235,11 @@ class RoutedItem(WorkItem):
             meter.handed(self, self.executor or "")
             if self.meter is None:
                 meter.left(self)  # it was cancelled meanwhile, by whoever has its future
+
+    @property
+    def was_tried(self) -> bool:
+        """Whether an attempt has failed."""
+        return self._failures > 0
 
     def handed_over(self) -> None:
         """Do nothing: called before each hand-over if `observed`."""
@@ -334,11 +360,10 @@ class RoutedItem(WorkItem):
 
     def time_is_up(self) -> TaskTimeout:
         """Return the error of an item whose deadline has passed."""
-        timeout = self.options.timeout or 0.0
         return TaskTimeout(
-            f"{self.name!r} was not done within its timeout of {timeout:g} s",
+            f"{self.name!r} was not done within {limit_of(self)}",
             item_name=self.name,
-            timeout=timeout,
+            timeout=self.options.timeout or 0.0,
         )
 
     def _goes_on(self, error: BaseException) -> bool:

@@ -20,26 +20,48 @@ from typing import Any
 
 from hybrid_compute._contexts import open_in
 from hybrid_compute._producer import as_iterator, close_iterator, run_stream
+from hybrid_compute._seats import here
 from hybrid_compute.channels import BUFFER_BYTES, BUFFER_ITEMS, Channel, Source
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
 from hybrid_compute.routed import RoutedItem
+from hybrid_compute.running import item_runs, runs_work
 from hybrid_compute.streams import Stream
 from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["PullSource", "StreamItem"]
 
 
+def _nobody() -> None:
+    return None
+
+
 class PullSource(Source):
     """A generator that runs in its consumer, step by step."""
 
-    def __init__(self, item: WorkItem, iterator: Iterator[Any], channel: Channel) -> None:
+    def __init__(
+        self,
+        item: WorkItem,
+        iterator: Iterator[Any],
+        channel: Channel,
+        owner: Callable[[], Any],
+    ) -> None:
+        self._owner = owner
         self._item = item
         self._iterator = iterator
         self._channel = channel
 
+    @runs_work(lambda frame: item_runs(frame["self"]._item, frame["self"]._owner))
     def pull(self) -> bool:
         """Run it as far as its next item."""
+        deadline = self._item.deadline
+        if deadline is not None and here.deadline != deadline:
+            outer = here.deadline
+            here.deadline = deadline  # for what it submits
+            try:
+                return self.pull()
+            finally:
+                here.deadline = outer
         try:
             value = next(self._iterator)
         except StopIteration as end:
@@ -87,7 +109,12 @@ class StreamItem(RoutedItem):
         self.channel: Channel = Channel(most, most_bytes)
         self._kept: Stream[Any] | None = Stream(self.channel, self.name, self.future)
         self._stream = weakref.ref(self._kept)
+        self.channel.begins = weakref.ref(self.future)
         self.future.add_done_callback(self.channel.on_done)
+
+    def is_unwanted(self) -> bool:
+        """Say whether nobody wants the rest, though the generator still runs. Any thread."""
+        return super().is_unwanted() or self.channel.closed
 
     def hand_out(self) -> Stream[Any]:
         """Return the stream to a caller who gets it instead of the future."""
@@ -108,12 +135,12 @@ class StreamItem(RoutedItem):
             if iterator is not None:
                 pool.pump(self, iterator)
 
-    def run_here(self) -> None:
+    def run_here(self, owner: Callable[[], Any] = _nobody) -> None:
         """Run the generator in its consumer, step by step."""
         if self.start():
             iterator = self._open()
             if iterator is not None:
-                self.begin(PullSource(self, iterator, self.channel))
+                self.begin(PullSource(self, iterator, self.channel, owner))
 
     def _open(self) -> Iterator[Any] | None:
         try:

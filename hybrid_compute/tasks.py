@@ -106,7 +106,8 @@ class TaskOptions(Value):
         executor: name of the one executor to use, past the policy; default: the policy decides.
         timeout: seconds from its submission to its end, waiting included; then it fails with
             `TaskTimeout`. In a process the work is ended; a thread cannot be, so there the
-            future fails and the work goes on, in vain. Default: none.
+            future fails and the work goes on, in vain, unless it asks `current().cancelled()`. What
+            the work submits has no more time than is left of it. Default: none.
         retries: how many more attempts there are after the first failed, at once; default 0. Or
             a `Retry`, which says how often, how soon and after what; or a `tenacity.Retrying`. An
             exception that the work itself raised counts as a failure.

@@ -29,6 +29,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("_config_keys", "_plugins", "_contexts", "_progress", "_unretrieved"),
         *("_exit", "_values", "_pickling", "_failures", "_functions", "_captures", "_blame"),
         *("_signed_work", "channels", "streams", "streamed", "_producer", "_packed"),
+        *("_seats", "running"),
     ),
     1: ("policy.", "protocol.", "simulate."),
     2: ("transports.", "_durable"),
@@ -60,6 +61,7 @@ CHILDREN = frozenset(
     for name in (
         *("_boot", "_spawner", "_worker", "_frames", "_segments", "_batch", "_production"),
         "_worker_logs",
+        "_nested",
     )
 )
 

@@ -21,6 +21,7 @@ from hybrid_compute.executors._frames import (
     ERROR,
     LIMIT,
     LOG,
+    NEST,
     NO_LIMIT,
     READY,
     RETURNED,
@@ -104,6 +105,8 @@ class Answers:
             settle(handle, bytes(body))
         elif kind == SEGMENT:
             worker.receiver.accept(number, worker.inbox.fds.pop(0))
+        elif kind == NEST:
+            self._on_nest(worker, number)
         else:
             item = worker.items[0]
             assert isinstance(item, StreamItem)  # noqa: S101 - nothing else sends such frames
@@ -113,6 +116,21 @@ class Answers:
                 if item.deadline is not None:
                     with self._pool.lock:  # that of the future, which is done, does not count
                         self._pool.deadlines.add(item)
+
+    def _on_nest(self, worker: Worker, number: int) -> None:
+        """Let the work that runs ask by an agent of its own."""
+        agent = worker.agent
+        if agent is None:
+            fd = worker.inbox.fds.pop(0)
+            if fd < 0:  # this process has too many, and the work finds its link closed
+                return
+            from hybrid_compute.executors._agents import Agent  # noqa: PLC0415 - on first need
+
+            agent = worker.agent = Agent(self._pool, worker, fd)
+            with self._pool.lock:
+                self._pool.agents.append(agent)
+            agent.start()
+        agent.expect(number, worker.items[0])
 
     def _on_value_apart(self, worker: Worker, item: WorkItem, body: memoryview) -> None:
         try:
@@ -187,7 +205,7 @@ class Answers:
             return now + 2 * LATE  # it unpickles, or what it has answered is on its way
         if worker.watched != started:
             worker.watched = started
-            if pool.size > 1:
+            if pool.size > 1 or worker.waits:
                 with pool.lock:
                     worker.revoked = True
                 # Never raised: what is behind it may have been taken back already.

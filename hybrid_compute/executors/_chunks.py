@@ -1,5 +1,6 @@
 """`map` where a message is dear: many calls to one message, as many as fit the time.
 
+(A few lines over 400: one object, and its one lock.)
 Owns how a map's calls are cut into chunks, and what becomes of a chunk that fails as a whole.
 Each chunk is one work item, made by a `submit` that is passed in.
 
@@ -28,6 +29,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from hybrid_compute import _exit
+from hybrid_compute._seats import Wait, wait_for_any
 from hybrid_compute.errors import (
     PayloadTooLarge,
     TaskDecodeError,
@@ -102,6 +104,12 @@ class _Chunks:
             out = list(self._out.values())
         for future in out:
             future.cancel()
+
+    def wait_of(self, index: int | None, *, timed: bool) -> Wait:
+        # Whichever it is in: what is not submitted yet will be when another chunk is done.
+        with self._lock:
+            out = list(self._out.values())
+        return wait_for_any(out, timed=timed)
 
     # For an executor that shuts down.
 

@@ -43,6 +43,7 @@ from hybrid_compute.executors._segments import (
 from hybrid_compute.items import Meter, WorkItem
 
 if TYPE_CHECKING:
+    from hybrid_compute.executors._agents import Agent
     from hybrid_compute.executors._memory import OomCounter
     from hybrid_compute.executors._spawning import Spawner
 
@@ -80,6 +81,8 @@ class Worker:
         library: the functions that it has; of whoever feeds it.
         items: sent and not answered, in order; the first has the number `number`.
         next_number: that of the next call to be sent.
+        agent: stands here for what it runs; None: that has never asked anything.
+        waits: its work waits for other work: how many times over.
         messages: sent and not ended, in order.
         hand: what the thread that feeds it has taken for it and not sent yet; None: nobody does.
         taken: the item that is on its way from a queue into the hand.
@@ -110,6 +113,7 @@ class Worker:
     """
 
     __slots__ = (
+        "agent",
         "buried",
         "dead",
         "due",
@@ -146,6 +150,7 @@ class Worker:
         "taken",
         "trims",
         "unfit",
+        "waits",
         "watched",
         "withheld",
         "words",
@@ -179,6 +184,8 @@ class Worker:
         self.unfit: BaseException | None = None
         self.due: float | None = None
         self.watched: int | None = None
+        self.agent: Agent | None = None
+        self.waits = 0
 
     def open(self, spawner: Spawner, setup: bytes) -> None:
         """Have the process forked, and put its first message into the outbox.

@@ -72,6 +72,8 @@ from hybrid_compute.items import Keeper, WorkItem
 from hybrid_compute.routed import RoutedItem
 
 if TYPE_CHECKING:
+    from hybrid_compute._seats import Seat
+    from hybrid_compute.executors._agents import Agent
     from hybrid_compute.executors._crew import Worker
     from hybrid_compute.executors._reader import Reader
     from hybrid_compute.executors._stops import Request
@@ -87,6 +89,7 @@ _FORKED = (
 
 _START_SECONDS = 1.0  # a thread that was started has begun by then, or is taken not to be there
 _MOST_PARKED = 64
+_MOST_RESTING = 64  # workers that wait, and in whose place others may be there
 _WINDOW = 2  # messages in flight per worker: one is run while the next is on its way
 
 
@@ -113,6 +116,7 @@ class Pool(_exit.Member, Keeper):
         self.fresh: deque[WorkItem] = deque()  # not started: they can be cancelled
         self.again: deque[WorkItem] = deque()  # started, and taken back before they ran
         self.alone: deque[WorkItem] = deque()  # the same, each to be sent by itself
+        self.urgent: deque[WorkItem] = deque()  # fresh, and waited for by who holds a place himself
         self.failed: deque[tuple[WorkItem, BaseException]] = deque()  # for the reader to deliver
         self.adrift: list[tuple[Worker, list[WorkItem]]] = []  # left by interrupted threads
         self.requests: list[Request] = []  # items that somebody wants ended, though they run
@@ -121,6 +125,11 @@ class Pool(_exit.Member, Keeper):
         self.workers: list[Worker] = []
         self.ending = False  # streams wait for no consumer
         self.streaming = False  # there has been a stream
+        self.resting = 0  # how many of them run what waits for other work
+        self.agents: list[Agent] = []
+        self.owner: Callable[[], Any] = (
+            _nobody  # the executor whose pool it is, if it is still there
+        )
         self.leaving = 0  # how many of them were dismissed
         self.idle: list[Worker] = []  # the last to be idle is the first to be busy: it is warm
         self.refusal: Exception | None = None  # why no new work is taken
@@ -258,8 +267,7 @@ class Pool(_exit.Member, Keeper):
             self.wake()
         else:
             idle = not worker.messages and not worker.revoked
-            crew = len(self.workers) - self.leaving - self.parked()
-            if idle and (worker.retiring or crew > self.size):
+            if idle and (worker.retiring or self._has_spare()):
                 self.dismiss(worker)
             elif idle:
                 if self.settings.idle_timeout is not None or worker.sender.has_some:
@@ -282,7 +290,80 @@ class Pool(_exit.Member, Keeper):
         those whose stream waits for its consumer do not either, or he might wait for work that
         waits for them.
         """
-        return len(self.workers) - min(self.leaving, self.size) - self.parked() < self.size
+        return self.crew() < self.size
+
+    def crew(self) -> int:
+        """Return how many workers count. Under the lock."""
+        return len(self.workers) - min(self.leaving, self.size) - self.parked()
+
+    def is_crowded(self) -> bool:
+        """Say whether more than `size` are at work or rest: those take what is urgent, and no more.
+
+        Under the lock, for a worker that is not idle.
+        """
+        return len(self.workers) > self.size and self._busy() > self.size
+
+    def _busy(self) -> int:
+        return len(self.workers) - self.leaving - self.parked() - len(self.idle)
+
+    def _has_spare(self) -> bool:
+        """Say whether there are more workers than any call could have use for. Under the lock.
+
+        Who has waited for nested work once will do so again: then one more is kept.
+        """
+        crew = len(self.workers) - self.leaving - self.parked()
+        return crew - self.resting > self.size + bool(self.agents)
+
+    def has_room_for_urgent(self) -> bool:
+        """Say whether there may be another worker for those who wait. Under the lock."""
+        return self.crew() - min(self.resting, _MOST_RESTING) < self.size
+
+    def rest(self, worker: Worker) -> None:
+        """Take note that a worker runs what is about to wait for other work. Any thread."""
+        with self.lock:
+            self.resting += not (worker.waits or worker.buried)
+            worker.waits += 1
+            if len(worker.items) > 1:
+                worker.due = 0.0  # what it waits for may be among those behind it: take them back
+            self.wake()
+
+    def unrest(self, worker: Worker, seat: Seat) -> None:
+        """Take note that it goes on. Any thread."""
+        with self.lock:
+            if seat.blocked:
+                seat.blocked = False
+                worker.waits -= 1
+                self.resting -= not (worker.waits or worker.buried)
+
+    def is_exhausted(self) -> bool:
+        """Say whether all workers rest, and there may be no other. Any thread."""
+        with self.lock:
+            all_rest = self.resting >= max(
+                len(self.workers) - self.leaving, self.size + _MOST_RESTING
+            )
+            return all_rest and self.waiting() > 0
+
+    def urge(self, items: set[WorkItem]) -> None:
+        """Have queued items done first, since a thread that has a place waits for them."""
+        wanted = {each for each in items if each.future._state == PENDING}
+        if not wanted:
+            return
+        found: list[WorkItem] = []
+        behind: list[WorkItem] = []
+        with self.lock:
+            # From the right, where they most probably are: who waits has just submitted them.
+            while self.fresh and len(found) < len(wanted):
+                item = self.fresh.pop()
+                (found if item in wanted else behind).append(item)
+            self.fresh.extend(reversed(behind))
+            self.urgent.extend(reversed(found))
+            self.wake()
+
+    def agent_ended(self, agent: Agent) -> None:
+        """Forget an agent, whose thread is about to end."""
+        with self.lock:
+            if agent in self.agents:
+                self.agents.remove(agent)
 
     def parked(self) -> int:
         """Return how many workers do nothing, since their streams wait. Under the lock."""
@@ -344,7 +425,7 @@ class Pool(_exit.Member, Keeper):
 
     def waiting(self) -> int:
         """Return how many items are queued."""
-        return len(self.alone) + len(self.again) + len(self.fresh)
+        return len(self.alone) + len(self.again) + len(self.urgent) + len(self.fresh)
 
     def feed_idle(self) -> None:
         """Feed idle workers as long as there is work for them."""
@@ -352,6 +433,8 @@ class Pool(_exit.Member, Keeper):
             with self.lock:
                 if not self.idle or not self.waiting():
                     return
+                if self.waiting() == len(self.fresh) and self._busy() >= self.size:
+                    return  # there are more than `size` workers, and enough of them have work
                 worker = self.idle.pop()
                 hand: list[WorkItem] = []
                 worker.hand = hand
@@ -384,9 +467,10 @@ class Pool(_exit.Member, Keeper):
         self.deliver_failed()
         with self.lock:
             started = [*self.alone, *self.again]
-            fresh = list(self.fresh)
+            fresh = [*self.urgent, *self.fresh]
             self.alone.clear()
             self.again.clear()
+            self.urgent.clear()
             self.fresh.clear()
         for item in started:
             settle(item.fail, self.start_error())
@@ -416,6 +500,8 @@ class Pool(_exit.Member, Keeper):
             try:
                 with self.lock:
                     self.cancelling = True
+                    while self.urgent:
+                        self.fresh.appendleft(self.urgent.pop())
                     # With the stdlib's pools, an item that finds a worker free runs: so also here.
                     free = self.size - len(self.workers)
                     while len(self.fresh) > free:
@@ -446,9 +532,14 @@ class Pool(_exit.Member, Keeper):
 
     def join(self) -> None:
         """Block until all is done and the children have ended; the reader does not wait."""
-        thread = self.thread
-        if thread is not None and thread is not threading.current_thread():
+        thread, me = self.thread, threading.current_thread()
+        if thread is not None and thread is not me:
             thread.join()
+            with self.lock:
+                agents = list(self.agents)
+            for each in agents:
+                if each.thread is not me:
+                    each.thread.join()
 
     def at_fork(self) -> None:
         """See to it that the child's copies of results stay as they are."""
@@ -462,7 +553,11 @@ class Pool(_exit.Member, Keeper):
         self.forked = True
         self.refusal = RuntimeError(_FORKED)
         self.fresh, self.again, self.alone, self.failed = deque(), deque(), deque(), deque()
+        self.urgent, self.resting = deque(), 0
         self.idle, self.adrift, self.requests, self.leaving = [], [], [], 0
+        agents, self.agents = self.agents, []
+        for agent in agents:
+            agent.forget()
         self.deadlines = Deadlines()
         workers, self.workers = self.workers, []
         for worker in workers:
@@ -470,3 +565,7 @@ class Pool(_exit.Member, Keeper):
         reader, self.reader, self.thread = self.reader, None, None
         if reader is not None:
             reader.forget()
+
+
+def _nobody() -> None:
+    return None

@@ -87,7 +87,10 @@ class Streams:
         lock: guards `pumps`, which holds those that are parked, and `ending`.
         pumps: see there.
         ending: none parks any more.
+        attention: never: it is their pool that says who is at work.
     """
+
+    attention = False
 
     def __init__(self, executor: ForeignExecutor) -> None:
         self._executor = executor
@@ -103,6 +106,9 @@ class Streams:
         pool.submit(pump.run).add_done_callback(
             lambda theirs: pump.cancel() if theirs.cancelled() else None
         )
+
+    def urge_job(self, pump: Pump) -> None:
+        """Do nothing: their queue is their own."""
 
     def end(self) -> None:
         """End the streams that wait for their consumers, now and from now on."""

@@ -21,6 +21,9 @@ order in which they were sent, and answered in that order.
     LEVELS   body: see `_logs`              LOG          body: a record, see `_worker_logs`
 
                                             BEGUN, ITEMS, PICKLES, ITEM_APART  see `_production`
+                                            NEST         call `number` is about to ask something
+                                                         by the link, whose end came along with
+                                                         the first one; see `_agents`
 
     both: SEGMENT  a file descriptor comes along, for slot `number`
           CALLS_APART, VALUE_APART  the same as CALLS and VALUE, with a payload in a slot;
@@ -70,6 +73,7 @@ __all__ = [
     "LEVELS",
     "LIMIT",
     "LOG",
+    "NEST",
     "NO_LIMIT",
     "NO_STATUS",
     "PARKED",
@@ -96,7 +100,7 @@ HEADER = Struct("<QQB")  # length of the body, number, kind
 
 SETUP, CALLS, CALLS_APART, FUNCTION = 1, 2, 3, 4
 READY, UNFIT, VALUE, VALUE_APART, ERROR, UNDECODABLE, RETURNED, END = range(11, 19)
-SEGMENT, BEGUN, ITEMS, PICKLES, ITEM_APART = range(21, 26)
+SEGMENT, BEGUN, ITEMS, PICKLES, ITEM_APART, NEST = range(21, 27)
 LEVELS, LOG = 31, 32
 
 LENGTH = Struct("<Q")  # of one of several pickles in a frame

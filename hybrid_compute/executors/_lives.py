@@ -95,11 +95,17 @@ class Lives:
     def needs_worker(self) -> bool:
         """Say whether another worker would find something to do. Under the lock."""
         pool = self._pool
-        if pool.broken is not None or not pool.has_room():
+        if pool.broken is not None:
+            return False
+        if pool.has_room():
+            waiting = pool.waiting()
+        elif pool.has_room_for_urgent():
+            waiting = pool.waiting() - len(pool.fresh)
+        else:
             return False
         # Items that a submitting thread is about to take need no new worker.
         takers = sum(1 for each in pool.workers if each.hand == [] and not each.messages)
-        return pool.waiting() > takers
+        return waiting > takers
 
     def _start_worker(self) -> None:
         pool = self._pool
@@ -209,11 +215,14 @@ class Lives:
         self._answers.deliver(worker)
         worker.stack = worker.journal.stack()
         guilty = self._requeue(worker)
+        if worker.agent is not None:
+            worker.agent.hang_up()
         with pool.lock:
             # Not before: a callback, in which this thread may go on, must see its items somewhere.
             pool.workers.remove(worker)
             pool.leaving -= worker.leaving is not None
             worker.buried = True
+            pool.resting -= worker.waits > 0
             if worker.hand is None:
                 worker.close()
             self.held = [each for each in (*self.held, worker) if each.hand is not None]

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from typing import Any
 
+from hybrid_compute._seats import Wait, here
 from hybrid_compute.executors._threads import Pool
+from hybrid_compute.items import name_of
 from hybrid_compute.maps import _FREE_THREADED, _NOBODY, Results
 
 __all__ = ["MapShare"]
@@ -25,7 +27,7 @@ class MapShare:
     read bit by bit, each call has a share of its own, so that others come in between.
     """
 
-    __slots__ = ("_calls", "_fn", "_inert", "_one_each", "_pool", "_results")
+    __slots__ = ("_calls", "_fn", "_inert", "_one_each", "_pool", "_results", "_searched")
 
     def __init__(
         self, pool: Pool, fn: Callable[..., Any], results: Results, *, inert: bool
@@ -33,9 +35,19 @@ class MapShare:
         self._inert = inert
         self._pool = pool
         self._fn = fn
+        self._searched = False  # somebody has looked whether its calls hold him up
         self._one_each = False  # each call has its own job in the pool's queue
         self._results = results
         self._calls: deque[tuple[int, tuple[Any, ...]]] = deque()
+
+    @property
+    def name(self) -> str:
+        """That of the function."""
+        return name_of(self._fn)
+
+    def is_unwanted(self) -> bool:
+        """Say whether nobody waits for the results any more: it cannot be told."""
+        return False
 
     # For the map's consumer.
 
@@ -71,11 +83,47 @@ class MapShare:
                 return
             self._results.fail(index, error)
 
+    # For a consumer on one of the pool's threads, which nobody needs while it waits.
+
+    def wait_of(self, index: int | None, *, timed: bool) -> Wait:
+        return Wait((self,), timed=timed)
+
+    def _urge(self, queued: dict[Any, set[Any]]) -> None:
+        self._pool.help(_Help(self))
+
+    def _held_up_by(self) -> tuple[Wait, ...]:
+        self._searched = True  # first: see `_leave`
+        if self._calls:
+            return ()
+        with self._pool.lock:
+            at_it = [each for each in self._pool.seats if _share_of(each.job) is self]
+        waits = [each.wait for each in at_it]
+        return tuple(w for w in waits if w is not None) if all(_holds(w) for w in waits) else ()
+
+    def help(self) -> None:
+        """Make calls until the consumer has what he waits for."""
+        while self._calls and self._results.is_awaited():
+            self._make_calls(one_each=True)
+        self._leave()
+        del self  # as below
+
+    def _leave(self) -> None:
+        """Make no more calls, on this thread.
+
+        Who looked for a circle while it was here found that it goes on. So the consumer, who would
+        be in it, looks again: now it is the other calls that count.
+        """
+        if here.seat is not None:
+            here.seat.job = None
+        if self._searched:
+            self._results.nudge()
+
     # For the pool's threads.
 
     def run(self) -> None:
         if self._one_each:
-            self._make_calls()
+            self._make_calls(one_each=True)
+            self._leave()
             del self  # as below
             return
         if not self._calls:
@@ -87,17 +135,17 @@ class MapShare:
         try:
             if dropping is not None:
                 self.reject(dropping())  # it was in nobody's list when all was dropped
-            self._make_calls()
+            self._make_calls(one_each=False)
         finally:
             with pool.lock:
                 pool.shares.remove(self)
+            self._leave()
             del self  # the traceback of a call's error leads back to this frame
 
-    def _make_calls(self) -> None:
+    def _make_calls(self, *, one_each: bool) -> None:
         fn, results = self._fn, self._results
         claim = self._calls.popleft
         values, order = results.values, results._order
-        one_each = self._one_each
         try:
             while True:
                 index, args = claim()
@@ -124,3 +172,31 @@ class MapShare:
             pass  # no call is left; an IndexError of `fn` does not get here
         # The traceback of a call's error leads back to this frame: leave nothing in it.
         del self, fn, results, values, order, claim
+
+
+class _Help:
+    """A job: help with a map whose consumer waits on a thread of the pool."""
+
+    __slots__ = ("is_unwanted", "name", "share")
+
+    def __init__(self, share: MapShare) -> None:
+        self.share = share
+        self.name = share.name
+        self.is_unwanted = share.is_unwanted
+
+    def run(self) -> None:
+        self.share.help()
+
+    def cancel(self) -> None:
+        """Do nothing: the share is cancelled by itself."""
+
+    def reject(self, error: BaseException) -> None:
+        """Do nothing: the share is rejected by itself."""
+
+
+def _share_of(job: object) -> object:
+    return job.share if type(job) is _Help else job
+
+
+def _holds(wait: Wait | None) -> bool:
+    return wait is not None and not wait.timed

@@ -52,12 +52,16 @@ class Messages:
             Whether they must be started.
         """
         pool, busy = self._pool, len(worker.messages)
-        if worker.dead or worker.revoked or worker.retiring or busy >= window:
+        if worker.dead or worker.revoked or worker.retiring or busy >= window or worker.waits:
             return False
-        queue = pool.alone or pool.again or pool.fresh
+        queue = pool.alone or pool.again or pool.urgent
+        if not queue and not pool.is_crowded():
+            queue = pool.fresh  # else it is here for the sake of those who wait, and nobody else
         if not queue:
             return False
-        fresh = queue is pool.fresh  # the others run already, as far as their futures know
+        fresh = (
+            queue is pool.fresh or queue is pool.urgent
+        )  # the others run already, as far as their futures know
         fn = queue[0].fn
         seconds = None if queue is pool.alone else pool.estimates.of(key_of(fn))
         if seconds is None or seconds > _SHORT_SECONDS or window == 1:

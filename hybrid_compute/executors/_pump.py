@@ -22,6 +22,7 @@ from threading import RLock
 from typing import Any, Protocol
 
 from hybrid_compute._producer import close_iterator
+from hybrid_compute._seats import here
 from hybrid_compute.channels import SMALL, Large, Source, large_size_of
 from hybrid_compute.errors import StreamError
 from hybrid_compute.streamed import StreamItem
@@ -36,6 +37,7 @@ class Lanes(Protocol):
         lock: guards the two others, and whether a pump of these is parked.
         pumps: those that are.
         ending: none parks any more.
+        attention: whoever is at work should soon see whether he has to make room for others.
     """
 
     @property
@@ -43,9 +45,13 @@ class Lanes(Protocol):
 
     pumps: set[Pump]
     ending: bool
+    attention: bool
 
     def push(self, job: Pump, /, *, late: bool = False) -> None:
         """Have a thread run a pump that has room again."""
+
+    def urge_job(self, job: Pump, /) -> None:
+        """Have a pump that is queued run first."""
 
 
 class Pump(Source):
@@ -64,12 +70,24 @@ class Pump(Source):
         self._iterator = iterator
         self._channel = item.channel
         self._put = self._taken = 0  # bytes of large items, since the start; each has one writer
-        self.parked = False
+        self.parked = self.queued = False
 
     # The producer's side: a job of the pool.
 
     def run(self) -> None:
         """Produce, until the generator ends, the consumer has closed, or the channel is full."""
+        deadline = self._item.deadline
+        if deadline is not None and here.deadline != deadline:
+            here.deadline = deadline  # for what it submits; this thread is a pool's
+            try:
+                self._produce()
+            finally:
+                here.deadline = None
+        else:
+            self._produce()
+
+    def _produce(self) -> None:  # noqa: C901, PLR0912 - the hot loop and its ends
+        self.queued = False
         channel = self._channel
         ready = channel.ready
         append = ready.append
@@ -98,6 +116,11 @@ class Pump(Source):
                         channel.wake()
                         if not channel.is_wanted():
                             break
+                        if self._pool.attention:
+                            # Perhaps there are too many at work, now that the consumer is.
+                            self.queued = True
+                            self._pool.push(self, late=True)
+                            return
         except StopIteration as end:
             self._item.succeed(end.value)
         except BaseException as error:
@@ -169,6 +192,12 @@ class Pump(Source):
             self.resume()
         return False
 
+    def urge(self) -> None:
+        """Go on first."""
+        self.resume()
+        if self.queued:
+            self._pool.urge_job(self)
+
     def close(self) -> None:
         """End at the next `yield`."""
         if self._interrupt is not None:
@@ -179,6 +208,7 @@ class Pump(Source):
         """Queue a parked pump. Any thread."""
         if not self._unpark():
             return
+        self.queued = True
         try:
             self._pool.push(self, late=True)
         except RuntimeError as error:  # no thread can be started

@@ -166,10 +166,13 @@ def arguments_of(item: WorkItem) -> tuple[Any, ...]:
 
 def deadline_of(item: WorkItem, timeout: float | None) -> tuple[float | None, float]:
     """Return when a call must be over, and how many seconds it had."""
-    own = item.options.timeout or 0.0
+    now = time.monotonic()
+    own = item.options.timeout
+    if own is None:  # it was submitted by what has a deadline, and has that
+        own = 0.0 if item.deadline is None else max(0.0, item.deadline - now)
     if timeout is None:
         return item.deadline, own
-    deadline = time.monotonic() + timeout
+    deadline = now + timeout
     if item.deadline is not None and item.deadline < deadline:
         return item.deadline, own
     return deadline, timeout

@@ -33,6 +33,7 @@ from hybrid_compute.executors._delivery import settle
 from hybrid_compute.executors._family import Family
 from hybrid_compute.executors._frames import DECODING, LIMIT, STARTED
 from hybrid_compute.items import WorkItem
+from hybrid_compute.routed import limit_of
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._answers import Answers
@@ -179,7 +180,7 @@ class Stops:
         late, dropped = set(due), []
         pool = self._pool
         with pool.lock:
-            for queue in (pool.alone, pool.again, pool.fresh):
+            for queue in (pool.alone, pool.again, pool.urgent, pool.fresh):
                 found = [item for item in queue if item in late]
                 if found:
                     kept = [item for item in queue if item not in late]
@@ -226,7 +227,8 @@ class Stops:
         with pool.lock:
             worker = next((each for each in pool.workers if item in each.items), None)
             if worker is None:
-                queue = next((q for q in (pool.alone, pool.again, pool.fresh) if item in q), None)
+                queues = (pool.alone, pool.again, pool.urgent, pool.fresh)
+                queue = next((each for each in queues if item in each), None)
                 if queue is not None:
                     queue.remove(item)
                 elif item.keeper is pool:
@@ -331,9 +333,8 @@ def end_soon(pool: Pool, item: WorkItem) -> Request | None:
 
 
 def _time_is_up(item: WorkItem) -> TaskTimeout:
-    timeout = item.options.timeout or 0.0
     return TaskTimeout(
-        f"{item.name!r} was not done within its timeout of {timeout:g} s, and was ended",
+        f"{item.name!r} was not done within {limit_of(item)}, and was ended",
         item_name=item.name,
-        timeout=timeout,
+        timeout=item.options.timeout or 0.0,
     )

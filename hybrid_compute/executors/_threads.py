@@ -1,6 +1,7 @@
 """The thread pool: one queue, its threads, and who wakes whom.
 
-Knows of its jobs only that they can `run`, `cancel` and `reject`.
+Knows of its jobs only that they can `run`, `cancel` and `reject`. How many threads may be at work
+with what is queued is told in `_places`.
 
 Threads and locks. `Pool.lock` guards all of the pool: what is put into the queue, the parked
 threads, how many are on their way, the flags. Only taking from the queue may also be done
@@ -31,10 +32,12 @@ from concurrent.futures import CancelledError
 from concurrent.futures._base import LOGGER
 from concurrent.futures.thread import BrokenThreadPool
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
+from hybrid_compute._seats import Seat, here
 from hybrid_compute.direct import DirectItem
+from hybrid_compute.executors._places import Job, Places
 from hybrid_compute.executors._pump import Pump
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
@@ -53,20 +56,7 @@ _FORKED = (
 _BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
 
-class Job(Protocol):
-    """What the queue holds: a WorkItem, or a map's share of the pool."""
-
-    def run(self) -> None:
-        """Do the work on this thread and deliver its outcome."""
-
-    def cancel(self) -> None:
-        """Deliver that it was cancelled; it has not started."""
-
-    def reject(self, error: BaseException) -> None:
-        """Deliver the error; it has not started."""
-
-
-class Pool(_exit.Member):
+class Pool(_exit.Member, Places):
     """The queue and its threads."""
 
     def __init__(
@@ -76,23 +66,17 @@ class Pool(_exit.Member):
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
     ) -> None:
-        self.size = size
+        super().__init__(size)
         self.prefix = thread_name_prefix
         self.initializer = initializer
         self.initargs = initargs
-        self.lock = threading.RLock()  # guards everything below; see the module's docstring
-        self.jobs: deque[Job] = deque()
-        self.parked: list[_thread.LockType] = []
         self.shares: list[Job] = []  # maps' shares that threads are at
-        self.waking = 0
-        self.starting = 0
-        self.threads: list[threading.Thread] = []
+        self.owner: Callable[[], Any] = _nobody  # the executor whose pool it is, if still there
+        self.born = 0  # threads, ever: for their names
         self.refusal: Exception | None = None  # why no new work is taken
         self.broken: str | None = None
-        self.dropping: Callable[[], BaseException] | None = None  # why nothing queued is run
         self.pumps: set[Pump] = set()  # those that are parked
         self.ending = False  # none parks any more
-        self.left = 0  # how many of `threads` have found that there is nothing more to come
 
     def push(self, job: Job, copies: int = 1, *, late: bool = False) -> None:
         """Queue a job, or so many copies of it, and see that threads come.
@@ -106,83 +90,96 @@ class Pool(_exit.Member):
             if self.refusal is not None:
                 if not late:
                     raise type(self.refusal)(*self.refusal.args)
-                gone = [each for each in self.threads if not each.is_alive()]
-                self.threads = [each for each in self.threads if each not in gone]
-                self.left -= len(gone)
+                self._forget_ended()
             if copies == 1:
                 self.jobs.append(job)
             else:
                 self.jobs.extend([job] * copies)
-            if len(self.threads) - self.left < self.size:
+            there = len(self.threads) - self.left
+            if there - self.stuck < self.size:
                 self._grow()
-            if self.parked and not self.waking:
+            room = there <= self.size or self._busy() < self.size
+            if room and self.parked and not self.waking:
                 self._wake_one()
 
-    def _wake_one(self) -> None:
-        # No call stands between these lines, so a signal whose handler raises does not either.
-        gate = self.parked[-1]
-        self.waking += 1
-        del self.parked[-1]
-        gate.release()
+    def _forget_ended(self) -> None:
+        gone = [each for each in self.threads if not each.is_alive()]
+        self.threads = [each for each in self.threads if each not in gone]
+        self.left -= len(gone)
 
-    def _grow(self) -> None:
-        # As the stdlib: a new thread only when no thread is free for a queued job.
-        while (
-            len(self.threads) - self.left < self.size
-            and len(self.jobs) > len(self.parked) + self.waking + self.starting
-        ):
-            # A new thread is born with its job, or it would have to win the lock against the very
-            # thread that submits: a burst could be cancelled before any of it has started. In a
-            # box, since a Thread keeps its arguments. An initializer may fail, so its job waits.
-            first: deque[Job] = deque()
-            if self.initializer is None:
-                try:
-                    first.append(self.jobs.popleft())
-                except IndexError:  # a thread has taken it meanwhile
-                    return
-            thread = threading.Thread(
-                name=f"{self.prefix}_{len(self.threads)}", target=_work, args=(self, first)
-            )
-            self.threads.append(thread)
-            self.starting += not first
+    def _start_thread(self, jobs: deque[Job]) -> bool:
+        """Start a thread for the first of the jobs; False if there is none, or no thread."""
+        # A new thread is born with its job, or it would have to win the lock against the very
+        # thread that submits: a burst could be cancelled before any of it has started. In a
+        # box, since a Thread keeps its arguments. An initializer may fail, so its job waits.
+        first: deque[Job] = deque()
+        if self.initializer is None:
             try:
-                thread.start()
-            except BaseException as error:
-                if not isinstance(error, Exception) and thread._started.wait(1):  # type: ignore[attr-defined]
-                    raise  # Ctrl-C while start() waited: the thread runs all the same
-                self.threads.remove(thread)
-                self.starting -= self.initializer is not None
-                self.jobs.extendleft(first)
-                if not isinstance(error, Exception):
-                    raise
-                if not self.threads:
-                    self.jobs.clear()  # nobody would ever run them, and the caller is told
-                    raise
-                return
+                first.append(jobs.popleft())
+            except IndexError:  # a thread has taken it meanwhile
+                return False
+        thread = threading.Thread(
+            name=f"{self.prefix}_{self.born}", target=_work, args=(self, first)
+        )
+        self.threads.append(thread)
+        self.born += 1
+        self.starting += not first
+        try:
+            thread.start()
+        except BaseException as error:
+            if not isinstance(error, Exception) and thread._started.wait(1):  # type: ignore[attr-defined]
+                raise  # Ctrl-C while start() waited: the thread runs all the same
+            self.threads.remove(thread)
+            self.born -= 1
+            self.starting -= self.initializer is not None
+            jobs.extendleft(first)
+            if not isinstance(error, Exception):
+                raise
+            if not self.threads:
+                jobs.clear()  # nobody would ever run them, and the caller is told
+                raise
+            return False
+        return True
 
-    def look(self, gate: _thread.LockType, counted: str) -> Job | None:
+    def look(self, gate: _thread.LockType, counted: str, seat: Seat) -> Job | None:
         """Return the next job for a thread; park it and return None if there is none.
 
         Args:
             gate: opened when the parked thread is to look again.
             counted: "starting" or "waking" if the thread stands in that count. It leaves it
                 under one lock with the look into the queue, or `push` would start too many.
+            seat: the thread's.
         """
         with self.lock:
             if counted == "starting":
                 self.starting -= 1
             elif counted:
                 self.waking -= 1
-            try:
-                job = self.jobs.popleft()
-            except IndexError:
-                if self.refusal is not None:
+            if seat.stuck:
+                seat.stuck = False
+                self.stuck -= 1
+            busy, job = self._busy(), None
+            if self.urgent and busy - self.blocked <= self.size:
+                job = self.urgent.popleft()
+                if self.urgent:
+                    self._rouse()
+            elif busy <= self.size:
+                try:
+                    job = self.jobs.popleft()
+                except IndexError:
+                    pass
+                else:
+                    if self.jobs and self.parked and not self.waking and busy < self.size:
+                        self._wake_one()
+            if job is None:
+                spare = busy > self.size and len(self.parked) >= self.size
+                if self.refusal is not None or spare:
                     self.left += 1
-                    return _OVER  # type: ignore[no-any-return]
-                self.parked.append(gate)
-                return None
-            if self.jobs and self.parked and not self.waking:
-                self._wake_one()
+                    self.seats.remove(seat)
+                    job = _OVER
+                else:
+                    self.parked.append(gate)
+            self._note()
             return job
 
     def close(self, refusal: Exception) -> None:
@@ -227,11 +224,11 @@ class Pool(_exit.Member):
         for share in shares:
             share.reject(why())
         escaped: BaseException | None = None
-        while self.jobs:
+        while self.urgent or self.jobs:
             try:
-                job = self.jobs.popleft()
+                job = (self.urgent or self.jobs).popleft()
             except IndexError:
-                break
+                continue  # a thread has taken it
             error = why()
             try:
                 if isinstance(error, CancelledError):
@@ -300,10 +297,16 @@ class Pool(_exit.Member):
 
     def join(self) -> None:
         """Block until the threads have ended. One that waits for itself gets a RuntimeError."""
-        with self.lock:
-            threads = list(self.threads)
-        for thread in threads:
-            thread.join()
+        joined: set[threading.Thread] = set()
+        while True:
+            # Those that wait for what is queued may have others started meanwhile.
+            with self.lock:
+                threads = [each for each in self.threads if each not in joined]
+            if not threads:
+                return
+            for thread in threads:
+                thread.join()
+            joined.update(threads)
 
     def runs_here(self) -> bool:
         """Say whether the current thread is one of the pool's."""
@@ -319,7 +322,10 @@ class Pool(_exit.Member):
         self.shares = []
         self.threads = []
         self.pumps = set()
-        self.waking = self.starting = self.left = 0
+        self.urgent = deque()
+        self.seats = []
+        self.waking = self.starting = self.left = self.blocked = self.stuck = 0
+        self.attention = False
 
 
 class _Given:
@@ -333,12 +339,19 @@ class _Given:
         return self._generator
 
 
+def _nobody() -> None:
+    return None
+
+
 _OVER: Any = object()  # what `look` answers when there is nothing more to come
 
 
 def _work(pool: Pool, first: deque[Job]) -> None:
     """The life of a thread: take a job, run it, park when there is none."""
     threading.current_thread().__dict__["hybrid_pool"] = pool  # see StreamItem.run
+    here.seat = seat = Seat(pool)
+    with pool.lock:
+        pool.seats.append(seat)
     if pool.initializer is not None and not _initialize(pool):
         return
     jobs = pool.jobs
@@ -351,7 +364,7 @@ def _work(pool: Pool, first: deque[Job]) -> None:
         job: Job | None = None
         if first:
             job = first.popleft()
-        elif not counted:
+        elif not counted and not pool.attention:
             # To take one more needs no lock: a deque's ends are atomic. With one, a thread that
             # loses the GIL while it holds it would make all others queue up.
             try:  # noqa: SIM105 - this is the hot path
@@ -359,7 +372,8 @@ def _work(pool: Pool, first: deque[Job]) -> None:
             except IndexError:
                 pass
         if job is None:
-            job = pool.look(gate, counted)
+            seat.job = None  # nothing of a job that is done may be kept alive
+            job = pool.look(gate, counted, seat)
             counted = ""
             if job is _OVER:
                 return
@@ -367,13 +381,14 @@ def _work(pool: Pool, first: deque[Job]) -> None:
                 gate.acquire()
                 counted = "waking"
                 continue
+        seat.job = job
         try:
             job.run()
         except BaseException:
             # Only a done-callback that raises KeyboardInterrupt or the like gets here. The
             # stdlib's thread dies of it; this one goes on.
             LOGGER.critical("Exception in worker", exc_info=True)
-        del job  # before parking: nothing of a job that is done may be kept alive
+        del job  # as above
 
 
 def _initialize(pool: Pool) -> bool:

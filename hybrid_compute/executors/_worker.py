@@ -1,5 +1,6 @@
 """What a worker process does: read calls, run them, answer. One thread, no locks.
 
+(A few lines over 400: what a worker does with its one socket is better seen in one place.)
 Runs in the child, forked by the spawner. Imports `_frames` and `_pickling`; the rest of the
 library only when something has gone wrong, or when the work itself imports it.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal without its enums: 2 ms
 import _socket
+import _thread
 import faulthandler
 import marshal
 import os
@@ -46,6 +48,7 @@ from hybrid_compute.executors._frames import (
     HEADER,
     LEVELS,
     LIMIT,
+    NEST,
     READY,
     RETURNED,
     SEGMENT,
@@ -118,6 +121,10 @@ class _Worker:
         self.producer: Any = None
         self._logs = Logs(self)
         _pickling.produce = self._produce
+        self._link: Any = None
+        self._announced = 0  # the last call that has asked something by it
+        self._ident = _thread.get_ident()
+        _pickling.nest = self._nest
         os.register_at_fork(before=self._receiver.retire, after_in_parent=self._receiver.retire)
 
     def on_interrupt(self, signum: int, frame: object) -> None:
@@ -332,6 +339,42 @@ class _Worker:
 
             self.producer = Producer(self)
         return self.producer.run(iterator, most, most_bytes, announced=announced)
+
+    def _nest(self) -> tuple[Any, int] | None:
+        """Return the link to the caller and the number of the call that runs; see `_pickling`."""
+        number = self._words[STARTED]
+        if not (self._running and number) or _thread.get_ident() != self._ident:
+            return None
+        if self._announced != number:
+            self._running = False  # so that no Ctrl-C cuts a frame in two
+            try:
+                if self.producer is None:
+                    self._announce(number)
+                else:
+                    with self.producer.lock:  # its other thread sends too
+                        self._announce(number)
+            finally:
+                self._running = True
+        return self._link, number
+
+    def _announce(self, number: int) -> None:
+        """Tell the caller which call is about to ask, before it asks."""
+        if self._link is None:
+            import socket  # noqa: PLC0415 - few calls ask
+
+            from hybrid_compute.executors._nested import Link  # noqa: PLC0415 - likewise
+
+            ours, theirs = socket.socketpair()
+            self.flush()
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FD.pack(theirs.fileno()))
+            self._sock.sendmsg((HEADER.pack(0, number, NEST),), (rights,))
+            self._words[BASE] += _HEADER_BYTES
+            theirs.close()
+            self._link = Link(ours)
+        else:
+            self.answer(NEST, number, b"")
+            self.flush()
+        self._announced = number
 
     def answer(self, kind: int, number: int, body: bytes) -> None:
         """Put a frame into the journal."""

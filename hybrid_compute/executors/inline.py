@@ -6,11 +6,16 @@ Has no threads and no locks: its only state is a flag that goes from False to Tr
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor
 from contextvars import copy_context
 from threading import current_thread, main_thread
+from typing import Any
 
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.items import WorkItem
+from hybrid_compute.running import item_runs, runs_work
 from hybrid_compute.streamed import StreamItem
 
 __all__ = ["InlineExecutor"]
@@ -33,14 +38,20 @@ class InlineExecutor(SubExecutor):
     def __init__(self, *, name: str = "inline") -> None:
         self.name = name
         self._closed = False
+        self.owner: Callable[[], Any] = weakref.ref(self)
 
+    def belongs_to(self, owner: Executor) -> None:
+        """Have the work that runs here submit to this executor, when it says `current()`."""
+        self.owner = weakref.ref(owner)
+
+    @runs_work(lambda frame: item_runs(frame["item"], frame["self"].owner))
     def execute(self, item: WorkItem) -> None:
         """Run the item now; return when it is done."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future = item.future
         if isinstance(item, StreamItem):
-            item.run_here()
+            item.run_here(self.owner)
             return
         if item.context is None:
             # What it sets is its own, as it would be on a thread.

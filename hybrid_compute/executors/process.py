@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 from hybrid_compute import _exit
@@ -119,6 +120,7 @@ class ProcessExecutor(SubExecutor):
         )
         self._pool = Pool(name, initializer, initargs, settings)
         self._feeders = Feeders()
+        self._pool.owner = weakref.ref(self)
         _exit.register(self._pool)
 
     @property
@@ -144,7 +146,12 @@ class ProcessExecutor(SubExecutor):
 
     def runs_here(self) -> bool:
         """Say whether the current thread is the one on which this executor's callbacks run."""
-        return threading.current_thread() is self._pool.thread
+        me, pool = threading.current_thread(), self._pool
+        return me is pool.thread or any(each.thread is me for each in tuple(pool.agents))
+
+    def belongs_to(self, owner: Executor) -> None:
+        """Have the work that runs here submit to this executor, when it says `current()`."""
+        self._pool.owner = weakref.ref(owner)
 
     def load(self) -> float:
         """Return the number of items queued and running per worker."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from hybrid_compute import _exit
@@ -75,11 +76,13 @@ class ThreadExecutor(SubExecutor):
         # The stdlib's own counter, so that default names are the stdlib's and stay unique.
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{ThreadPoolExecutor._counter()}"  # type: ignore[attr-defined]
         self._pool = Pool(self.workers, prefix, initializer, initargs)
+        self._pool.owner = weakref.ref(self)
         _exit.register(self._pool)
 
     def execute(self, item: WorkItem) -> None:
         """Queue the item."""
-        self._pool.push(item)
+        item.keeper = pool = self._pool
+        pool.push(item)
 
     def load(self) -> float:
         """Return the number of items queued and running per thread."""
@@ -90,7 +93,7 @@ class ThreadExecutor(SubExecutor):
         pool = self._pool
         with pool.lock:
             idle = len(pool.parked) + pool.waking + pool.starting + pool.left
-            return len(pool.jobs), max(0, len(pool.threads) - idle)
+            return len(pool.jobs) + len(pool.urgent), max(0, len(pool.threads) - idle)
 
     def give_back(self, belief: object) -> list[RoutedItem]:
         """Give up the items with this belief that no thread has taken yet."""
@@ -128,6 +131,10 @@ class ThreadExecutor(SubExecutor):
     def runs_here(self) -> bool:
         """Say whether the current thread is one of this executor's."""
         return self._pool.runs_here()
+
+    def belongs_to(self, owner: Executor) -> None:
+        """Have the work that runs here submit to this executor, when it says `current()`."""
+        self._pool.owner = weakref.ref(owner)
 
     @property
     def _broken(self) -> str | bool:

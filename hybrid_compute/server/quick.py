@@ -20,6 +20,7 @@ from hybrid_compute._failures import type_name_of
 from hybrid_compute.executors.inline import InlineExecutor
 from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.messages import Failed, Id, Request
+from hybrid_compute.running import Current, runs_work
 from hybrid_compute.server import audit
 from hybrid_compute.server.catalog import Catalog, Entry
 from hybrid_compute.server.gate import Refusal
@@ -52,6 +53,12 @@ def quick_ones(catalog: Catalog, executor: HybridExecutor) -> dict[str, Entry]:
     }
 
 
+def _read(frame: Any) -> Current:
+    service = frame["self"]._service
+    _, request, _ = service.here
+    return Current(request.task, 1, executor=lambda: service.executor)
+
+
 class Quick:
     """The calls of one connection that are quick.
 
@@ -78,6 +85,7 @@ class Quick:
             name: entry for name, entry in service.inline.items() if token.allows(name)
         }
 
+    @runs_work(_read)
     def run(
         self, requests: Iterable[Request], *, own: bool
     ) -> tuple[list[tuple[Id, Any]], list[Request]]:

@@ -261,7 +261,7 @@ class Service:
         self.told: asyncio.AbstractEventLoop | None = None
         self._takes = takes
         self._open = open_  # one token stands for everybody: its calls are bounded by the queue
-        self._executor = executor
+        self.executor = executor
         self._calls: set[Call] = set()
         self._of_token: dict[str, int] = {}
         self._stopper: ThreadPoolExecutor | None = None
@@ -274,7 +274,7 @@ class Service:
         """Say whether `admit` would refuse a call."""
         return (
             self.draining
-            or self._executor._closed
+            or self.executor._closed
             or len(self._calls) >= self.limits.queue
             or (self._of_token.get(token.name, 0) >= self.limits.in_flight and not self._open)
         )
@@ -347,12 +347,12 @@ class Service:
         options = entry.task.options
         if timeout is None and options.executor == "inline" and not options.supervised:
             # It is over before anybody could end it: a limit would only cost.
-            return self._executor.submit(entry.task, *args, **kwargs)
+            return self.executor.submit(entry.task, *args, **kwargs)
         said = (self.limits.task_seconds, options.timeout, timeout)
         least = min(each for each in said if each is not None)
         if least <= 0:
             raise Refusal(408, "the caller's time was up before the call began")
-        view = self._executor.options(timeout=least)
+        view = self.executor.options(timeout=least)
         if entry.task.streams and request.credit is not None:
             # Its generator goes no further ahead than its caller has room.
             items, size = request.credit

@@ -144,5 +144,27 @@ def numbers() -> Any:
 
 
 KEYED = [note, again, numbers]
-TASKS = [echo, double, fail, environ, wait]
+
+
+@task(executor="thread")
+def about_here() -> list[Any]:
+    import hybrid_compute
+
+    me = hybrid_compute.current()
+    return [me.name, me.attempt, me.cancelled(), type(me.executor).__name__]
+
+
+@task(executor="inline")
+def about_inline() -> list[Any]:
+    return about_here.fn()
+
+
+@task(executor="thread")
+def time_left() -> float | None:
+    import hybrid_compute
+
+    return hybrid_compute.current().remaining
+
+
+TASKS = [echo, double, fail, environ, wait, about_here, about_inline, time_left]
 ODD = [*TASKS, stubborn, forever, stuck, ping, big, pick, unreadable, cancels, runs]
