@@ -165,7 +165,7 @@ class SubExecutor(Mapper):
         return []
 
     def belongs_to(self, owner: Executor) -> None:
-        """Note whose fleet it is in now: work that runs here asks by `hybrid_compute.current()`."""
+        """Note that it is in the fleet of `owner` now: what work finds as `current().executor`."""
 
     def counts(self) -> tuple[int, int]:
         """Return how many items are queued and how many run, as far as is known."""

@@ -38,6 +38,13 @@ class Current:
         deadline: `time.monotonic()` by which it must be done; None: never mind.
 
     It is true inside of a work item, and false outside.
+
+    Args:
+        name: see above.
+        attempt: see above.
+        deadline: see above.
+        executor: gives the executor, or None if it is gone; None: no work item runs.
+        over: tells whether nobody waits for the outcome any more; None: that cannot be told.
     """
 
     __slots__ = ("_executor", "_over", "attempt", "deadline", "name")

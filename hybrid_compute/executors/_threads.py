@@ -1,7 +1,7 @@
 """The thread pool: one queue, its threads, and who wakes whom.
 
 Knows of its jobs only that they can `run`, `cancel` and `reject`. How many threads may be at work
-with what is queued is told in `_places`.
+with what is queued is told in `_places`. (A few lines over 400: its threads and their lives.)
 
 Threads and locks. `Pool.lock` guards all of the pool: what is put into the queue, the parked
 threads, how many are on their way, the flags. Only taking from the queue may also be done
@@ -12,7 +12,8 @@ it appends its gate, a lock it cannot get past, to `parked`.
 
 Why no item is forgotten. A thread counts in `waking` from the moment its gate is opened until it
 has looked into the queue under the lock. The invariant, restored before each release of the
-lock: *if items are queued and threads are parked, one is waking*. `push` wakes one unless one is
+lock: *if items are queued and threads are parked, one is waking* (or there is no place for it, as
+`_places` tells, and then those that are at work look before they take the next). `push` wakes one unless one is
 waking; who wakes takes an item and, if more are queued, wakes the next; a thread parks only when
 the queue is empty. So one thread at most is woken at a time (a burst of small items does not
 start a fight for the GIL), and yet n items that wait for each other all run: each thread that

@@ -41,7 +41,7 @@ class InlineExecutor(SubExecutor):
         self.owner: Callable[[], Any] = weakref.ref(self)
 
     def belongs_to(self, owner: Executor) -> None:
-        """Have the work that runs here submit to this executor, when it says `current()`."""
+        """Have the work that runs here find `owner`, when it asks `current().executor`."""
         self.owner = weakref.ref(owner)
 
     @runs_work(lambda frame: item_runs(frame["item"], frame["self"].owner))

@@ -150,7 +150,7 @@ class ProcessExecutor(SubExecutor):
         return me is pool.thread or any(each.thread is me for each in tuple(pool.agents))
 
     def belongs_to(self, owner: Executor) -> None:
-        """Have the work that runs here submit to this executor, when it says `current()`."""
+        """Have the work that runs here find `owner`, when it asks `current().executor`."""
         self._pool.owner = weakref.ref(owner)
 
     def load(self) -> float:

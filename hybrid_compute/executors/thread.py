@@ -133,7 +133,7 @@ class ThreadExecutor(SubExecutor):
         return self._pool.runs_here()
 
     def belongs_to(self, owner: Executor) -> None:
-        """Have the work that runs here submit to this executor, when it says `current()`."""
+        """Have the work that runs here find `owner`, when it asks `current().executor`."""
         self._pool.owner = weakref.ref(owner)
 
     @property
