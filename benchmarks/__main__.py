@@ -18,8 +18,7 @@ __all__ = ["main"]
 
 MODULES = (
     *("thread", "inline", "process", "stream", "waiting", "startup", "memory", "routing", "remote"),
-    "outbox",
-    "wasm",
+    *("outbox", "wasm", "survive"),
 )
 
 

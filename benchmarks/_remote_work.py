@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import Any
 
 from hybrid_compute import task
 
-__all__ = ["TASKS", "echo", "successor"]
+__all__ = ["TASKS", "echo", "rest", "successor"]
 
 
 @task(executor="inline")
@@ -23,7 +24,14 @@ def echo(value: Any) -> Any:
     return value
 
 
-TASKS = [successor, echo]
+@task(executor="thread", idempotent=True)
+def rest(seconds: float) -> float:
+    """Take so long."""
+    time.sleep(seconds)
+    return seconds
+
+
+TASKS = [successor, echo, rest]
 
 # A line of log for each call costs more than all else about it. One adapter measures it.
 if "BENCHMARK_AUDIT" not in os.environ:

@@ -208,7 +208,30 @@ def _routing() -> tuple[Target, ...]:
     )
 
 
+def _survive() -> tuple[Target, ...]:
+    submit, more = "survive: thread submit, nothing failing", "with retries and a deadline"
+    process = "survive: process call, nothing failing, p50"
+    remote = "survive: remote call, nothing failing, p50"
+    worker = "survive: first result after a killed worker"
+    server = "survive: first result after a restarted server"
+    return (
+        Target(
+            submit, f"ThreadExecutor, a task {more}", "ThreadExecutor, a task", "more", 0.5, None
+        ),
+        # What nobody has asked for is not to cost anything.
+        Target(
+            submit, "HybridExecutor, a function", "ThreadExecutor, a function", "more", 0.5, None
+        ),
+        # "Nothing measurable": less than two rounds of the same differ by.
+        Target(process, f"ProcessExecutor, {more}", "ProcessExecutor", "of", 1.1, None),
+        Target(remote, f"RemoteExecutor, {more}", "RemoteExecutor", "of", 1.1, None),
+        Target(worker, "ProcessExecutor", "", "alone", 300, None),
+        Target(server, "RemoteExecutor", "RemoteExecutor, back-off step", "more", 0, None),
+    )
+
+
 TARGETS = (
+    *_survive(),
     *_routing(),
     *_outbox(),
     *_stream(),

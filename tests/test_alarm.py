@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from hybrid_compute import HybridExecutor, InlineExecutor, ThreadExecutor, task
+from hybrid_compute import HybridExecutor, InlineExecutor, ThreadExecutor, _alarm, task
 from hybrid_compute._alarm import Alarm, Deadlines
 from hybrid_compute.errors import HybridComputeError, TaskTimeout
 from hybrid_compute.executors.foreign import ForeignExecutor
@@ -356,10 +356,35 @@ def test_a_forked_child_has_no_alarm_of_its_parent():
     alarm = Alarm()
     item = RoutedItem(int, (), None, TaskOptions(timeout=1000))
     alarm.set(item)
-    assert alarm._thread.is_alive()
+    thread, changed = alarm._thread, alarm._changed
+    assert thread.is_alive()
     alarm.after_fork()  # what a child calls, where the thread is not
     assert (alarm._thread, alarm._out, len(alarm._deadlines)) == (None, 0, 0)
     item.cancel()
+    while thread.is_alive():  # here it is there, and has nothing to do any more
+        with changed:
+            changed.notify_all()
+        thread.join(0.01)
+
+
+def test_calls_one_after_the_other_share_the_thread(monkeypatch):
+    monkeypatch.setattr(_alarm, "_LINGER", 0.2)
+    call, threads, begun = timed(int, 1000), [], time.monotonic()
+    with ThreadExecutor(1) as ex:
+        for _ in range(50):
+            assert ex.submit(call).result(SOON) == 0
+            if ex._alarm._thread not in threads:
+                threads.append(ex._alarm._thread)
+        # Though nothing was out between them: it ends at such a moment only, and not so soon.
+        assert len(threads) <= 2 + (time.monotonic() - begun) / 0.2
+        until(is_quiet)
+
+
+def test_an_item_whose_time_is_sooner_than_all_others_is_not_late(ex, go):
+    later = ex.submit(timed(lambda: go.wait(SOON), 1000))
+    sooner = ex.submit(timed(int, 0.05))  # behind it
+    assert isinstance(sooner.exception(SOON / 2), TaskTimeout)
+    assert not later.done()
 
 
 # -- what observers are told ---------------------------------------------------------------------
