@@ -20,6 +20,7 @@ MODULES = (
     *("thread", "inline", "process", "stream", "waiting", "startup", "memory", "routing", "remote"),
     "outbox",
     "wasm",
+    "observe",
 )
 
 

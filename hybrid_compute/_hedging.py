@@ -202,14 +202,19 @@ class Race(Keeper):
 
     def _leg(self, executor: HybridExecutor, head: WorkItem, before: HedgedLeg | None) -> HedgedLeg:
         assert head.fn is not None  # noqa: S101 - nobody has released it
+        kind: type[HedgedLeg] = Leg
+        more: dict[str, Any] = {}
         if executor._observed:
             from hybrid_compute import observed  # noqa: PLC0415 - most have nobody who looks
 
             number = next(executor._ids) if before is None else before.item_id
-            return observed.ObservedLeg(
-                self, head, before, observers=executor._observers, item_id=number or 0
-            )
-        return Leg(self, head, before)
+            kind = observed.ObservedLeg
+            more = {"observers": executor._observers, "item_id": number or 0}
+        if executor._recorder is None:
+            return kind(self, head, before, **more)  # type: ignore[arg-type]  # as both have it
+        leg: HedgedLeg = executor._recorder.kind(kind)(self, head, before, **more)
+        executor._recorder.follow(leg)
+        return leg
 
     def handed(self, leg: HedgedLeg) -> bool:
         """Say that an executor is about to get a leg; return whether to `arm` afterwards."""

@@ -35,6 +35,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     3: ("executors.",),
     4: (
         "observed",
+        *("recording", "recorder", "recorded", "_notes"),
         "mapped",
         "router",
         "learning",
@@ -48,7 +49,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     5: (
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
-        "testing.",
+        *("testing.", "report.", "_report_commands"),
         *("demo", "_demo_work", "_demo_remote", "_config_option"),
         "engines.",
     ),

@@ -146,6 +146,10 @@ class ProcessExecutor(SubExecutor):
         """Say whether the current thread is the one on which this executor's callbacks run."""
         return threading.current_thread() is self._pool.thread
 
+    def lane(self) -> int | None:
+        """Return the process id of the worker whose answers are delivered just now."""
+        return self._pool.heard
+
     def load(self) -> float:
         """Return the number of items queued and running per worker."""
         return sum(self.counts()) / self.workers
