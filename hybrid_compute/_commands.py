@@ -28,6 +28,7 @@ from hybrid_compute._config_option import with_config
 from hybrid_compute._outbox_commands import outbox
 from hybrid_compute._replay import replay
 from hybrid_compute._report_commands import report
+from hybrid_compute._top import top
 from hybrid_compute.errors import HybridComputeError
 
 __all__ = ["main"]
@@ -252,6 +253,7 @@ def _seconds(value: float) -> str:
 
 main.add_command(replay)
 main.add_command(report)
+main.add_command(top)
 
 
 def _add_serve() -> None:

@@ -207,14 +207,10 @@ class Race(Keeper):
         if executor._observed:
             from hybrid_compute import observed  # noqa: PLC0415 - most have nobody who looks
 
-            number = next(executor._ids) if before is None else before.item_id
-            kind = observed.ObservedLeg
-            more = {"observers": executor._observers, "item_id": number or 0}
-        if executor._recorder is None:
-            return kind(self, head, before, **more)  # type: ignore[arg-type]  # as both have it
-        leg: HedgedLeg = executor._recorder.kind(kind)(self, head, before, **more)
-        executor._recorder.follow(leg)
-        return leg
+            kind, number = observed.ObservedLeg, before and before.item_id
+            more = {"observers": executor._observers, "item_id": number or next(executor._ids)}
+        make: Any = kind if executor._recorder is None else executor._recorder.maker(kind)
+        return make(self, head, before, **more)  # type: ignore[no-any-return]
 
     def handed(self, leg: HedgedLeg) -> bool:
         """Say that an executor is about to get a leg; return whether to `arm` afterwards."""

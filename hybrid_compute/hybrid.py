@@ -421,11 +421,8 @@ class HybridExecutor(Mapper):
 
             kind = observed.ObservedStreamItem if streams else observed.ObservedItem
             more = {"observers": self._observers, "item_id": next(self._ids)}
-        if recorder is None:
-            item = kind(fn, args, kwargs, options, **more)
-        else:
-            item = recorder.kind(kind)(fn, args, kwargs, options, **more)
-            recorder.follow(item)
+        make: Callable[..., RoutedItem] = kind if recorder is None else recorder.maker(kind)
+        item = make(fn, args, kwargs, options, **more)
         item.guard = guard
         item.context = context
         if self._reports is not None:

@@ -122,13 +122,14 @@ class Recorder:
         item.future._item = item
         return item
 
-    def kind(self, kind: type[RoutedItem]) -> Any:
-        """Return the kind of item that is recorded, in the place of this one."""
-        return KINDS[kind]
+    def maker(self, kind: type[RoutedItem]) -> Callable[..., Any]:
+        """Return what is called like this kind of item, and makes one that is recorded."""
+        return partial(self._make, KINDS[kind])
 
-    def follow(self, item: Any) -> None:
-        """Begin with an item of such a kind."""
+    def _make(self, kind: Any, *given: Any, **more: Any) -> Any:
+        item = kind(*given, **more)
         item.follow(self.recording)
+        return item
 
     def routed(self, item: WorkItem) -> RoutedItem:
         """Return a recorded item that carries itself along, in the place of one that does not."""
@@ -137,7 +138,7 @@ class Recorder:
             made.follow(item.recording, item.number)
             made.waits_ns, item.recording = item.waits_ns, None
         else:
-            self.follow(made)
+            made.follow(self.recording)
         return made  # type: ignore[no-any-return]
 
     def mapped(

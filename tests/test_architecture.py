@@ -49,7 +49,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     5: (
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
-        *("testing.", "report.", "_report_commands"),
+        *("testing.", "report.", "_report_commands", "_top"),
         *("demo", "_demo_work", "_demo_remote", "_config_option"),
         "engines.",
     ),
