@@ -25,6 +25,7 @@ from rich.table import Table
 from hybrid_compute import _demo_remote as remote
 from hybrid_compute import demo as work
 from hybrid_compute._config_option import with_config
+from hybrid_compute._doctor_commands import doctor
 from hybrid_compute._outbox_commands import outbox
 from hybrid_compute._replay import replay
 from hybrid_compute._report_commands import report
@@ -252,6 +253,7 @@ def _seconds(value: float) -> str:
 
 
 main.add_command(replay)
+main.add_command(doctor)
 main.add_command(report)
 main.add_command(top)
 
