@@ -24,6 +24,7 @@ from rich.table import Table
 
 from hybrid_compute import _demo_remote as remote
 from hybrid_compute import demo as work
+from hybrid_compute._advise_commands import advise_on
 from hybrid_compute._config_option import with_config
 from hybrid_compute._doctor_commands import doctor
 from hybrid_compute._outbox_commands import outbox
@@ -253,6 +254,7 @@ def _seconds(value: float) -> str:
 
 
 main.add_command(replay)
+main.add_command(advise_on)
 main.add_command(doctor)
 main.add_command(report)
 main.add_command(top)

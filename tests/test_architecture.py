@@ -51,6 +51,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
         *("testing.", "report.", "_report_commands", "_top"),
         *("_doctor", "_doctor_commands", "_machine"),
+        *("_advise", "_advise_commands", "_advise_probe"),
         *("demo", "_demo_work", "_demo_remote", "_config_option"),
         "engines.",
     ),
