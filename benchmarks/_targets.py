@@ -230,8 +230,25 @@ def _survive() -> tuple[Target, ...]:
     )
 
 
+def _observe() -> tuple[Target, ...]:
+    watched = "HybridExecutor, recorded"
+    cases = (
+        *("50k plain callables", "map over 50k on threads", "50k tiny tasks, one by one"),
+        *("50k tasks inline", "50k tasks on threads", "50k tasks in a process"),
+    )
+    return (
+        *(Target(f"observe: {each}", watched, "HybridExecutor", "more", 2, None) for each in cases),
+        # Nobody watches any more: nothing measurable is left of it.
+        *(
+            Target(f"observe: {each}", f"{watched} before", "HybridExecutor", "of", 1.05, None)
+            for each in cases
+        ),
+    )
+
+
 TARGETS = (
     *_survive(),
+    *_observe(),
     *_routing(),
     *_outbox(),
     *_stream(),

@@ -24,9 +24,13 @@ from rich.table import Table
 
 from hybrid_compute import _demo_remote as remote
 from hybrid_compute import demo as work
+from hybrid_compute._advise_commands import advise_on
 from hybrid_compute._config_option import with_config
+from hybrid_compute._doctor_commands import doctor
 from hybrid_compute._outbox_commands import outbox
 from hybrid_compute._replay import replay
+from hybrid_compute._report_commands import report
+from hybrid_compute._top import top
 from hybrid_compute.errors import HybridComputeError
 
 __all__ = ["main"]
@@ -69,6 +73,13 @@ def main() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--no-compare", "alone", is_flag=True, help="Run HybridExecutor only.")
+@click.option(
+    "--record",
+    "recorded",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="RUN",
+    help="Write what HybridExecutor does to a file, for `hybrid-compute report`.",
+)
 def demo(  # noqa: PLR0917 - click passes them by keyword
     path: Path | None,
     limit: int,
@@ -76,6 +87,7 @@ def demo(  # noqa: PLR0917 - click passes them by keyword
     processes: int | None,
     as_json: bool,
     alone: bool,
+    recorded: Path | None,
 ) -> None:
     """Read, pack, measure and classify Python files, and show what ran where.
 
@@ -100,7 +112,19 @@ def demo(  # noqa: PLR0917 - click passes them by keyword
             bar.advance(shown, count)
             bar.refresh()
 
-        report = work.compare(sample, workers=workers, processes=processes, alone=alone, tick=tick)
+        try:
+            report = work.compare(
+                sample,
+                workers=workers,
+                processes=processes,
+                alone=alone,
+                tick=tick,
+                recorded=recorded,
+            )
+        except OSError as error:
+            if recorded is None or error.filename != str(recorded):
+                raise
+            raise click.ClickException(f"cannot record: {error}") from error
     if not as_json:
         _print(report)
     try:
@@ -230,6 +254,10 @@ def _seconds(value: float) -> str:
 
 
 main.add_command(replay)
+main.add_command(advise_on)
+main.add_command(doctor)
+main.add_command(report)
+main.add_command(top)
 
 
 def _add_serve() -> None:

@@ -202,14 +202,15 @@ class Race(Keeper):
 
     def _leg(self, executor: HybridExecutor, head: WorkItem, before: HedgedLeg | None) -> HedgedLeg:
         assert head.fn is not None  # noqa: S101 - nobody has released it
+        kind: type[HedgedLeg] = Leg
+        more: dict[str, Any] = {}
         if executor._observed:
             from hybrid_compute import observed  # noqa: PLC0415 - most have nobody who looks
 
-            number = next(executor._ids) if before is None else before.item_id
-            return observed.ObservedLeg(
-                self, head, before, observers=executor._observers, item_id=number or 0
-            )
-        return Leg(self, head, before)
+            kind, number = observed.ObservedLeg, before and before.item_id
+            more = {"observers": executor._observers, "item_id": number or next(executor._ids)}
+        make: Any = kind if executor._recorder is None else executor._recorder.maker(kind)
+        return make(self, head, before, **more)  # type: ignore[no-any-return]
 
     def handed(self, leg: HedgedLeg) -> bool:
         """Say that an executor is about to get a leg; return whether to `arm` afterwards."""

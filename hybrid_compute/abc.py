@@ -187,6 +187,14 @@ class SubExecutor(Mapper):
         """
         return None
 
+    def lane(self) -> str | int | None:
+        """Return the name, or process id, of the worker whose news is delivered; None: not known.
+
+        Asked inside `succeed`, `fail` and the like of an item that ran elsewhere, for pictures;
+        of work that shares memory with its submitter, the name of its thread is taken.
+        """
+        return None
+
     def runs_here(self) -> bool:
         """Say whether the current thread runs this executor's items or delivers their outcomes.
 

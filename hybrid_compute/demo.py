@@ -273,6 +273,7 @@ def compare(
     processes: int | None = None,
     alone: bool = False,
     tick: Callable[[int], None] = lambda n: None,
+    recorded: Path | None = None,
 ) -> Report:
     """Do the work on all files of `sample` with each executor in turn; block until it is done.
 
@@ -286,6 +287,10 @@ def compare(
         processes: the same for processes.
         alone: run HybridExecutor only.
         tick: called on this thread with the number of calls that have finished since.
+        recorded: where HybridExecutor is to be recorded, from before its first call; None: nowhere.
+
+    Raises:
+        OSError: that file cannot be written.
     """
     workers = usable_cores() if workers is None else workers
     processes = usable_cores() if processes is None else processes
@@ -308,7 +313,13 @@ def compare(
         if not alone:
             enter(PROCESSES, partial(ProcessPoolExecutor, processes), measure, calls=processes)
             enter(THREADS, partial(ThreadPoolExecutor, workers), pack, calls=workers)
-        hybrid = partial(HybridExecutor, workers, max_processes=processes)
+
+        def hybrid() -> HybridExecutor:
+            executor = HybridExecutor(workers, max_processes=processes)
+            if recorded is not None:
+                stack.enter_context(executor.record(recorded))
+            return executor
+
         enter(HYBRID, hybrid, pack, measure, calls=max(workers, processes))
         field.reverse()
         found, equal = _rounds(field, sample.paths)

@@ -10,6 +10,7 @@ used up, and the next item goes the long way, where the policy thinks again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures._base import PENDING
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,11 @@ class DirectItem(WorkItem):
         self.decision.ended = perf_counter()
         self.future.set_exception(error)
 
+    def _routed(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> RoutedItem:
+        return RoutedItem(fn, args, kwargs, self.options)
+
     def routed(self) -> RoutedItem | None:
         """Return an item in its place that can go anywhere; None: it was cancelled.
 
@@ -75,7 +81,7 @@ class DirectItem(WorkItem):
         fn, args, kwargs, future = self.fn, self.args, self.kwargs, self.future
         routed = None
         if fn is not None:
-            routed = RoutedItem(fn, args, kwargs, self.options)
+            routed = self._routed(fn, args, kwargs)
             with future._lock:
                 if future._state == PENDING:
                     routed.future = future

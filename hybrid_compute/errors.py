@@ -10,6 +10,7 @@ than 400 lines, of short classes: one tree is better read in one place.) ::
      |   `- UnknownExecutorError                     a name that is not in the fleet
      |- DeadlockError             RuntimeError       work would wait for itself, for ever
      |- DecisionLogError          ValueError         a line of a decision log cannot be read
+     |- RecordingError            ValueError         the file of a recording cannot be read
      |- PolicyError               RuntimeError       a policy raised, or answered nonsense
      |- PlacementError            RuntimeError       no executor may run the item (fails closed)
      |- ExecutorUnavailable       RuntimeError       not accepted: the item never started
@@ -66,6 +67,7 @@ __all__ = [
     "PlacementError",
     "PolicyError",
     "ProtocolError",
+    "RecordingError",
     "RemoteBusy",
     "RemoteConnectionLost",
     "RemoteError",
@@ -154,6 +156,10 @@ class DecisionLogError(HybridComputeError, ValueError):
         self.path = path
         self.line = line
         self.key = key
+
+
+class RecordingError(HybridComputeError, ValueError):
+    """A file is no recording, or a line of it says what it should not."""
 
 
 class PolicyError(HybridComputeError, RuntimeError):

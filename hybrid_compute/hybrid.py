@@ -18,6 +18,7 @@ past it while another thread shuts down meets the executors' own, which are guar
 from __future__ import annotations
 
 import itertools
+import os
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
     from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.prices import Price
     from hybrid_compute.privacy import Guard
+    from hybrid_compute.recorder import Recorder
+    from hybrid_compute.recording import Recording
     from hybrid_compute.stats import Stats
 
 __all__ = ["HybridExecutor"]
@@ -188,6 +191,12 @@ class HybridExecutor(Mapper):
         self._learning = Learning(learner, self._router, self._fleet)
         self._learns = self._learning.learns
         self._open_short_ways()
+        # What is there while it is recorded (see `record`), and what that puts itself in front of.
+        self._recorder: Recorder | None = None
+        self._make_call: Callable[..., WorkItem] = WorkItem
+        self._make_context_call: Callable[..., WorkItem] = ContextItem
+        self._make_direct: Callable[..., DirectItem] = DirectItem
+        self._run_quick: Callable[..., HybridFuture[Any]] = run_quick
         self._adopt()
         for each in told:
             if callable(attach := getattr(each, "attach", None)):
@@ -277,7 +286,7 @@ class HybridExecutor(Mapper):
                 if self._quick and fn.key in self._quick:
                     belief = quick_belief(self._quick, fn, args, kwargs)
                     if belief is not None:
-                        return run_quick(
+                        return self._run_quick(
                             fn, args, kwargs, belief, self._learning, reports=self._reports
                         )
                 if self._direct and not timed and fn.key in self._direct:
@@ -287,16 +296,16 @@ class HybridExecutor(Mapper):
             elif self._short_way_on and not timed:
                 context = self._context(fn)
                 mine = (
-                    WorkItem(fn, args, kwargs)
+                    self._make_call(fn, args, kwargs)
                     if context is None
-                    else ContextItem(fn, args, kwargs, NO_OPTIONS, context)
+                    else self._make_context_call(fn, args, kwargs, NO_OPTIONS, context)
                 )
                 if self._reports is not None:
                     mine.future._unretrieved = self._reports
                 self._thread.execute(mine)
                 return mine.future
             return self._submit(NO_OPTIONS, fn, args, kwargs)
-        item = WorkItem(fn, args, kwargs)
+        item = self._make_call(fn, args, kwargs)
         self._thread.execute(item)
         return item.future
 
@@ -304,7 +313,7 @@ class HybridExecutor(Mapper):
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], belief: Any
     ) -> HybridFuture[Any]:
         """Give a call to the one executor that it can go to."""
-        item = DirectItem(fn, args, kwargs, belief, self._learning)
+        item = self._make_direct(fn, args, kwargs, belief, self._learning)
         item.context = current_context()
         if self._reports is not None:
             item.future._unretrieved = self._reports
@@ -349,9 +358,9 @@ class HybridExecutor(Mapper):
             return self._route(item)
         # Others have one place to go, and go there once: they need not be routed ones.
         plain = (
-            WorkItem(fn, args, kwargs, options)
+            self._make_call(fn, args, kwargs, options)
             if context is None
-            else ContextItem(fn, args, kwargs, options, context)
+            else self._make_context_call(fn, args, kwargs, options, context)
         )
         if self._reports is not None:
             plain.future._unretrieved = self._reports
@@ -372,7 +381,7 @@ class HybridExecutor(Mapper):
                 return self._launch(item, route, fleet)
             first = route[0]
             if len(route) > 1:
-                return self._launch(RoutedItem.in_place_of(item), route, fleet)
+                return self._launch(self._routed(item), route, fleet)
             item.future._decision = first
             fleet[first].execute(item)
         except (PlacementError, PolicyError, ExecutorUnavailable) as error:
@@ -389,7 +398,7 @@ class HybridExecutor(Mapper):
         """Keep an item of which its policy cannot tell yet where to go."""
         future = item.future
         if not isinstance(item, RoutedItem):
-            item = RoutedItem.in_place_of(item)
+            item = self._routed(item)
         if item.belief is not None:
             item.meter = self._learning
         alarm = alarm_of(self, item)
@@ -403,6 +412,10 @@ class HybridExecutor(Mapper):
             raise
         return future
 
+    def _routed(self, item: WorkItem) -> RoutedItem:
+        recorder = self._recorder
+        return RoutedItem.in_place_of(item) if recorder is None else recorder.routed(item)
+
     def _item(
         self,
         fn: Callable[..., Any],
@@ -414,15 +427,16 @@ class HybridExecutor(Mapper):
         guard: Guard | None = None,
         context: Context | None = None,
     ) -> RoutedItem:
+        recorder = self._recorder
+        kind: type[RoutedItem] = StreamItem if streams else RoutedItem
+        more: dict[str, Any] = {}
         if self._observed:
             from hybrid_compute import observed  # noqa: PLC0415 - see __init__
 
             kind = observed.ObservedStreamItem if streams else observed.ObservedItem
-            item: RoutedItem = kind(
-                fn, args, kwargs, options, observers=self._observers, item_id=next(self._ids)
-            )
-        else:
-            item = (StreamItem if streams else RoutedItem)(fn, args, kwargs, options)
+            more = {"observers": self._observers, "item_id": next(self._ids)}
+        make: Callable[..., RoutedItem] = kind if recorder is None else recorder.maker(kind)
+        item = make(fn, args, kwargs, options, **more)
         item.guard = guard
         item.context = context
         if self._reports is not None:
@@ -507,6 +521,8 @@ class HybridExecutor(Mapper):
         return map_on(self, said, fn, iterables, mapping)
 
     def _relaunch(self, piece: WorkItem, executor: SubExecutor) -> HybridFuture[Any]:
+        if self._recorder is not None:
+            piece = self._recorder.piece(piece)
         executor.execute_late(piece)
         return piece.future
 
@@ -573,6 +589,36 @@ class HybridExecutor(Mapper):
         from hybrid_compute.stats import stats_of  # noqa: PLC0415 - most never ask
 
         return stats_of(self._fleet, self._policy)
+
+    def record(self, path: str | os.PathLike[str]) -> Recording:
+        """Write what becomes of each item to a file, from now until the `Recording` is closed.
+
+        `hybrid-compute report` makes a page of it. Costs some 2 us an item, and nothing when
+        nobody records. Use it as a context manager, or call its `close`; one at a time.
+
+        Args:
+            path: the file, by convention `*.jsonl`; what stands in it is replaced.
+
+        Raises:
+            ConfigurationError: a recording is under way already.
+            OSError: the file cannot be written.
+        """
+        from hybrid_compute.recorder import Recorder  # noqa: PLC0415 - most never record
+        from hybrid_compute.recording import Recording  # noqa: PLC0415 - likewise
+
+        if self._recorder is not None:
+            raise ConfigurationError(
+                f"{self._recorder.recording!r} is under way; close it before the next one begins"
+            )
+        recording = Recording(path, self._fleet, self._end_recording)
+        self._recorder = Recorder(self, recording)
+        return recording
+
+    def _end_recording(self, recording: Recording) -> None:
+        recorder = self._recorder
+        if recorder is not None and recorder.recording is recording:
+            self._recorder = None
+            recorder.restore(self)
 
     def as_thread_pool(self) -> ThreadPoolExecutor:
         """Return this executor in the shape of a ThreadPoolExecutor.

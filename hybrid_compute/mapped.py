@@ -41,7 +41,7 @@ def map_on(  # noqa: PLR0911 - a case each
     plain_way = executor._short_way or executor._short_way_on
     timed = here.deadline is not None  # a deadline is of a call, and not of a chunk
     if said is NO_OPTIONS and plain_way and not timed and not isinstance(fn, Task):
-        return _map_on_threads(executor._thread, context, fn, iterables, mapping)
+        return _map_on_threads(executor, executor._thread, context, fn, iterables, mapping)
     options = said.over(fn.options) if isinstance(fn, Task) else said
 
     def one_by_one(fn: Callable[..., Any], *args: Any) -> Any:
@@ -83,7 +83,8 @@ def map_on(  # noqa: PLR0911 - a case each
     )
 
 
-def _map_on_threads(
+def _map_on_threads(  # noqa: PLR0917 - as what it hands on
+    executor: HybridExecutor,
     threads: SubExecutor,
     context: Context | None,
     fn: Callable[..., Any],
@@ -91,7 +92,11 @@ def _map_on_threads(
     mapping: MapOptions,
 ) -> Iterator[Any]:
     """Map on an executor that shares our memory; it sees to the context of a task by itself."""
-    if context is not None and not isinstance(fn, Task):
+    recorder = executor._recorder
+    if recorder is not None:
+        # One that is no task any more: its context is seen to here.
+        fn = recorder.mapped(fn if context is None else each_in(context, fn), fn, threads)
+    elif context is not None and not isinstance(fn, Task):
         fn = each_in(context, fn)
     return threads._map(fn, iterables, mapping)
 
@@ -140,9 +145,11 @@ def _map_routed(  # noqa: PLR0913 - what was decided before
             feeders=executor._feeders,
             split_crashed=bool(options.idempotent),
         )
-    if len(route) == 1 and not (options.supervised or executor._observed):
+    # Who records sees the calls that are made here; what is sent away must be an item of its own.
+    unseen = executor._observed or (executor._recorder and not first.capabilities.shares_memory)
+    if len(route) == 1 and not (options.supervised or unseen):
         if first.capabilities.shares_memory:
-            return _map_on_threads(first, context, fn, iterables, mapping)
+            return _map_on_threads(executor, first, context, fn, iterables, mapping)
         return first._map(fn, iterables, mapping)
     return map_by_submit(
         lambda fn, *args: executor._launch(
@@ -197,7 +204,7 @@ def _map_learned(
         fits = thread.can_run(probe)
         probe.future.cancel()  # as above
         if fits:
-            return _map_on_threads(thread, context, fn, iterables, mapping)
+            return _map_on_threads(executor, thread, context, fn, iterables, mapping)
     sent = 0
 
     def submit(_: object, fn: Any, calls: list[Any], star: bool) -> Any:

@@ -36,6 +36,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     3: ("executors.",),
     4: (
         "observed",
+        *("recording", "recorder", "recorded", "_notes"),
         "mapped",
         "router",
         "learning",
@@ -49,7 +50,9 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     5: (
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
-        "testing.",
+        *("testing.", "report.", "_report_commands", "_top"),
+        *("_doctor", "_doctor_commands", "_machine"),
+        *("_advise", "_advise_commands", "_advise_probe"),
         *("demo", "_demo_work", "_demo_remote", "_config_option"),
         "engines.",
     ),

@@ -60,6 +60,7 @@ class Answers:
     def deliver(self, worker: Worker) -> bool:
         """Deliver all answers that are here; return whether a message has ended."""
         items, loads, ended = worker.items, _pickling.loads, False
+        self._pool.heard = worker.pid
         item: Any
         for kind, number, body in worker.inbox:
             if kind == VALUE:
@@ -95,6 +96,8 @@ class Answers:
             worker.ready = True
             self._pool.failures = 0.0
             worker.oom = OomCounter(number)
+            if worker.pid is None:  # it was quicker than its spawner
+                worker.pid = self._pool.heard = number
         elif kind == UNFIT:
             worker.unfit = _failures.decode_error(bytes(body))
         elif kind == UNDECODABLE:

@@ -103,7 +103,7 @@ class Worker:
         lost: its end of the socket is closed.
         home: the spawner that has forked it.
         unfit: why its initializer has failed.
-        pid: None until the spawner has told.
+        pid: None until the spawner, or the worker itself, has told.
         status: of `os.waitpid`; None while it lives.
         due: monotonic time by which its messages should have been ended; None: never mind.
         watched: number of the call that ran when it was found overdue.

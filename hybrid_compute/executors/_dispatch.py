@@ -137,6 +137,7 @@ class Pool(_exit.Member, Keeper):
         self.reader: Reader | None = None
         self.thread: threading.Thread | None = None
         self.cause: BaseException | None = None  # of `broken`
+        self.heard: int | None = None  # process id of the worker heard last; the reader's
         self.failures = 0.0  # workers in a row that did not start; the reader's
         self.forked = self.cancelling = False
 

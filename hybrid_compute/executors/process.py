@@ -153,6 +153,10 @@ class ProcessExecutor(SubExecutor):
         """Have the work that runs here find `owner`, when it asks `current().executor`."""
         self._pool.owner = weakref.ref(owner)
 
+    def lane(self) -> int | None:
+        """Return the process id of the worker whose answers are delivered just now."""
+        return self._pool.heard
+
     def load(self) -> float:
         """Return the number of items queued and running per worker."""
         return sum(self.counts()) / self.workers

@@ -36,8 +36,10 @@ from hybrid_compute.server.workers import harden
 __all__ = ["App", "create_app"]
 
 _LOG = logging.getLogger("hybrid_compute.server")
-_METHODS = {"/compute": "POST", "/tasks": "GET", "/openapi.json": "GET", "/healthz": "GET"}
-_PLACES = "there is POST /compute, GET /tasks, GET /openapi.json and the WebSocket /ws"
+_METHODS = {
+    "/compute": "POST",
+    **dict.fromkeys(("/tasks", "/openapi.json", "/stats", "/healthz"), "GET"),
+}
 _LAST_WORDS = 1.0  # seconds for that
 
 
@@ -82,7 +84,8 @@ class App:
             if path not in _METHODS:
                 raise Refusal(
                     404,
-                    "there is POST /compute, GET /tasks and /openapi.json, and the WebSocket /ws",
+                    "there is POST /compute, GET /tasks, /openapi.json and /stats, and the "
+                    "WebSocket /ws",
                 )
             if scope["method"] != _METHODS[path]:
                 raise Refusal(405, f"{path} takes {_METHODS[path]} only")
@@ -94,13 +97,8 @@ class App:
             return
         if path == "/compute":
             await compute(self.service, token, scope, receive, send)
-        elif path == "/openapi.json":
-            catalog = self.service.catalog
-            found = [(each, catalog.describe(each)) for each in catalog if token.allows(each.name)]
-            described = document(found, open_=self._gate.open)
-            await send_json(send, described, asked=scope["headers"])
         else:
-            await self._list(token, scope, send)
+            await self._tell(path, token, scope, send)
 
     def _admit(self, scope: Any) -> Token:
         try:
@@ -108,6 +106,7 @@ class App:
             return self._gate.authenticate(scope["headers"])
         except Refusal as refusal:
             self._refused += 1
+            self.service.tally.refused += 1
             self._last = f"{refusal.status}, of {(scope.get('client') or ('nobody known',))[0]}"
             if time.monotonic() - self._told >= 1:  # a flood of them must not fill the disk
                 self._tell_refused()
@@ -130,11 +129,19 @@ class App:
         finally:
             self._connections.discard(connection)
 
-    async def _list(self, token: Token, scope: Any, send: Any) -> None:
-        catalog = self.service.catalog
-        found = [catalog.describe(each) for each in catalog if token.allows(each.name)]
-        more = self.service.pickles.headers
-        await send_json(send, {"tasks": found}, *more, asked=scope["headers"])
+    async def _tell(self, path: str, token: Token, scope: Any, send: Any) -> None:
+        """Answer a question about the server."""
+        service, catalog = self.service, self.service.catalog
+        if path == "/stats":
+            await send_json(send, service.stats(token), asked=scope["headers"])
+            return
+        found = [(each, catalog.describe(each)) for each in catalog if token.allows(each.name)]
+        if path == "/openapi.json":
+            described = document(found, open_=self._gate.open)
+            await send_json(send, described, asked=scope["headers"])
+            return
+        told = {"tasks": [described for _, described in found]}
+        await send_json(send, told, *service.pickles.headers, asked=scope["headers"])
 
     async def _live(self, receive: Any, send: Any) -> None:
         while True:

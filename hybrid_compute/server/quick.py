@@ -102,6 +102,8 @@ class Quick:
         results: list[tuple[Id, Any]] = []
         others: list[Request] = []
         logged = audit.is_on()
+        ran: dict[str, int] = {}
+        began = time.monotonic()
         try:
             for request in requests:
                 entry = entries.get(request.task)
@@ -122,13 +124,16 @@ class Quick:
                     try:
                         args, kwargs = entry.check(request, own=own)
                     except Refusal as no:
+                        service.tally.refused += 1
                         if logged:
                             service.log(*here, f"refused {no.status}")
                         self._fail(request.id, Failed(0, no.text, no.status, path=no.path))
                         continue
+                ran[request.task] = ran.get(request.task, 0) + 1
                 try:
                     value = entry.task.fn(*args, **kwargs)
                 except BaseException as error:
+                    service.tally.failed_here(request.task)
                     if logged:
                         service.log(*here, type_name_of(type(error)))
                     if isinstance(error, KeyboardInterrupt):
@@ -137,6 +142,7 @@ class Quick:
                     del error
                     continue
                 if isinstance(value, Stream):
+                    ran[request.task] -= 1  # it is a call like others from here on
                     done: Future[Any] = Future()
                     done.set_result(value)
                     self._follow(request, done)
@@ -146,4 +152,5 @@ class Quick:
                 results.append((request.id, value))
         finally:
             service.here = None
+            service.tally.ended_here(ran, began)
         return results, others

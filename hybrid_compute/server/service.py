@@ -13,13 +13,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any
+
+from attrs import asdict
 
 from hybrid_compute._contexts import Carried
 from hybrid_compute._failures import short, type_name_of
@@ -36,6 +38,7 @@ from hybrid_compute.server.journal import Journal
 from hybrid_compute.server.memory import Memory, mark_of
 from hybrid_compute.server.pickles import Pickles, SignedEntry
 from hybrid_compute.server.settings import Limits
+from hybrid_compute.server.tally import Tally
 from hybrid_compute.server.tokens import Token
 from hybrid_compute.streams import Stream
 
@@ -178,6 +181,11 @@ class Call:
             self._deliver(self)
 
     @property
+    def task(self) -> str:
+        """The name of what it calls; "": that is not read yet."""
+        return self._about[0]
+
+    @property
     def over(self) -> bool:
         """Whether it has its outcome, or never got as far."""
         return not self._held
@@ -224,6 +232,11 @@ class Call:
         if self._held:
             self._held = False
             self._service.release(self)
+            if self.future is None:
+                self._service.tally.refused += 1
+            else:
+                seconds = time.monotonic() - self._begun
+                self._service.tally.ended(self._about[0], seconds, ok=outcome == "ok")
             if audit.is_on():
                 audit.log(self.token, self._label(), self._begun, outcome)
 
@@ -265,6 +278,8 @@ class Service:
         self._calls: set[Call] = set()
         self._of_token: dict[str, int] = {}
         self._stopper: ThreadPoolExecutor | None = None
+        self.tally = Tally(each.name for each in catalog)
+        self._began = time.monotonic()
         self._idle = asyncio.Event()
         self._drained = False
         self.inline: Mapping[str, Entry] = inline or {}  # the tasks whose calls `Quick` makes
@@ -427,6 +442,20 @@ class Service:
                 token, request, begun = here
                 left.append(audit.described(token, audit.of(request), begun, now))
             return left
+
+    def stats(self, token: Token) -> dict[str, Any]:
+        """Return what the server does at the moment, and has done, as JSON takes it."""
+        under_way = Counter(each.task for each in self._calls if each.task)
+        stats = self._executor.stats()
+        return {
+            "uptime": round(time.monotonic() - self._began, 3),
+            "draining": self.draining,
+            "under_way": len(self._calls),
+            "queue": self.limits.queue,
+            "refused": self.tally.refused,
+            "executors": {name: asdict(each) for name, each in stats.executors.items()},
+            "tasks": self.tally.as_data(under_way, token),
+        }
 
     def log(self, token: Token, request: Request, begun: float, outcome: str) -> None:
         """Write the line of the audit log about a call that no `Call` stands for."""

@@ -162,7 +162,7 @@ def test_the_queue_is_bounded():
             service.admit(token)
         return caught.value.status, caught.value.retry_after
 
-    service = Service(None, None, Limits(in_flight=1), debug=False, open_=False)
+    service = Service((), None, Limits(in_flight=1), debug=False, open_=False)
     assert asyncio.run(fill(service)) == (429, 1)
 
 
