@@ -18,6 +18,7 @@ past it while another thread shuts down meets the executors' own, which are guar
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
@@ -59,7 +60,6 @@ from hybrid_compute.views import ExecutorView, ThreadPoolShape
 if TYPE_CHECKING:
     from contextvars import Context, ContextVar
 
-    from hybrid_compute.config import Source
     from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.prices import Price
     from hybrid_compute.privacy import Guard
@@ -212,7 +212,11 @@ class HybridExecutor(Mapper):
 
     @classmethod
     def from_config(
-        cls, source: Source = None, *, environ: Mapping[str, str] | None = None, **given: Any
+        cls,
+        source: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **given: Any,
     ) -> Self:
         """Make one as a file and the environment say.
 
