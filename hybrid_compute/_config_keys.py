@@ -216,11 +216,12 @@ def _kind(hint: Any) -> tuple[str | None, Callable[..., Any] | None]:
         kind = _EXECUTOR
     elif issubclass(origin, Breaker):
         kind, nested = _NESTED, origin
-    elif any(str in _members(each) for each in inside):
-        if issubclass(origin, Mapping):
-            kind = _TABLE
-        elif origin is Iterable or issubclass(origin, (Sequence, set, frozenset)):
-            kind = _TEXTS
+    elif issubclass(origin, Mapping) and inside:
+        kind = _TABLE if str in _members(inside[-1]) else _ANY
+    elif any(str in _members(each) for each in inside) and (
+        origin is Iterable or issubclass(origin, (Sequence, set, frozenset))
+    ):
+        kind = _TEXTS
     return kind, nested
 
 

@@ -62,7 +62,6 @@ from hybrid_compute.views import ExecutorView, ThreadPoolShape
 if TYPE_CHECKING:
     from contextvars import Context, ContextVar
 
-    from hybrid_compute.config import Source
     from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.prices import Price
     from hybrid_compute.privacy import Guard
@@ -230,7 +229,11 @@ class HybridExecutor(Mapper):
 
     @classmethod
     def from_config(
-        cls, source: Source = None, *, environ: Mapping[str, str] | None = None, **given: Any
+        cls,
+        source: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **given: Any,
     ) -> Self:
         """Make one as a file and the environment say.
 

@@ -18,6 +18,9 @@ MODULES = (
 SINGLE = (
     "breaker.Breaker",
     "breaker.State",
+    "engines.joblib.HybridBackend",
+    "engines.joblib.register",
+    "engines.wasm.WasmExecutor",
     "decisions.Attempt",
     "decisions.Choice",
     "decisions.Explanation",

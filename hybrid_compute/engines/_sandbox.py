@@ -172,6 +172,7 @@ class Sandbox:
         args = _fit(name, args, self.exports[name])
         run = Run() if run is None else run
         cell, wasmtime = self._take(), self._wasmtime
+        value, failure = None, None
         try:
             store = wasmtime.Store(cell.engine)
             store.set_epoch_deadline(1)  # before anybody can interrupt it
@@ -186,16 +187,18 @@ class Sandbox:
             instance = wasmtime.Instance(store, cell.module, [])
             value = instance.exports(store)[name](store, *args)
         except wasmtime.Trap as trap:
-            raise self._meaning(name, run, trap) from None
+            failure = self._meaning(name, run, trap)
         except wasmtime.WasmtimeError as error:
             memory = "memory" in str(error)
-            raise SandboxError(
+            failure = SandboxError(
                 f"{name}: {error}"
                 + (f" (max_memory_bytes={self._max_memory_bytes})" if memory else ""),
                 reason="memory" if memory else "error",
-            ) from None
+            )
         finally:
             self._leave(run, cell)
+        if failure is not None:
+            raise failure  # here: wasmtime's own would be its context, and cannot be pickled
         return tuple(value) if isinstance(value, list) else value
 
     def _meaning(self, name: str, run: Run, trap: Any) -> Exception:

@@ -100,7 +100,15 @@ class HybridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
             )
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many batches run at once; negative counts are from the number of cores on."""
+        """Return how many batches run at once.
+
+        Args:
+            n_jobs: as joblib has it: -1 stands for all cores, or all workers of an executor that
+                was given; -2 for one less, and so on. None: one.
+
+        Raises:
+            ValueError: it is 0.
+        """
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None:
@@ -120,7 +128,17 @@ class HybridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
         require: str | None = None,
         **_: Any,
     ) -> int:
-        """Get ready for one call of `Parallel`. Called by joblib."""
+        """Get ready for one call of `Parallel`. Called by joblib.
+
+        Args:
+            n_jobs: see `effective_n_jobs`.
+            parallel: that call.
+            prefer: "threads" or "processes"; None: processes.
+            require: "sharedmem" if the work has to see the caller's objects.
+
+        Returns:
+            How many batches run at once.
+        """
         jobs = self.effective_n_jobs(n_jobs)
         if jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
@@ -152,7 +170,14 @@ class HybridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
     def submit(
         self, func: Callable[[], Any], callback: Callable[[Future[Any]], Any] | None = None
     ) -> Future[Any]:
-        """Submit a batch. Called by joblib, from the caller's thread and from done-callbacks."""
+        """Submit a batch. Called by joblib, from the caller's thread and from done-callbacks.
+
+        Never blocks.
+
+        Args:
+            func: runs the batch.
+            callback: called with the future when it is done.
+        """
         assert self._submit is not None  # noqa: S101 - joblib has called `configure`
         future = self._submit(func)
         with self._lock:
@@ -162,20 +187,36 @@ class HybridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
             future.add_done_callback(callback)
         return future
 
-    apply_async = submit  # joblib 1.4
+    def apply_async(
+        self, func: Callable[[], Any], callback: Callable[[Future[Any]], Any] | None = None
+    ) -> Future[Any]:
+        """Do as `submit` does: joblib 1.4 has this name for it.
+
+        Args:
+            func: runs the batch.
+            callback: called with the future when it is done.
+        """
+        return self.submit(func, callback)
 
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
             self._out.discard(future)
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """Return the results of a batch that is done, or raise what one of its calls raised."""
+        """Return the results of a batch that is done, or raise what one of its calls raised.
+
+        Args:
+            out: its future.
+        """
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """End a call that is over before its work is: what waits, and what runs in processes.
 
         Blocks until that has ended. Work that runs on threads cannot be ended.
+
+        Args:
+            ensure_ready: whether there will be another one; there may be in any case.
         """
         with self._lock:
             out = list(self._out)

@@ -24,6 +24,7 @@ __all__ = ["TYPES", "as_named", "executor_maker", "executor_named", "makers_call
 # has their names only, and whoever asks for one has the whole library.
 TYPES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "dask": ("engines.dask", "DaskExecutor"),
         "inline": ("executors.inline", "InlineExecutor"),
         "outbox": ("executors.outbox", "OutboxExecutor"),
         "process": ("executors.process", "ProcessExecutor"),

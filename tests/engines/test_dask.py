@@ -234,6 +234,12 @@ def test_a_stream_that_does_not_begin_fails_its_future(executor):
 # Clusters that are there, or not.
 
 
+def test_an_address_can_stand_in_a_configuration(cluster):
+    said = {"executors": {"far": {"type": "dask", "client": cluster.address}}}
+    with HybridExecutor.from_config(said, environ={}) as ex:
+        assert ex.options(executor="far").submit(pow, 2, 5).result(60) == 32
+
+
 def test_an_address_will_do_and_its_client_is_closed(cluster):
     executor = DaskExecutor(cluster.address)
     assert executor.workers > 0
