@@ -15,11 +15,11 @@ nitpicky = True
 # What is not described here: the standard library's (its inventory is not at hand without a
 # network), type variables, and types that only the package itself makes.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|concurrent|contextlib|datetime|logging)\..*"),
+    (r"py:.*", r"(collections|concurrent|contextlib|contextvars|datetime|logging)\..*"),
     (r"py:.*", r"(os|pathlib|threading|typing)\..*"),
-    (r"py:.*", r"(CancelledError|Executor)"),
+    (r"py:.*", r"(CancelledError|Context|ContextVar|Executor)"),
     (r"py:.*", r"(.*\.)?~?(T|T_co|P|P2|A|B|C|D|E|X|M|S)"),
-    (r"py:.*", r"(Channel|Fault|Forms|Gate|Guard|Key|Move|Pieces|Row|Service|Step)"),
+    (r"py:.*", r"(Carried|Channel|Fault|Forms|Gate|Guard|Key|Move|Pieces|Row|Service|Source|Step)"),
     (r"py:.*", r"hybrid_compute\.(executors\._.*|routed\.RoutedItem|tasks\.OptionKeywords)"),
     (r"py:.*", r"hybrid_compute\.protocol\.signing\.SigningKey"),
 ]

@@ -79,7 +79,7 @@ class Hedging:
 
     def wait_of(self, key: Any, hedge: float | str) -> float | None:
         """Return the seconds after which a call gets a second attempt; None: not known yet."""
-        if isinstance(hedge, float):
+        if not isinstance(hedge, str):
             return hedge
         share = share_of(hedge)
         return None if share is None else self.waits.percentile(key, share)

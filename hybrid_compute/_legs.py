@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hybrid_compute._alarm import Alarm
     from hybrid_compute._hedging import Race
     from hybrid_compute.abc import Fleet
+    from hybrid_compute.privacy import Guard
 
 __all__ = ["HedgedLeg", "Leg", "options_of"]
 
@@ -27,6 +28,8 @@ class HedgedLeg(RoutedItem):
     # No slots: `ObservedItem`, beside which it is a base, has some.
     _race: Race
     _answer: BaseException | None
+    deadline: float | None
+    guard: Guard | None
 
     def _enter(self, race: Race, before: HedgedLeg | None) -> None:
         """Take part in a race, behind another leg if there is one."""

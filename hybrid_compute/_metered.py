@@ -47,6 +47,6 @@ def run_measured(item: Any) -> None:
             item.future._pool = pool if context is None else pool_in(pool, context)
         item.succeed(value)
         item = kwargs = value = context = fn = args = None  # what follows may take long
-    if news:
+    if news and meter is not None:
         meter.reconsider(belief)
     meter = None  # the traceback of a failure keeps this frame, and it leads to the fleet

@@ -159,11 +159,12 @@ def _place(variable: str, tables: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _put(tables: dict[str, Any], path: tuple[str, ...], value: FromText) -> None:
-    at = tables
+    at: dict[str, Any] = tables
     for name in path[:-1]:
         inner = at.get(name)
         if not isinstance(inner, dict):
-            inner = at[name] = {"name": inner} if isinstance(inner, str) else {}
+            inner = {"name": inner} if isinstance(inner, str) else {}
+            at[name] = inner
         at = inner
     at[path[-1]] = value
 

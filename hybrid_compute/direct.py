@@ -39,6 +39,8 @@ class DirectItem(WorkItem):
 
     __slots__ = ("belief", "context", "decision", "meter", "place")
 
+    decision: Decision
+
     def __init__(
         self,
         fn: Task[..., Any],
@@ -48,15 +50,15 @@ class DirectItem(WorkItem):
         meter: Meter,
     ) -> None:
         WorkItem.__init__(self, fn, args, kwargs, fn.options)
-        self.belief = belief
-        self.meter = meter
+        self.belief: Any = belief
+        self.meter: Meter | None = meter
         self.context: Context | None = None
         decision = Decision(belief.choice, perf_counter())
         self.place: str = belief.route[0]
         decision.executor = self.place
         self.decision = self.future._decision = decision
 
-    run = run_measured
+    run = run_measured  # pyright: ignore[reportAssignmentType]  # its `self` has another name
 
     def succeed(self, value: Any) -> None:
         """Deliver the result."""

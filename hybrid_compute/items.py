@@ -262,9 +262,9 @@ class ContextItem(WorkItem):
         context: Context | None,
     ) -> None:
         super().__init__(fn, args, kwargs, options)
-        self.context = context
+        self.context: Context | None = context
 
-    run = run_measured
+    run = run_measured  # pyright: ignore[reportAssignmentType]  # its `self` has another name
 
 
 # Those that do nothing but run once: their outcome is that of their future.

@@ -36,6 +36,8 @@ from hybrid_compute.privacy import last_word
 from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from hybrid_compute._alarm import Alarm
     from hybrid_compute.abc import Fleet, SubExecutor
     from hybrid_compute.items import Keeper, Meter
@@ -89,6 +91,7 @@ class RoutedItem(WorkItem):
     kwargs: dict[str, Any] | None
     meter: Meter | None
     probes: bool
+    context: Context | None
 
     observed = False
 
@@ -262,7 +265,7 @@ class RoutedItem(WorkItem):
         else:
             super().cancel()
 
-    run = run_measured
+    run = run_measured  # pyright: ignore[reportAssignmentType]  # its `self` has another name
 
     def _leave(self) -> None:
         """Say, once, that the item is in no executor any more."""

@@ -53,7 +53,7 @@ class Router:
         self._fleet_of_held = MappingProxyType(
             {name: each for name, each in fleet.items() if not each.capabilities.blocks}
         )
-        self.asks_nobody = not any(
+        self.asks_nobody: bool = not any(
             each.capabilities.remote or type(each).can_run is not SubExecutor.can_run
             for each in fleet.values()
         )

@@ -81,11 +81,11 @@ class WindowedExecutor(SubExecutor, _exit.Member, Generic[J]):
         TypeError: it is no number.
     """
 
-    capabilities = Capabilities(remote=True, isolates=True, chunks=True, streams=True)
+    capabilities: Capabilities = Capabilities(remote=True, isolates=True, chunks=True, streams=True)
 
     def __init__(self, *, name: str, workers: int, max_in_flight: int | None) -> None:
         self.name = name
-        self.workers = max(1, workers)
+        self.workers: int = max(1, workers)
         self._most = (
             None if max_in_flight is None else check_max_workers(max_in_flight, "max_in_flight")
         )

@@ -49,10 +49,10 @@ try:
     from distributed.scheduler import KilledWorker
 
     from hybrid_compute.engines import _dask_worker
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "DaskExecutor needs Dask's distributed: pip install 'hybrid-compute[dask]'"
-    ) from error
+    ) from _error
 
 __all__ = ["DaskExecutor"]
 
@@ -87,6 +87,8 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
         RemoteUnavailable: there is no scheduler at the address, or it takes no plugin.
     """
 
+    workers: int
+
     def __init__(
         self,
         client: Any,
@@ -102,7 +104,7 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
         self._scatter_bytes = scatter_bytes
         self._owns = isinstance(client, str)
         try:
-            self._client = (
+            self._client: Any = (
                 distributed.Client(client, set_as_default=False) if self._owns else client
             )
             if not isinstance(self._client, distributed.Client) or self._client.asynchronous:

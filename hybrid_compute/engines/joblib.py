@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.executors.process import ProcessExecutor
@@ -27,18 +27,31 @@ try:
         ThreadingBackend,
         register_parallel_backend,
     )
-except ModuleNotFoundError as missing:
-    if missing.name is None or missing.name.partition(".")[0] != "joblib":
+except ModuleNotFoundError as _missing:
+    if _missing.name is None or _missing.name.partition(".")[0] != "joblib":
         raise
     raise ModuleNotFoundError(
         "hybrid_compute.engines.joblib needs joblib: pip install 'hybrid-compute[joblib]'",
-        name=missing.name,
-    ) from missing
+        name=_missing.name,
+    ) from _missing
 
 __all__ = ["HybridBackend", "register"]
 
 
-class HybridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # no types
+if TYPE_CHECKING:  # joblib has no types
+
+    class _Backend:
+        def __init__(self, **options: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+
+    class _Backend(AutoBatchingMixin, ParallelBackendBase):
+        pass
+
+
+class HybridBackend(_Backend):
     """What `parallel_config(backend="hybrid")` stands for, once `register` was called.
 
     Work goes to worker processes, as with joblib's own default; to threads where the caller prefers

@@ -53,7 +53,7 @@ class WasmExecutor(SubExecutor):
         ModuleNotFoundError: the extra `wasm` is not installed.
     """
 
-    capabilities = Capabilities(isolates=True)
+    capabilities: Capabilities = Capabilities(isolates=True)
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class WasmExecutor(SubExecutor):
         if not isinstance(given, str) or not given:
             raise ConfigurationError(f"name={name!r} is no name for an executor: give a text")
         self.name = name
-        self.workers = check_max_workers(max_workers or len(os.sched_getaffinity(0)))
+        self.workers: int = check_max_workers(max_workers or len(os.sched_getaffinity(0)))
         self._sandbox = sandbox = Sandbox(
             module, fuel=fuel, max_memory_bytes=max_memory_bytes, timeout=timeout
         )

@@ -129,7 +129,9 @@ class ProcessExecutor(SubExecutor):
         return self._pool.carried
 
     @carried.setter
-    def carried(self, carried: Carried | None) -> None:
+    def carried(  # pyright: ignore[reportIncompatibleVariableOverride]  # not to be read only
+        self, carried: Carried | None
+    ) -> None:
         self._pool.carried = carried
 
     def execute(self, item: WorkItem) -> None:

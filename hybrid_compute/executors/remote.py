@@ -223,7 +223,9 @@ class RemoteExecutor(SubExecutor):
         return self._half.carried
 
     @carried.setter
-    def carried(self, carried: Carried | None) -> None:
+    def carried(  # pyright: ignore[reportIncompatibleVariableOverride]  # not to be read only
+        self, carried: Carried | None
+    ) -> None:
         self._half.carried = carried
 
     def is_available(self) -> bool:

@@ -87,6 +87,7 @@ class Belief:
     runs: int
     spread: float
     surprises: int
+    waived: bool
 
     def __init__(self, name: str, origin: str, key: tuple[Any, int]) -> None:
         self.name = name

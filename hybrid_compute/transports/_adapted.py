@@ -75,7 +75,7 @@ class Adapted:
     Nobody reads in its thread's place, and who submits sends.
     """
 
-    answer = _NO_HEADERS
+    answer: Mapping[str, str] = _NO_HEADERS
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
