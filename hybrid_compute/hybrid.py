@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from threading import get_ident
 from types import MappingProxyType
@@ -345,7 +346,10 @@ class HybridExecutor(Mapper):
 
     def _context(self, fn: object) -> Context | None:
         """Return the context in which the call of a function is to run; None: in any."""
-        return current_context() if self._inherits or isinstance(fn, Task) else None
+        if not (self._inherits or isinstance(fn, Task)):
+            return None
+        # Observers may have something to put into it.
+        return copy_context() if self._observed else current_context()
 
     def _route(self, item: WorkItem) -> HybridFuture[Any]:
         try:
@@ -405,12 +409,18 @@ class HybridExecutor(Mapper):
 
             kind = observed.ObservedStreamItem if streams else observed.ObservedItem
             item: RoutedItem = kind(
-                fn, args, kwargs, options, observers=self._observers, item_id=next(self._ids)
+                fn,
+                args,
+                kwargs,
+                options,
+                observers=self._observers,
+                item_id=next(self._ids),
+                context=context,
             )
         else:
             item = (StreamItem if streams else RoutedItem)(fn, args, kwargs, options)
+            item.context = context
         item.guard = guard
-        item.context = context
         if self._reports is not None:
             item.future._unretrieved = self._reports
         if self._observed:

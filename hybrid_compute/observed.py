@@ -26,6 +26,8 @@ from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from hybrid_compute.prices import Price
 
 __all__ = ["ObservedItem", "ObservedLeg", "ObservedStreamItem", "Observers"]
@@ -97,8 +99,11 @@ class ObservedItem(RoutedItem):
         *,
         observers: Observers,
         item_id: int,
+        context: Context | None,
     ) -> None:
         super().__init__(fn, args, kwargs, options)
+        # Observers may put something into it, and the items of a map come with the same one.
+        self.context = None if context is None else context.copy()
         self._observers = observers
         # Never None here.
         self.item_id = item_id  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -149,6 +154,7 @@ class ObservedItem(RoutedItem):
                 seconds=seconds,
                 cost=cost,
                 calls=self._calls,
+                context=self.context if submitted or kind == "routed" else None,
             )
         )
 

@@ -48,6 +48,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     5: (
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
+        "telemetry.",
         "testing.",
         *("demo", "_demo_work", "_demo_remote", "_config_option"),
         "engines.",
@@ -68,6 +69,7 @@ SLOW = {"typing", "re", "enum", "contextlib", "pickle", "traceback", "logging", 
 
 HEAVY = (
     *("requests", "websocket", "msgspec", "numpy", "cloudpickle", "tqdm"),
+    *("opentelemetry", "prometheus_client"),
     *("multiprocessing", "asyncio"),
 )
 
