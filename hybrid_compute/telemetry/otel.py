@@ -252,5 +252,5 @@ class _Trace:
         return "hybrid_compute.telemetry.otel.TRACE"
 
 
-#: Takes the trace along: for `HybridExecutor(carry=[TRACE])` and `create_app(..., context=[TRACE])`.
+#: Takes the trace along: for `HybridExecutor(carry=[TRACE])`, `create_app(..., context=[TRACE])`.
 TRACE = _Trace()
