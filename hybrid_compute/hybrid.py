@@ -502,10 +502,6 @@ class HybridExecutor(Mapper):
     ) -> Iterator[T]:
         return map_on(self, said, fn, iterables, mapping)
 
-    def _relaunch(self, piece: WorkItem, executor: SubExecutor) -> HybridFuture[Any]:
-        executor.execute_late(piece)
-        return piece.future
-
     def _submits_itself(self) -> bool:
         return getattr(self.submit, "__func__", None) is HybridExecutor.submit
 
