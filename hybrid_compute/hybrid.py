@@ -327,7 +327,9 @@ class HybridExecutor(Mapper):
             # Few are.
             from hybrid_compute._hedging import HedgedCall, submit_hedged  # noqa: PLC0415
 
-            return submit_hedged(self, HedgedCall(fn, args, kwargs, options), guard)
+            head = HedgedCall(fn, args, kwargs, options, self._context(fn))
+            head.future._unretrieved = self._reports
+            return submit_hedged(self, head, guard)
         context = self._context(fn)
         if routed or streams or guard is not None:
             item = self._item(

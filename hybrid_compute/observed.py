@@ -263,6 +263,7 @@ class ObservedLeg(HedgedLeg, ObservedItem):
             options,
             observers=observers,
             item_id=item_id,
+            context=head.context,
         )
         self._enter(race, before)
         self._attempt = getattr(before, "_attempt", 0)  # so that its own come after

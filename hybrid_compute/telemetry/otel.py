@@ -54,13 +54,12 @@ _ENDS = frozenset({"succeeded", "failed", "cancelled"})
 class _Item:
     """What is known of an item that is not over."""
 
-    __slots__ = ("attempt", "began", "span", "submitted")
+    __slots__ = ("attempts", "span", "submitted")
 
     def __init__(self, span: Span, submitted: float) -> None:
         self.span = span
         self.submitted = submitted
-        self.attempt: Span | None = None
-        self.began = submitted
+        self.attempts: dict[int, Span] = {}  # those that are out, by their numbers
 
 
 class Telemetry:
@@ -140,11 +139,12 @@ class Telemetry:
         if kind == "routed":
             self._routed(item, event)
         elif kind == "started":
-            item.began = event.time
-            if item.attempt is not None:
-                item.attempt.add_event("started")
-        elif kind == "retried":
-            self._retries.add(1, _labels(event))
+            attempt = item.attempts.get(event.attempt)
+            if attempt is not None:
+                attempt.add_event("started")
+        elif kind in ("retried", "dropped"):
+            if kind == "retried":
+                self._retries.add(1, _labels(event))
             self._end_attempt(item, event)
         elif kind in _ENDS:
             self._end_attempt(item, event)
@@ -168,7 +168,7 @@ class Telemetry:
 
     def _routed(self, item: _Item, event: Event) -> None:
         inside = trace.set_span_in_context(item.span)
-        item.attempt = attempt = self._tracer.start_span(
+        attempt = item.attempts[event.attempt] = self._tracer.start_span(
             f"{event.name} attempt",
             context=inside,
             attributes={
@@ -180,7 +180,7 @@ class Telemetry:
             event.context.run(_enter, attempt)
 
     def _end_attempt(self, item: _Item, event: Event) -> None:
-        attempt, item.attempt = item.attempt, None
+        attempt = item.attempts.pop(event.attempt, None)
         if attempt is None:
             return  # it was cancelled before anybody had it
         _conclude(attempt, event)
@@ -190,6 +190,9 @@ class Telemetry:
     def _end(self, item: _Item, event: Event) -> None:
         if event.executor is not None:
             item.span.set_attribute("hybrid_compute.executor", event.executor)
+        for other in item.attempts.values():  # hedged, and given up: nobody waits for its end
+            other.set_attribute("hybrid_compute.outcome", "dropped")
+            other.end()
         _conclude(item.span, event)
         self._duration.record(max(0.0, event.time - item.submitted), _labels(event))
         self._active.add(-1, {"hybrid_compute.task": event.name})

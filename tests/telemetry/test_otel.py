@@ -149,6 +149,30 @@ def test_a_cancelled_item_ends_its_span(scene):
     assert len(scene.spans()["plain_parent attempt"]) == 1
 
 
+def test_both_attempts_of_a_hedged_call_have_their_spans_and_their_context(scene):
+    gate, seen = threading.Event(), []
+
+    @task(idempotent=True, hedge=0.01)
+    def race():
+        seen.append(trace.get_current_span().get_span_context().span_id)
+        if len(seen) == 1:
+            gate.wait(30)
+        return len(seen)
+
+    with (
+        scene.executor("thread", max_workers=2) as ex,
+        scene.tracer.start_as_current_span("caller"),
+    ):
+        assert ex.submit(race).result(30) == 2
+        gate.set()
+    name = "race"
+    (item,), attempts = scene.spans()[name], scene.spans()[f"{name} attempt"]
+    assert set(seen) == {each.context.span_id for each in attempts}
+    outcomes = {each.attributes["hybrid_compute.outcome"] for each in attempts}
+    assert outcomes == {"succeeded", "dropped"}
+    assert item.parent.span_id == scene.spans()["caller"][0].context.span_id
+
+
 @pytest.fixture(scope="module")
 def service():
     served = Served(
