@@ -153,9 +153,10 @@ class Carried:
     """The variables whose values go along to other processes, and to services.
 
     Args:
-        listed: context variables; or other objects with a `name`, a method `capture(context)`,
+        listed: context variables; or other objects of a `name`, with a method `capture(context)`,
             which returns a value, or None, and `restore(value)`, which is called in the context in
-            which the work is about to run. These must be importable by `module` and `attribute`.
+            which the work is about to run; with `headers(value)` and `from_headers(get)`, as below;
+            and with the names `module` and `attribute` by which a worker process finds them.
 
     Raises:
         ConfigurationError: one is something else, or two have one name.
@@ -193,11 +194,35 @@ class Carried:
         """
         for _, _, variable in self._entries:
             if variable.name in values:
-                _set(variable, values[variable.name])
+                try:
+                    _set(variable, values[variable.name])
+                except Exception:  # noqa: S112 - as was said
+                    continue
 
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter([variable.name for _, _, variable in self._entries])
+    def headers(self, values: dict[str, Any]) -> dict[str, str]:
+        """Return the headers of a request to any service for values that `named` gave.
+
+        Only of those objects that have headers: those of a standard.
+        """
+        found: dict[str, str] = {}
+        for _, _, variable in self._entries:
+            if not isinstance(variable, ContextVar) and variable.name in values:
+                found.update(variable.headers(values[variable.name]))
+        return found
+
+    def from_headers(self, get: Callable[[str], str | None]) -> dict[str, Any]:
+        """Return the values that stand in the headers of a request, as `named` gives them.
+
+        Args:
+            get: returns the value of a header by its name; None if there is none.
+        """
+        found = {}
+        for _, _, variable in self._entries:
+            if not isinstance(variable, ContextVar):
+                value = variable.from_headers(get)
+                if value is not None:
+                    found[variable.name] = value
+        return found
 
 
 def _checked(listed: Any) -> tuple[Any, ...]:

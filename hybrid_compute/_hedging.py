@@ -34,7 +34,7 @@ from hybrid_compute._legs import HedgedLeg, Leg
 from hybrid_compute._timer import Timer
 from hybrid_compute.decisions import Attempt, Choice, Decision, seconds_in_words
 from hybrid_compute.errors import ConfigurationError
-from hybrid_compute.items import Keeper, WorkItem, name_of
+from hybrid_compute.items import ContextItem, Keeper, WorkItem, name_of
 from hybrid_compute.retry import RetryBudget
 from hybrid_compute.routed import alarm_of
 from hybrid_compute.tasks import Task, TaskOptions
@@ -143,7 +143,7 @@ class _Due:
             race.hedge()
 
 
-class HedgedCall(WorkItem):
+class HedgedCall(ContextItem):
     """What the caller's future has for its item. It runs nowhere itself."""
 
     __slots__ = ()

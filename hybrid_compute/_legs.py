@@ -35,6 +35,7 @@ class HedgedLeg(RoutedItem):
         """Take part in a race, behind another leg if there is one."""
         self._race = race
         self._answer = None
+        self.future._unretrieved = False  # nobody has it: it is the race's that tells
         if before is not None:
             self.deadline = before.deadline
             if before.guard is not None:
@@ -140,6 +141,7 @@ class Leg(HedgedLeg):
     def __init__(self, race: Race, head: WorkItem, before: HedgedLeg | None) -> None:
         assert head.fn is not None  # noqa: S101 - nobody has released it
         super().__init__(head.fn, head.args, head.kwargs, options_of(head, before))
+        self.context = head.context
         self._enter(race, before)
 
 

@@ -25,7 +25,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 import click
@@ -42,6 +42,9 @@ from hybrid_compute.server.guards import http_guard, ws_guard
 from hybrid_compute.server.logs import Seldom, Stderr
 from hybrid_compute.server.pickles import FILE_VARIABLE, VARIABLE, keys_from_environ
 from hybrid_compute.server.workers import harden
+
+if TYPE_CHECKING:
+    from hybrid_compute.telemetry.prometheus import Metrics
 
 __all__ = ["LEFT", "Server", "serve"]
 
@@ -205,11 +208,21 @@ def _log_to_stderr() -> BoundedHandler:
     return handler
 
 
-def _executor(config: Config) -> HybridExecutor | None:
+def _executor(
+    config: Config, carried: list[Any], observer: Metrics | None
+) -> HybridExecutor | None:
     """Return the executor that a configuration describes; None: it says nothing of one."""
     if not config:
         return None
-    return build(HybridExecutor, config, {}, initializer=harden)
+    observers = [] if observer is None else [observer]
+    given = {"carry": carried, "observers": observers}
+    return build(HybridExecutor, config, given, initializer=harden)
+
+
+def _metrics() -> Metrics:
+    from hybrid_compute.telemetry.prometheus import Metrics  # noqa: PLC0415 - an extra
+
+    return Metrics()
 
 
 @click.command()
@@ -227,6 +240,8 @@ def _executor(config: Config) -> HybridExecutor | None:
 @click.option("--allow-pickle", is_flag=True, help="Run whatever a key's holder sends.")
 @click.option("--remember", type=click.Path(), help="A file for what has to outlive a restart.")
 @click.option("--context", metavar="MODULE:NAME", multiple=True, help="A ContextVar callers set.")
+@click.option("--metrics", is_flag=True, help="Tell Prometheus at /metrics what is done.")
+@click.option("--open-metrics", is_flag=True, help="The same, to anybody, without a token.")
 @click.option("--insecure", count=True, help="Given twice: listen publicly without TLS or token.")
 @_limit_options
 @click.pass_context
@@ -246,6 +261,8 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
     allow_pickle: bool,
     remember: str | None,
     context: tuple[str, ...],
+    metrics: bool,
+    open_metrics: bool,
     insecure: int,
     **limits_: float,
 ) -> None:
@@ -293,7 +310,9 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
         if allow_pickle and keys is None:
             raise click.UsageError(f"--allow-pickle needs a key in {VARIABLE} or {FILE_VARIABLE}")
         harden()  # workers inherit it; and before the tasks' modules can see a secret
-        executor = _executor(config_of(ctx))
+        taken = [_load(each) for each in context]
+        observer = _metrics() if metrics or open_metrics else None
+        executor = _executor(config_of(ctx), taken, observer)
         app = create_app(
             _load(target),
             executor=executor,
@@ -304,11 +323,13 @@ def serve(  # noqa: PLR0913, PLR0917 - click passes them by keyword
             debug=debug,
             pickle_keys=keys if allow_pickle else None,
             remember=remember,
-            context=[_load(each) for each in context],
+            context=taken,
+            metrics=observer if executor is not None and observer else observer is not None,
+            open_metrics=open_metrics,
         )
         if executor is not None:
             app.adopt()
-    except (ConfigurationError, OutboxError) as error:
+    except (ConfigurationError, OutboxError, ImportError) as error:
         raise click.UsageError(str(error)) from error
     config = uvicorn.Config(
         app,

@@ -5,6 +5,7 @@ Owns the record only. Events are built only while somebody listens.
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import Literal, TypeAlias
 
 import attrs
@@ -65,6 +66,10 @@ class Event:
             None if it had not started.
         calls: how many calls the item is: a chunk of a map is several.
         cost: what that attempt cost, by its executor's `Price`; None if it has none.
+        context: of "submitted" and "routed": the context in copies of which the work is about to
+            run. Who runs something in it (`event.context.run(variable.set, value)`) sets variables
+            for the work, and for what goes along with it to other processes and services. None: it
+            runs in whatever context there is, as plain callables do.
     """
 
     kind: Kind
@@ -84,3 +89,4 @@ class Event:
     seconds: float | None = None
     cost: float | None = None
     calls: int = 1
+    context: Context | None = None

@@ -22,6 +22,7 @@ import os
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from threading import get_ident
 from types import MappingProxyType
@@ -352,7 +353,9 @@ class HybridExecutor(Mapper):
             # Few are.
             from hybrid_compute._hedging import HedgedCall, submit_hedged  # noqa: PLC0415
 
-            return submit_hedged(self, HedgedCall(fn, args, kwargs, options), guard)
+            head = HedgedCall(fn, args, kwargs, options, self._context(fn))
+            head.future._unretrieved = self._reports
+            return submit_hedged(self, head, guard)
         context = self._context(fn)
         if routed or streams or guard is not None:
             item = self._item(
@@ -371,7 +374,10 @@ class HybridExecutor(Mapper):
 
     def _context(self, fn: object) -> Context | None:
         """Return the context in which the call of a function is to run; None: in any."""
-        return current_context() if self._inherits or isinstance(fn, Task) else None
+        if not (self._inherits or isinstance(fn, Task)):
+            return None
+        # Observers may have something to put into it.
+        return copy_context() if self._observed else current_context()
 
     def _route(self, item: WorkItem) -> HybridFuture[Any]:
         try:
@@ -437,11 +443,16 @@ class HybridExecutor(Mapper):
             from hybrid_compute import observed  # noqa: PLC0415 - see __init__
 
             kind = observed.ObservedStreamItem if streams else observed.ObservedItem
-            more = {"observers": self._observers, "item_id": next(self._ids)}
+            more = {
+                "observers": self._observers,
+                "item_id": next(self._ids),
+                "context": context,
+            }
         make: Callable[..., RoutedItem] = kind if recorder is None else recorder.maker(kind)
         item = make(fn, args, kwargs, options, **more)
+        if not self._observed:
+            item.context = context
         item.guard = guard
-        item.context = context
         if self._reports is not None:
             item.future._unretrieved = self._reports
         if self._observed:
@@ -522,12 +533,6 @@ class HybridExecutor(Mapper):
         mapping: MapOptions,
     ) -> Iterator[T]:
         return map_on(self, said, fn, iterables, mapping)
-
-    def _relaunch(self, piece: WorkItem, executor: SubExecutor) -> HybridFuture[Any]:
-        if self._recorder is not None:
-            piece = self._recorder.piece(piece)
-        executor.execute_late(piece)
-        return piece.future
 
     def _submits_itself(self) -> bool:
         return getattr(self.submit, "__func__", None) is HybridExecutor.submit

@@ -15,12 +15,14 @@ from hybrid_compute.executors._chunks import map_in_chunks
 from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.maps import MapOptions, map_by_submit
 from hybrid_compute.privacy import OpenedGuard, OpenedPiece, needs_a_look, open_map
+from hybrid_compute.routed import alarm_of
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions, has_body
 
 if TYPE_CHECKING:
     from contextvars import Context
 
     from hybrid_compute.abc import Fleet, SubExecutor
+    from hybrid_compute.futures import HybridFuture
     from hybrid_compute.hybrid import HybridExecutor
 
 __all__ = ["map_on"]
@@ -138,8 +140,8 @@ def _map_routed(  # noqa: PLR0913 - what was decided before
             fn,
             iterables,
             mapping,
-            resubmit=lambda *args: executor._relaunch(
-                _piece_of(guard)(args[0], args[1:], None, options, context), first
+            resubmit=lambda fn, *args: _again(
+                executor, options, (fn, args), route[0], fleet, guard=guard, context=context
             ),
             workers=lambda: first.workers,
             feeders=executor._feeders,
@@ -161,8 +163,27 @@ def _map_routed(  # noqa: PLR0913 - what was decided before
     )
 
 
-def _piece_of(guard: OpenedGuard | None) -> type[ContextItem]:
-    return ContextItem if guard is None else OpenedPiece
+def _again(
+    executor: HybridExecutor,
+    options: TaskOptions,
+    call: tuple[Callable[..., Any], tuple[Any, ...]],
+    name: str,
+    fleet: Fleet,
+    *,
+    guard: OpenedGuard | None,
+    context: Context | None,
+) -> HybridFuture[Any]:
+    """Send a piece of a chunk that has failed, where that was; observers see it as another item."""
+    if executor._observed:
+        item = executor._item(*call, None, options, guard=guard, context=context)
+        future = item.future
+        item.launch((name,), fleet, alarm_of(executor, item), late=True)
+        return future
+    piece: WorkItem = (ContextItem if guard is None else OpenedPiece)(*call, None, options, context)
+    if executor._recorder is not None:
+        piece = executor._recorder.piece(piece)
+    fleet[name].execute_late(piece)
+    return piece.future
 
 
 _SHORT_MAP_SECONDS = 0.002  # not worth a message to a process, let alone the start of one
@@ -226,8 +247,8 @@ def _map_learned(
         fn,
         iterables,
         mapping,
-        resubmit=lambda *args: executor._relaunch(
-            _piece_of(guard)(args[0], args[1:], None, options, context), executor._fleet["process"]
+        resubmit=lambda fn, *args: _again(
+            executor, options, (fn, args), "process", executor._fleet, guard=guard, context=context
         ),
         workers=workers,
         feeders=executor._feeders,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import LOGGER
-from threading import get_ident
+from threading import current_thread, get_ident, main_thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from hybrid_compute._legs import HedgedLeg, options_of
@@ -26,6 +26,8 @@ from hybrid_compute.streamed import StreamItem
 from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from hybrid_compute.prices import Price
 
 __all__ = ["ObservedItem", "ObservedLeg", "ObservedStreamItem", "Observers"]
@@ -58,11 +60,13 @@ class Observers:
         return bool(self._all)
 
     def tell(self, event: Event) -> None:
-        """Tell all; never raises what an observer raises."""
+        """Tell all. What an observer raises goes no further, but for the program's Ctrl-C."""
         for observer in self._all:
             try:
                 observer(event)
-            except Exception:
+            except BaseException as error:  # a SystemExit would cost the item its outcome
+                if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                    raise
                 LOGGER.exception("observer %r raised, and is told no more", observer)
                 with self._lock:
                     self._all = tuple(each for each in self._all if each is not observer)
@@ -97,8 +101,11 @@ class ObservedItem(RoutedItem):
         *,
         observers: Observers,
         item_id: int,
+        context: Context | None,
     ) -> None:
         super().__init__(fn, args, kwargs, options)
+        # Observers may put something into it, and the items of a map come with the same one.
+        self.context = None if context is None else context.copy()
         self._observers = observers
         # Never None here.
         self.item_id = item_id  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -120,6 +127,8 @@ class ObservedItem(RoutedItem):
         executor: str | None = None,
         reason: str | None = None,
     ) -> None:
+        if not self._observers:
+            return  # all have been dropped: there is nobody to build anything for
         submitted = kind == "submitted"
         wall, cpu = self._measured() if kind in ("succeeded", "failed") else (None, None)
         now = time.monotonic()
@@ -149,6 +158,7 @@ class ObservedItem(RoutedItem):
                 seconds=seconds,
                 cost=cost,
                 calls=self._calls,
+                context=self.context if submitted or kind == "routed" else None,
             )
         )
 
@@ -253,6 +263,7 @@ class ObservedLeg(HedgedLeg, ObservedItem):
             options,
             observers=observers,
             item_id=item_id,
+            context=head.context,
         )
         self._enter(race, before)
         self._attempt = getattr(before, "_attempt", 0)  # so that its own come after

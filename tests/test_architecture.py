@@ -50,7 +50,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     5: (
         *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
-        *("testing.", "report.", "_report_commands", "_top"),
+        *("testing.", "telemetry.", "report.", "_report_commands", "_top"),
         *("_doctor", "_doctor_commands", "_machine"),
         *("_advise", "_advise_commands", "_advise_probe"),
         *("demo", "_demo_work", "_demo_remote", "_config_option"),
@@ -73,6 +73,7 @@ SLOW = {"typing", "re", "enum", "contextlib", "pickle", "traceback", "logging", 
 
 HEAVY = (
     *("requests", "websocket", "msgspec", "numpy", "cloudpickle", "tqdm"),
+    *("opentelemetry", "prometheus_client"),
     *("multiprocessing", "asyncio"),
 )
 

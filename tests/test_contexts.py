@@ -76,6 +76,13 @@ def test_so_does_one_that_is_tried_again_and_watched(place):
     assert tried == ["one"] * 3
 
 
+@pytest.mark.parametrize("place", ["thread", "process"])
+def test_so_does_one_that_is_hedged(place):
+    with HybridExecutor(max_processes=1, policy=Always(place), carry=[request_id]) as ex:
+        view = ex.options(idempotent=True, hedge=20.0)
+        assert view.submit(look).result()[0] == "one"
+
+
 @pytest.mark.parametrize("place", ["thread", "inline"])
 def test_the_context_is_that_of_the_moment_of_submission(place):
     with HybridExecutor(max_workers=1, policy=Always(place)) as ex:

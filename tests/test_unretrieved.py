@@ -188,3 +188,10 @@ def test_at_the_end_of_a_program_it_is_told_too():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert "ValueError: nobody looks" in run.stderr
+
+
+def test_the_failure_of_a_hedged_call_is_logged_once(caplog):
+    with HybridExecutor(policy=Always("thread")) as ex:
+        ex.options(idempotent=True, hedge=20.0).submit(fail)
+        ex.options(idempotent=True, hedge=20.0).submit(fail).exception()
+    assert lost(caplog) == [SAID]

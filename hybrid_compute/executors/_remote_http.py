@@ -140,13 +140,18 @@ class Posts:
         timeout: float,
         message: Callable[[], Message] | None = None,
         *,
-        exchange: Callable[[Codec, str, bytes, float | None, bool], Any] | None = None,
+        exchange: Callable[..., Any] | None = None,
         seq: int = 0,
         tries: Tries | None = None,
     ) -> Any:
         tries = tries or self._tries(item)
         unwanted = partial(_is_unwanted, item)
-        exchange_once = partial(self._exchange, key=item.key)
+        more = {} if self.carried is None else self.carried.headers(self._variables(item))
+        exchange_once = (
+            partial(self._exchange, key=item.key, more=more)
+            if exchange is None
+            else partial(exchange, more=more)
+        )
         self._names.ask(None if deadline is None else deadline - time.monotonic())
         own = self._names.own
         binary = self._names.binary and exchange is None  # lines are of text
@@ -165,7 +170,7 @@ class Posts:
             except Refused as refusal:
                 raise TaskEncodeError(f"{task}: {refusal}") from refusal
             try:
-                return (exchange or exchange_once)(codec, path, body, left, own)
+                return exchange_once(codec, path, body, left, own)
             except TimeoutError as error:
                 raise time_is_up(task, timeout) from error
             except AuthError as error:
@@ -186,6 +191,11 @@ class Posts:
             retry_after_cap=self._cap,
         )
 
+    def _variables(self, item: WorkItem) -> dict[str, Any]:
+        """Return the context variables that go along with an item."""
+        carried, context = self.carried, item.context
+        return {} if carried is None or context is None else carried.named(context)
+
     def _body(
         self, item: WorkItem, codec: Codec, call: Message, left: float | None, seq: int
     ) -> bytes:
@@ -194,9 +204,6 @@ class Posts:
             credit = None
             if isinstance(item, StreamItem):
                 credit = item.channel.most, item.channel.most_bytes
-            variables = None
-            if self.carried is not None and item.context is not None:
-                variables = self.carried.named(item.context)
             return request_body(
                 codec,
                 name,
@@ -205,7 +212,7 @@ class Posts:
                 timeout=left,
                 credit=credit,
                 seq=seq,
-                variables=variables,
+                variables=self._variables(item),
             )
         return codec.encode(self._forms.request(name, *args, **kwargs))
 
@@ -243,12 +250,13 @@ class Posts:
         own: bool,
         *,
         key: str | None,
+        more: dict[str, str],
     ) -> Any:
         transport: HttpTransport | None = getattr(self._local, "transport", None)
         if transport is None:
             transport = self._local.transport = HttpTransport(self._access)
         kind = content_type(codec)
-        headers = {"Content-Type": kind, "Accept": kind}
+        headers = {"Content-Type": kind, "Accept": kind, **more}
         if own:
             headers[HEADER] = "1"
         began = time.monotonic()

@@ -50,7 +50,7 @@ class Opening(Source):
         self._pauses.look()
 
 
-def open_stream(  # noqa: PLR0917 - as an exchange is called
+def open_stream(  # noqa: PLR0913, PLR0917 - as an exchange is called
     transport: HttpTransport,
     forms: Forms,
     plain: Codec,
@@ -59,6 +59,8 @@ def open_stream(  # noqa: PLR0917 - as an exchange is called
     body: bytes,
     left: float | None,
     own: bool,
+    *,
+    more: dict[str, str],
 ) -> Generator[Any, None, Any]:
     """Send a request, and return its items, which are still to come.
 
@@ -68,7 +70,7 @@ def open_stream(  # noqa: PLR0917 - as an exchange is called
     accept = NDJSON_TYPE if own else f"{NDJSON_TYPE}, {EVENTS_TYPE}, {JSON_TYPE}, */*;q=0.5"
     if forms.decoder in ("sse", "chat"):
         accept = EVENTS_TYPE
-    headers = {"Content-Type": JSON_TYPE, "Accept": accept}
+    headers = {"Content-Type": JSON_TYPE, "Accept": accept, **more}
     if own:
         headers[HEADER] = "1"
     answer = transport.open("POST", path, body=body, headers=headers, timeout=left)

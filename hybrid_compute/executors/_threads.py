@@ -13,9 +13,9 @@ it appends its gate, a lock it cannot get past, to `parked`.
 Why no item is forgotten. A thread counts in `waking` from the moment its gate is opened until it
 has looked into the queue under the lock. The invariant, restored before each release of the
 lock: *if items are queued and threads are parked, one is waking* (or there is no place for it, as
-`_places` tells, and then those that are at work look before they take the next). `push` wakes one unless one is
-waking; who wakes takes an item and, if more are queued, wakes the next; a thread parks only when
-the queue is empty. So one thread at most is woken at a time (a burst of small items does not
+`_places` tells, and then those that are at work look before they take the next). `push` wakes one
+unless one is waking; who wakes takes an item and, if more are queued, wakes the next; a thread
+parks only when the queue is empty. So one thread at most is woken at a time (a burst of small items does not
 start a fight for the GIL), and yet n items that wait for each other all run: each thread that
 wakes brings the next before it starts its own item. Taking an item never breaks the invariant,
 so a thread that is awake takes its next one without the lock. A new thread is born with its first

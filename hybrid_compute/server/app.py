@@ -14,9 +14,10 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute._contexts import Carried
+from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.executors.process import ProcessExecutor
 from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.signing import SigningKey
@@ -33,6 +34,9 @@ from hybrid_compute.server.tokens import VARIABLE, Token, Tokens
 from hybrid_compute.server.websocket import Connection
 from hybrid_compute.server.workers import harden
 
+if TYPE_CHECKING:
+    from hybrid_compute.telemetry.prometheus import Metrics
+
 __all__ = ["App", "create_app"]
 
 _LOG = logging.getLogger("hybrid_compute.server")
@@ -40,6 +44,7 @@ _METHODS = {
     "/compute": "POST",
     **dict.fromkeys(("/tasks", "/openapi.json", "/stats", "/healthz"), "GET"),
 }
+_SCRAPE = "/metrics"  # if there are some
 _LAST_WORDS = 1.0  # seconds for that
 
 
@@ -47,12 +52,22 @@ class App:
     """An ASGI application; made by `create_app`."""
 
     def __init__(
-        self, service: Service, gate: Gate, executor: HybridExecutor, *, owns: bool
+        self,
+        service: Service,
+        gate: Gate,
+        executor: HybridExecutor,
+        *,
+        owns: bool,
+        metrics: Metrics | None = None,
+        open_metrics: bool = False,
     ) -> None:
         self.service = service
         self._gate = gate
         self._executor = executor
         self._owns = owns
+        self._metrics = metrics
+        self._open = {"/healthz", _SCRAPE} if open_metrics else {"/healthz"}
+        self._methods = _METHODS | ({} if metrics is None else {_SCRAPE: "GET"})
         self._connections: set[Connection] = set()
         self._closer: threading.Thread | None = None
         self._refused, self._told, self._last = 0, 0.0, ""
@@ -72,30 +87,31 @@ class App:
         socket = scope["type"] == "websocket"
         if socket:
             await receive()  # websocket.connect
-        elif path == "/healthz" and scope["method"] == "GET":
-            # While it drains it is alive, but whoever balances loads is to look elsewhere.
-            await send_response(send, 503 if self.service.draining else 200, b"{}")
+        elif path in self._open and scope["method"] == "GET":
+            await self._tell_anybody(path, scope, send)
             return
         try:
             token = self._admit(scope)
             if socket:
                 await self._connect(path, token, scope, receive, send)
                 return
-            if path not in _METHODS:
+            if path not in self._methods:
                 raise Refusal(
                     404,
                     "there is POST /compute, GET /tasks, /openapi.json and /stats, and the "
                     "WebSocket /ws",
                 )
-            if scope["method"] != _METHODS[path]:
-                raise Refusal(405, f"{path} takes {_METHODS[path]} only")
+            if scope["method"] != self._methods[path]:
+                raise Refusal(405, f"{path} takes {self._methods[path]} only")
         except Refusal as refusal:
             if socket:
                 await refuse(_denial(scope, send), refusal)
             else:
                 await refuse(send, refusal, receive=receive)
             return
-        if path == "/compute":
+        if path == _SCRAPE:
+            await self._tell_metrics(send)
+        elif path == "/compute":
             await compute(self.service, token, scope, receive, send)
         else:
             await self._tell(path, token, scope, send)
@@ -142,6 +158,24 @@ class App:
             return
         told = {"tasks": [described for _, described in found]}
         await send_json(send, told, *service.pickles.headers, asked=scope["headers"])
+
+    async def _tell_anybody(self, path: str, scope: Any, send: Any) -> None:
+        if path == "/healthz":
+            # While it drains it is alive, but whoever balances loads is to look elsewhere.
+            await send_response(send, 503 if self.service.draining else 200, b"{}")
+            return
+        try:
+            self._gate.check_host(scope["headers"])
+        except Refusal as refusal:
+            await refuse(send, refusal)
+        else:
+            await self._tell_metrics(send)
+
+    async def _tell_metrics(self, send: Any) -> None:
+        from hybrid_compute.telemetry.prometheus import CONTENT_TYPE  # noqa: PLC0415 - an extra
+
+        assert self._metrics is not None  # noqa: S101 - or there is no such path
+        await send_response(send, 200, self._metrics.text(), kind=CONTENT_TYPE)
 
     async def _live(self, receive: Any, send: Any) -> None:
         while True:
@@ -232,6 +266,8 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
     pickle_keys: Iterable[SigningKey | str] | None = None,
     remember: str | os.PathLike[str] | None = None,
     context: Iterable[ContextVar[Any] | Any] = (),
+    metrics: Metrics | bool = False,
+    open_metrics: bool = False,
 ) -> App:
     """Return an ASGI application that serves tasks.
 
@@ -256,6 +292,9 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
             of the same names (`HybridExecutor(carry=...)`). Any caller may give them any value, so
             they are no proof of anything. The application's own executor carries them to its
             worker processes; one that is given does if it lists them too.
+        metrics: True: `GET /metrics` tells Prometheus what the application's own executor does
+            (extra `prometheus`). For one that is given, the `Metrics` that observes it.
+        open_metrics: who asks for them needs no token.
 
     A task with `executor="inline"` runs on the event loop: it must be one of microseconds. Log
     lines are made there too: a handler that may block (stderr may) belongs into a `BoundedHandler`.
@@ -283,10 +322,13 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
     if remember is not None:
         journal = Journal(remember, max_bytes=limits.remember_bytes)
     mine = executor is None
+    observer = _observer(metrics, mine=mine, open_metrics=open_metrics)
     taken = tuple(context)
     if executor is None:
         executor = HybridExecutor(
-            executors={"process": ProcessExecutor(initializer=harden)}, carry=taken
+            executors={"process": ProcessExecutor(initializer=harden)},
+            carry=taken,
+            observers=() if observer is None else [observer],
         )
     service = Service(
         catalog,
@@ -299,4 +341,22 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
         inline=None if taken else quick_ones(catalog, executor),  # a context costs, too
         takes=Carried(taken) if taken else None,
     )
-    return App(service, gate, executor, owns=mine)
+    return App(service, gate, executor, owns=mine, metrics=observer, open_metrics=open_metrics)
+
+
+def _observer(metrics: Metrics | bool, *, mine: bool, open_metrics: bool) -> Metrics | None:
+    """Return what observes the executor; None: nothing does."""
+    if metrics is False:
+        if open_metrics:
+            raise ConfigurationError("open_metrics=True opens nothing without metrics=True")
+        return None
+    from hybrid_compute.telemetry.prometheus import Metrics  # noqa: PLC0415 - an extra
+
+    if isinstance(metrics, Metrics) and not mine:
+        return metrics
+    if metrics is not True or not mine:
+        raise ConfigurationError(
+            f"metrics={metrics!r}: give True for the application's own executor; or, if one is "
+            "given, the Metrics() that observes it"
+        )
+    return Metrics()

@@ -6,12 +6,13 @@ import asyncio
 import json
 import math
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from hybrid_compute.errors import PayloadTooLarge, ProtocolError
 from hybrid_compute.protocol import http as wire
 from hybrid_compute.protocol.codec import Codec
-from hybrid_compute.protocol.messages import Failed, parse_key
+from hybrid_compute.protocol.messages import Failed, Request, parse_key
 from hybrid_compute.protocol.values import Refused
 from hybrid_compute.server.gate import Refusal, values_of
 from hybrid_compute.server.http_streams import HttpStream, form_of
@@ -128,7 +129,7 @@ async def compute(service: Service, token: Token, scope: Any, receive: Any, send
         if body is None:
             return
         unread = None
-        request = wire.read_request(codec, body)._replace(key=_key_in(scope["headers"]))
+        request = _request(service, codec, body, scope["headers"])
         done = asyncio.get_running_loop().create_future()
         stream = _stream(scope, codec, done, request.seq)
         call.start(
@@ -171,6 +172,19 @@ def _stream(scope: Any, codec: Codec, done: asyncio.Future[None], skip: int) -> 
         return None
     patience = scope.get("extensions", {}).get(PATIENCE)
     return HttpStream(form, codec, done, skip=skip, patience=patience)
+
+
+def _request(service: Service, codec: Codec, body: bytes, headers: Any) -> Request:
+    request = wire.read_request(codec, body)._replace(key=_key_in(headers))
+    if service.takes is None:
+        return request
+    found = service.takes.from_headers(partial(_header, headers))
+    return request._replace(context=found | (request.context or {}))
+
+
+def _header(headers: Any, name: str) -> str | None:
+    found = values_of(headers, name.lower().encode())
+    return found[0].decode("latin-1") if len(found) == 1 else None
 
 
 def _key_in(headers: Any) -> str | None:

@@ -272,7 +272,7 @@ class Service:
         # The loop that has been told to look into `ended` and has not begun to. Who ends a call
         # puts it there first and then looks here; `settle` the other way round.
         self.told: asyncio.AbstractEventLoop | None = None
-        self._takes = takes
+        self.takes = takes
         self._open = open_  # one token stands for everybody: its calls are bounded by the queue
         self.executor = executor
         self._calls: set[Call] = set()
@@ -347,11 +347,11 @@ class Service:
         self, entry: Entry | SignedEntry, args: Any, kwargs: Any, request: Request
     ) -> Future[Any]:
         """Hand a call to the executor, in a context with those variables that are taken."""
-        if self._takes is None:
+        if self.takes is None:
             return self._submit(entry, args, kwargs, request)
         context = Context()
         context.run(_a_call.set, True)
-        context.run(self._takes.put, request.context or {})
+        context.run(self.takes.put, request.context or {})
         return context.run(self._submit, entry, args, kwargs, request)
 
     def _submit(
@@ -446,7 +446,7 @@ class Service:
     def stats(self, token: Token) -> dict[str, Any]:
         """Return what the server does at the moment, and has done, as JSON takes it."""
         under_way = Counter(each.task for each in self._calls if each.task)
-        stats = self._executor.stats()
+        stats = self.executor.stats()
         return {
             "uptime": round(time.monotonic() - self._began, 3),
             "draining": self.draining,
