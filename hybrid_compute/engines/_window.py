@@ -28,7 +28,12 @@ from typing import Any, Generic, TypeVar
 
 from hybrid_compute import _exit
 from hybrid_compute.abc import Capabilities, SubExecutor
-from hybrid_compute.errors import ConfigurationError, HybridComputeError, RemoteConnectionLost
+from hybrid_compute.errors import (
+    ConfigurationError,
+    HybridComputeError,
+    RemoteConnectionLost,
+    WorkerCrashed,
+)
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
 from hybrid_compute.executors._delivery import cancel, settle, start
 from hybrid_compute.executors.thread import check_max_workers
@@ -36,7 +41,7 @@ from hybrid_compute.items import Keeper, WorkItem
 from hybrid_compute.maps import MapOptions
 from hybrid_compute.routed import RoutedItem
 
-__all__ = ["Job", "WindowedExecutor", "by_tags", "check_tags"]
+__all__ = ["Job", "WindowedExecutor", "by_tags", "check_tags", "crashed"]
 
 T = TypeVar("T")
 J = TypeVar("J", bound="Job")
@@ -341,6 +346,18 @@ class WindowedExecutor(SubExecutor, _exit.Member, Generic[J]):
         self._lock = threading.RLock()
         self._queue, self._out, self._thread = deque(), set(), None
         self._closed, self._released = _FORKED, True
+
+
+def crashed(item: WorkItem, who: str) -> WorkerCrashed:
+    """Return the error of an item whose worker has died, of which no more is known than its name."""
+    return WorkerCrashed(
+        f"{who} died while it had {item.name!r}, which may have had effects. An item that may run "
+        "twice can say so with idempotent=True and retries",
+        item_name=item.name,
+        pid=-1,
+        exitcode=None,
+        signal=None,
+    )
 
 
 def _ignore(_: object) -> None:
