@@ -86,7 +86,8 @@ class WindowedExecutor(SubExecutor, _exit.Member, Generic[J]):
         TypeError: it is no number.
     """
 
-    capabilities: Capabilities = Capabilities(remote=True, isolates=True, chunks=True, streams=True)
+    # A worker may have threads: one that dies takes along what these do.
+    capabilities: Capabilities = Capabilities(remote=True, chunks=True, streams=True)
 
     def __init__(self, *, name: str, workers: int, max_in_flight: int | None) -> None:
         self.name = name
@@ -349,7 +350,7 @@ class WindowedExecutor(SubExecutor, _exit.Member, Generic[J]):
 
 
 def crashed(item: WorkItem, who: str) -> WorkerCrashed:
-    """Return the error of an item whose worker has died, of which no more is known than its name."""
+    """Return the error of an item whose worker has died, of whom no more is known."""
     return WorkerCrashed(
         f"{who} died while it had {item.name!r}, which may have had effects. An item that may run "
         "twice can say so with idempotent=True and retries",
