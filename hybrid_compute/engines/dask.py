@@ -11,8 +11,7 @@ that a plugin on the scheduler forbids it but for `idempotent` ones (`_dask_work
     streams  two queues on the scheduler: items there, credit here
 
 Threads and locks: those of `_window`; what is done with the client's event loop is done on its
-thread, which owns `_scattered`, `_pending` and the readers of streams. (Over 400 lines: one engine
-is better seen in one place.)
+thread, which owns `_scattered`, `_pending` and the readers of streams.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from typing import Any
 
 from hybrid_compute import _packed, _pickling
 from hybrid_compute.channels import large_size_of
-from hybrid_compute.engines._window import WindowedExecutor, by_tags, check_tags, crashed
+from hybrid_compute.engines._calls import by_tags, call_of, check_tags, crashed
+from hybrid_compute.engines._window import WindowedExecutor
 from hybrid_compute.errors import (
     ConfigurationError,
     RemoteConnectionLost,
     RemoteUnavailable,
-    TaskEncodeError,
 )
 from hybrid_compute.executors._delivery import settle
 from hybrid_compute.items import WorkItem
@@ -138,14 +137,14 @@ class DaskExecutor(WindowedExecutor[DaskJob]):
         for job in jobs:
             try:
                 apart = self._pack(job)
-            except TaskEncodeError as error:
+            except Exception as error:
                 self._refuse(job, error)
                 continue
             if apart:
                 named = [(tokenize(each), each) for each in apart]
                 self._client.loop.add_callback(self._scatter, job, named)
             elif isinstance(job.item, StreamItem):
-                self._submit(job, [])
+                self._submit_all([job])
             else:
                 alike.setdefault(job.item.options.tags, []).append(job)
         for some in alike.values():
@@ -154,11 +153,9 @@ class DaskExecutor(WindowedExecutor[DaskJob]):
     def _pack(self, job: DaskJob) -> list[Any]:
         """Make the call and the key of a job; return what travels by itself."""
         item = job.item
-        fn, args, kwargs = item.fn, item.args, item.kwargs
-        assert fn is not None  # noqa: S101 - it has started
+        fn, args, kwargs = call_of(item, self.carried)
         if isinstance(item, StreamItem):
-            fn, job.most, job.most_bytes, _, *rest = args
-            args = tuple(rest)
+            job.most, job.most_bytes = item.channel.most, item.channel.most_bytes
         apart: list[Any] = []
         args = tuple([self._kept_out(each, apart) for each in args])
         if kwargs:
@@ -217,18 +214,22 @@ class DaskExecutor(WindowedExecutor[DaskJob]):
         self._sent(job, future)
 
     def _submit_all(self, jobs: list[DaskJob]) -> None:
-        """Submit plain calls, which costs less for many at once."""
-        if len(jobs) == 1:
-            self._submit(jobs[0], [])
-            return
-        futures = self._client.map(
-            _packed.run_packed,
-            [each.call for each in jobs],
-            key=[each.key for each in jobs],
-            **self._said(jobs[0].item),
-        )
-        for job, future in zip(jobs, futures, strict=True):
-            self._sent(job, future)
+        """Submit calls that are alike, which costs less for many at once."""
+        try:
+            if len(jobs) == 1:
+                self._submit(jobs[0], [])
+                return
+            futures = self._client.map(
+                _packed.run_packed,
+                [each.call for each in jobs],
+                key=[each.key for each in jobs],
+                **self._said(jobs[0].item),
+            )
+            for job, future in zip(jobs, futures, strict=True):
+                self._sent(job, future)
+        except Exception as error:  # the client is closed
+            for job in jobs:
+                self._refuse(job, error)
 
     def _sent(self, job: DaskJob, future: Any) -> None:
         job.call = b""
@@ -305,8 +306,7 @@ class DaskExecutor(WindowedExecutor[DaskJob]):
             queue = distributed.Queue(job.queue, client=self._client)
             credit = distributed.Queue(_dask_worker.credit_of(job.queue), client=self._client)
             # Not `await queue`, which counts one user more than there is.
-            await queue._started
-            await credit._started
+            await asyncio.gather(queue._started, credit._started)
             job.credit = credit
             await self._grant(job)
             try:

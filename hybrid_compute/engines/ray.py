@@ -24,8 +24,9 @@ from typing import Any
 from hybrid_compute import _packed, _pickling
 from hybrid_compute.abc import Capabilities
 from hybrid_compute.channels import large_size_of
-from hybrid_compute.engines._window import Job, WindowedExecutor, by_tags, check_tags, crashed
-from hybrid_compute.errors import RemoteConnectionLost, TaskEncodeError
+from hybrid_compute.engines._calls import by_tags, call_of, check_tags, crashed
+from hybrid_compute.engines._window import Job, WindowedExecutor
+from hybrid_compute.errors import RemoteConnectionLost
 from hybrid_compute.executors._delivery import settle
 from hybrid_compute.items import WorkItem
 from hybrid_compute.streamed import StreamItem
@@ -112,17 +113,15 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         for job in jobs:
             try:
                 self._send_one(job)
-            except TaskEncodeError as error:
+            except Exception as error:
                 self._refuse(job, error)
 
     def _send_one(self, job: _RayJob) -> None:
         item = job.item
-        fn, args, kwargs = item.fn, item.args, item.kwargs
-        assert fn is not None  # noqa: S101 - it has started
+        fn, args, kwargs = call_of(item, self.carried)
         room: tuple[int, ...] = ()
         if isinstance(item, StreamItem):
-            fn, most, most_bytes, _, *rest = args
-            args, room = tuple(rest), (most, most_bytes)
+            room = item.channel.most, item.channel.most_bytes
         apart: list[Any] = []
         args = tuple([self._kept_out(each, apart) for each in args])
         if kwargs:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from hybrid_compute import HybridExecutor, RemoteExecutor
 from hybrid_compute.policy import Always
-from tests.engines.program import TASKS, run
+from tests.engines.program import TASKS, run, word_count
 from tests.server.conftest import SECRET, Served
 
 pytestmark = [
@@ -48,5 +52,28 @@ def test_a_program_gives_the_same_on_every_engine(executors):
     assert found["thread"]["words"] == {"a": 3, "b": 2, "c": 1}
 
 
+PAGE = (Path(__file__).parents[2] / "docs/howto/engines.rst").read_text()
+BLOCKS = [
+    textwrap.dedent(each)
+    for each in re.findall(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", PAGE, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=["server", "dask", "ray", "mpi", "loky"])
+def test_the_setup_of_an_engine_in_the_docs_is_short_and_works(block, request, monkeypatch, capsys):
+    assert len(block.split("\n")) < 10
+    if "MPIPoolExecutor" in block:
+        return  # it needs mpiexec: see tests/executors/test_foreign.py
+    if "RemoteExecutor" in block:
+        server = request.getfixturevalue("server")
+        block = block.replace("wss://server:8760", f"ws://127.0.0.1:{server.port}")
+        monkeypatch.setenv("HYBRID_COMPUTE_TOKEN", SECRET)
+    if "DaskExecutor" in block:
+        cluster = request.getfixturevalue("cluster")
+        block = block.replace("tcp://scheduler:8786", cluster.address)
+    exec(block, {"word_count": word_count, "pages": ["a b", "c"]})
+    assert capsys.readouterr().out == "3\n"
+
+
 def test_the_program_s_tasks_are_those_of_the_server():
-    assert set(TASKS) == {"count_words", "square", "countdown", "fails"}
+    assert set(TASKS) == {"count_words", "word_count", "square", "countdown", "fails"}
