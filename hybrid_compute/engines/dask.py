@@ -11,7 +11,8 @@ that a plugin on the scheduler forbids it but for `idempotent` ones (`_dask_work
     streams  two queues on the scheduler: items there, credit here
 
 Threads and locks: those of `_window`; what is done with the client's event loop is done on its
-thread, which owns `_scattered`, `_pending` and the readers of streams.
+thread, which owns `_scattered`, `_pending` and the readers of streams. (A few lines over 400: one
+engine is better seen in one place.)
 """
 
 from __future__ import annotations
