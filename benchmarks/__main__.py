@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 MODULES = (
     *("thread", "inline", "process", "stream", "waiting", "startup", "memory", "routing", "remote"),
-    *("outbox", "wasm", "survive", "observe"),
+    *("outbox", "wasm", "survive", "observe", "engines"),
 )
 
 

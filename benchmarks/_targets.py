@@ -16,7 +16,7 @@ __all__ = ["OURS", "TARGETS", "Target", "table_of_targets"]
 
 OURS = (
     *("HybridExecutor", "ThreadExecutor", "ProcessExecutor", "RemoteExecutor", "OutboxExecutor"),
-    "hybrid_compute",
+    *("ForeignExecutor", "DaskExecutor", "RayExecutor", "hybrid_compute"),
 )
 
 TPE = "ThreadPoolExecutor"
@@ -246,10 +246,24 @@ def _observe() -> tuple[Target, ...]:
     )
 
 
+def _engines() -> tuple[Target, ...]:
+    foreign = "engines: foreign pool, submit 20k no-ops and collect"
+    dask, ray = "engines: Dask, a batch of 2,000", "engines: Ray, a batch of 2,000"
+    return (
+        Target(foreign, "ForeignExecutor", TPE, "more", 6, None),
+        Target(foreign, "ForeignExecutor, CPU", f"{TPE}, CPU", "more", 6, None),
+        Target(dask, "DaskExecutor", "distributed", "of", 1.1, None),
+        Target(dask, "DaskExecutor, map", "distributed, map", "of", 0.2, None),
+        Target(ray, "RayExecutor", "ray", "of", 1.1, None),
+        Target(ray, "RayExecutor, map", "ray, map", "of", 0.2, None),
+    )
+
+
 TARGETS = (
     *_survive(),
     *_observe(),
     *_routing(),
+    *_engines(),
     *_outbox(),
     *_stream(),
     *_thread("HybridExecutor"),

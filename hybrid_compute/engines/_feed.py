@@ -11,13 +11,14 @@ may be, the sender when there is nothing to send; `close` and `finish` wake both
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from _contextvars import copy_context
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from hybrid_compute import _failures, _packed
+from hybrid_compute import _contexts, _failures, _packed
 from hybrid_compute._producer import as_iterator, close_iterator
 
-__all__ = ["Feed", "begin", "run"]
+__all__ = ["Feed", "begin", "iterate_carrying", "run"]
 
 _CHUNK = 512  # items of one message
 
@@ -124,3 +125,19 @@ def run(feed: Feed, iterator: Iterator[object]) -> tuple[int, bytes]:
         return _packed.RAISED, _failures.encode_error(error)
     finally:
         feed.finish()
+
+
+def iterate_carrying(
+    fn: Callable[..., Any], packed: tuple[Any, ...], /, *args: Any, **kwargs: Any
+) -> Iterator[object]:
+    """Call a generator function in a context that has the values of its caller's.
+
+    Args:
+        fn: the function.
+        packed: what `Carried.pack` gave.
+        *args: its arguments.
+        **kwargs: its keywords.
+    """
+    context = copy_context()
+    context.run(_contexts.restore, packed)
+    return _contexts.open_in(context, as_iterator, fn, args, kwargs)

@@ -20,7 +20,7 @@ import abc
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures._base import LOGGER
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 
 from hybrid_compute import _exit
 from hybrid_compute.abc import Capabilities, SubExecutor
-from hybrid_compute.errors import ConfigurationError, HybridComputeError, RemoteConnectionLost
+from hybrid_compute.errors import HybridComputeError, RemoteConnectionLost
 from hybrid_compute.executors._chunks import Feeders, map_in_chunks
 from hybrid_compute.executors._delivery import cancel, settle, start
 from hybrid_compute.executors.thread import check_max_workers
@@ -36,7 +36,7 @@ from hybrid_compute.items import Keeper, WorkItem
 from hybrid_compute.maps import MapOptions
 from hybrid_compute.routed import RoutedItem
 
-__all__ = ["Job", "WindowedExecutor", "by_tags", "check_tags"]
+__all__ = ["Job", "WindowedExecutor"]
 
 T = TypeVar("T")
 J = TypeVar("J", bound="Job")
@@ -81,7 +81,8 @@ class WindowedExecutor(SubExecutor, _exit.Member, Generic[J]):
         TypeError: it is no number.
     """
 
-    capabilities: Capabilities = Capabilities(remote=True, isolates=True, chunks=True, streams=True)
+    # A worker may have threads: one that dies takes along what these do.
+    capabilities: Capabilities = Capabilities(remote=True, chunks=True, streams=True)
 
     def __init__(self, *, name: str, workers: int, max_in_flight: int | None) -> None:
         self.name = name
@@ -345,22 +346,3 @@ class WindowedExecutor(SubExecutor, _exit.Member, Generic[J]):
 
 def _ignore(_: object) -> None:
     """Deliver nothing: it was cancelled."""
-
-
-def check_tags(what: str, given: Any) -> Mapping[str, Any]:
-    """Return what was said of tags, checked.
-
-    Raises:
-        ConfigurationError: it is no mapping of words.
-    """
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping) or not all(isinstance(each, str) for each in given):
-        raise ConfigurationError(f"{what}={given!r} is no mapping of tags, such as {{'gpu': ...}}")
-    return dict(given)
-
-
-def by_tags(said: Mapping[str, Any], item: WorkItem) -> list[Any]:
-    """Return what was said of the tags that an item has, in the order in which it was said."""
-    tags = item.options.tags
-    return [value for tag, value in said.items() if tag in tags] if tags else []

@@ -11,8 +11,8 @@ that a plugin on the scheduler forbids it but for `idempotent` ones (`_dask_work
     streams  two queues on the scheduler: items there, credit here
 
 Threads and locks: those of `_window`; what is done with the client's event loop is done on its
-thread, which owns `_scattered`, `_pending` and the readers of streams. (Over 400 lines: one engine
-is better seen in one place.)
+thread, which owns `_scattered`, `_pending` and the readers of streams. (A few lines over 400: one
+engine is better seen in one place.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import asyncio
 import time
 import uuid
 import weakref
-from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -29,14 +28,13 @@ from functools import partial
 from typing import Any
 
 from hybrid_compute import _packed, _pickling
-from hybrid_compute.channels import Source, large_size_of
-from hybrid_compute.engines._window import Job, WindowedExecutor, by_tags, check_tags
+from hybrid_compute.channels import large_size_of
+from hybrid_compute.engines._calls import by_tags, call_of, check_tags, crashed
+from hybrid_compute.engines._window import WindowedExecutor
 from hybrid_compute.errors import (
     ConfigurationError,
     RemoteConnectionLost,
     RemoteUnavailable,
-    TaskEncodeError,
-    WorkerCrashed,
 )
 from hybrid_compute.executors._delivery import settle
 from hybrid_compute.items import WorkItem
@@ -45,10 +43,10 @@ from hybrid_compute.streamed import StreamItem
 try:
     import distributed
     from dask.base import tokenize
-    from distributed.client import FutureCancelledError
     from distributed.scheduler import KilledWorker
 
     from hybrid_compute.engines import _dask_worker
+    from hybrid_compute.engines._dask_jobs import Credit, DaskJob, error_of, loaded
 except ImportError as _error:
     raise ImportError(
         "DaskExecutor needs Dask's distributed: pip install 'hybrid-compute[dask]'"
@@ -61,7 +59,7 @@ _SCATTER_BYTES = 1 << 20
 _CUT = -3  # in a stream's queue, beside what the worker writes: there is no more
 
 
-class DaskExecutor(WindowedExecutor["_DaskJob"]):
+class DaskExecutor(WindowedExecutor[DaskJob]):
     """Runs each item as a task of a Dask cluster.
 
     Functions, arguments and results are pickled as for `ProcessExecutor`: lambdas and functions of
@@ -132,35 +130,33 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
 
     # Sending.
 
-    def _job(self, item: WorkItem) -> _DaskJob:
-        return _DaskJob(self, item)
+    def _job(self, item: WorkItem) -> DaskJob:
+        return DaskJob(self, item)
 
-    def _send(self, jobs: list[_DaskJob]) -> None:
-        alike: dict[Any, list[_DaskJob]] = {}
+    def _send(self, jobs: list[DaskJob]) -> None:
+        alike: dict[Any, list[DaskJob]] = {}
         for job in jobs:
             try:
                 apart = self._pack(job)
-            except TaskEncodeError as error:
+            except Exception as error:
                 self._refuse(job, error)
                 continue
             if apart:
                 named = [(tokenize(each), each) for each in apart]
                 self._client.loop.add_callback(self._scatter, job, named)
             elif isinstance(job.item, StreamItem):
-                self._submit(job, [])
+                self._submit_all([job])
             else:
                 alike.setdefault(job.item.options.tags, []).append(job)
         for some in alike.values():
             self._submit_all(some)
 
-    def _pack(self, job: _DaskJob) -> list[Any]:
+    def _pack(self, job: DaskJob) -> list[Any]:
         """Make the call and the key of a job; return what travels by itself."""
         item = job.item
-        fn, args, kwargs = item.fn, item.args, item.kwargs
-        assert fn is not None  # noqa: S101 - it has started
+        fn, args, kwargs = call_of(item, self.carried)
         if isinstance(item, StreamItem):
-            fn, job.most, job.most_bytes, _, *rest = args
-            args = tuple(rest)
+            job.most, job.most_bytes = item.channel.most, item.channel.most_bytes
         apart: list[Any] = []
         args = tuple([self._kept_out(each, apart) for each in args])
         if kwargs:
@@ -176,7 +172,7 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
         apart.append(value)
         return _packed.Hole(len(apart) - 1)
 
-    async def _scatter(self, job: _DaskJob, named: list[tuple[str, Any]]) -> None:
+    async def _scatter(self, job: DaskJob, named: list[tuple[str, Any]]) -> None:
         try:
             kept = [await self._scatter_one(token, value) for token, value in named]
             self._submit(job, kept)
@@ -208,31 +204,35 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
             said["priority"] = max(priorities)
         return said
 
-    def _submit(self, job: _DaskJob, kept: list[Any]) -> None:
+    def _submit(self, job: DaskJob, kept: list[Any]) -> None:
         work: tuple[Any, ...] = (_packed.run_packed, job.call)
         if isinstance(job.item, StreamItem):
             job.queue = f"hybrid-{uuid.uuid4().hex}"
-            job.item.expect(_Credit(job))
+            job.item.expect(Credit(job))
             self._client.loop.add_callback(self._read, job)
             work = _dask_worker.run_stream, job.call, job.queue, job.most, job.most_bytes
         future = self._client.submit(*work, *kept, key=job.key, **self._said(job.item))
         self._sent(job, future)
 
-    def _submit_all(self, jobs: list[_DaskJob]) -> None:
-        """Submit plain calls, which costs less for many at once."""
-        if len(jobs) == 1:
-            self._submit(jobs[0], [])
-            return
-        futures = self._client.map(
-            _packed.run_packed,
-            [each.call for each in jobs],
-            key=[each.key for each in jobs],
-            **self._said(jobs[0].item),
-        )
-        for job, future in zip(jobs, futures, strict=True):
-            self._sent(job, future)
+    def _submit_all(self, jobs: list[DaskJob]) -> None:
+        """Submit calls that are alike, which costs less for many at once."""
+        try:
+            if len(jobs) == 1:
+                self._submit(jobs[0], [])
+                return
+            futures = self._client.map(
+                _packed.run_packed,
+                [each.call for each in jobs],
+                key=[each.key for each in jobs],
+                **self._said(jobs[0].item),
+            )
+            for job, future in zip(jobs, futures, strict=True):
+                self._sent(job, future)
+        except Exception as error:  # the client is closed
+            for job in jobs:
+                self._refuse(job, error)
 
-    def _sent(self, job: _DaskJob, future: Any) -> None:
+    def _sent(self, job: DaskJob, future: Any) -> None:
         job.call = b""
         job.future = future
         future.add_done_callback(lambda _: self._tell(job))
@@ -242,7 +242,7 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
     def _deliver(self, news: list[Any]) -> None:
         done = []
         for each in news:
-            if isinstance(each, _DaskJob):
+            if isinstance(each, DaskJob):
                 done.append(each)
             else:
                 each()
@@ -256,7 +256,7 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
             if job.queue:
                 self._end_stream(job)
             elif job not in finished:
-                self._lose(job, _error_of(job.future))
+                self._lose(job, error_of(job.future))
             job.future = None
         now = time.monotonic()
         if now - self._looked > _LOOK:
@@ -264,7 +264,7 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
             with suppress(OSError, TimeoutError):
                 self.workers = self._count_workers() or self.workers
 
-    def _gather(self, jobs: list[_DaskJob]) -> list[Any]:
+    def _gather(self, jobs: list[DaskJob]) -> list[Any]:
         """Return the results; an error in the place of one that was lost meanwhile."""
         futures = [each.future for each in jobs]
         try:
@@ -278,7 +278,7 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
         except (Exception, CancelledError) as error:
             return error
 
-    def _lose(self, job: _DaskJob, error: BaseException) -> None:
+    def _lose(self, job: DaskJob, error: BaseException) -> None:
         """Deliver that Dask has no result of an item."""
         item = job.item
         if job.stopped:
@@ -289,14 +289,7 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
         connected = self._client.status == "running"
         if isinstance(error, KilledWorker) or (lost_with_it and connected):
             where = getattr(getattr(error, "last_worker", None), "address", "")
-            lost: Exception = WorkerCrashed(
-                f"a Dask worker {where} died while it had {item.name!r}, which may have had "
-                "effects. An item that may run twice can say so with idempotent=True",
-                item_name=item.name,
-                pid=-1,
-                exitcode=None,
-                signal=None,
-            )
+            lost: Exception = crashed(item, f"a Dask worker {where}".strip())
         else:
             lost = RemoteConnectionLost(
                 f"Dask gave {item.name!r} up: {error} (was its client closed, or its scheduler "
@@ -308,14 +301,13 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
 
     # Streams.
 
-    async def _read(self, job: _DaskJob) -> None:
+    async def _read(self, job: DaskJob) -> None:
         """Read the queue of a stream, on the loop's thread, up to its end."""
         try:
             queue = distributed.Queue(job.queue, client=self._client)
             credit = distributed.Queue(_dask_worker.credit_of(job.queue), client=self._client)
             # Not `await queue`, which counts one user more than there is.
-            await queue._started
-            await credit._started
+            await asyncio.gather(queue._started, credit._started)
             job.credit = credit
             await self._grant(job)
             try:
@@ -330,7 +322,7 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
         except Exception as error:  # CommClosedError, and what else befalls a scheduler
             self._tell(partial(self._lose, job, error))
 
-    async def _grant(self, job: _DaskJob) -> None:
+    async def _grant(self, job: DaskJob) -> None:
         """Tell the worker what the consumer has taken."""
         if job.credit is None:
             return  # `_read` does it
@@ -343,14 +335,14 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
         with suppress(OSError):  # the scheduler is lost, as `_read` sees
             await job.credit.put([items, size])
 
-    def _receive(self, job: _DaskJob, kind: int, data: list[bytes]) -> None:
+    def _receive(self, job: DaskJob, kind: int, data: list[bytes]) -> None:
         """Deliver what came through a stream's queue."""
         item: Any = job.item
         if kind == _dask_worker.BEGUN:
-            settle(item.begin, _Credit(job))
+            settle(item.begin, Credit(job))
         elif kind == _dask_worker.ITEMS:
             size = sum(map(len, data))
-            item.channel.put_chunk(partial(_loaded, data), len(data), size)
+            item.channel.put_chunk(partial(loaded, data), len(data), size)
         elif kind == _CUT:
             if isinstance(job.why, BaseException):
                 self._lose(job, job.why)
@@ -361,17 +353,17 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
         else:
             self._end(job, partial(_packed.deliver, item), (kind, data[0]))
 
-    def _end_stream(self, job: _DaskJob) -> None:
+    def _end_stream(self, job: DaskJob) -> None:
         """Look at the end of a stream's task; its own comes through its queue, if it began."""
         if job.future.status == "finished":
             job.why = self._fetch(job.future)
             if job.why is None:
                 return
         else:
-            job.why = _error_of(job.future)
+            job.why = error_of(job.future)
         self._client.loop.add_callback(self._cut, job)
 
-    async def _cut(self, job: _DaskJob) -> None:
+    async def _cut(self, job: DaskJob) -> None:
         """End a stream behind what is in its queue: nobody else will."""
         try:
             if job.credit is None:
@@ -385,12 +377,12 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
 
     # Ending.
 
-    def _abandon(self, job: _DaskJob) -> None:
+    def _abandon(self, job: DaskJob) -> None:
         future = job.future
         if future is not None:
             self._client.loop.add_callback(self._client.cancel, [future], asynchronous=True)
 
-    def _stop(self, job: _DaskJob) -> bool | None:
+    def _stop(self, job: DaskJob) -> bool | None:
         if job.future is None:
             return False  # it is on its way there
         taken: bool = self._client.run_on_scheduler(_dask_worker.withdraw, job.key, self._client.id)
@@ -409,76 +401,3 @@ class DaskExecutor(WindowedExecutor["_DaskJob"]):
 
     def __repr__(self) -> str:
         return f"<DaskExecutor {self.name!r} of {self._client!r}>"
-
-
-class _DaskJob(Job):
-    """An item that Dask has, or is given.
-
-    Attributes:
-        key: that of its task.
-        call: packed; until it is sent.
-        future: Dask's; None before, and once its end is looked at.
-        queue: name of a stream's; "" if it is none.
-        credit: the other queue of a stream.
-        taken: items and bytes that the consumer has had, and nobody was told of.
-        why: what became of a stream that did not end through its queue.
-        stopped: it was taken back.
-    """
-
-    def __init__(self, executor: DaskExecutor, item: WorkItem) -> None:
-        super().__init__(executor, item)
-        self.key = self.queue = ""
-        self.call = b""
-        self.future: Any = None
-        self.most = self.most_bytes = 0
-        self.credit: Any = None
-        self.taken: deque[tuple[int, int]] = deque()
-        self.why: Any = None
-        self.stopped = False
-
-
-class _Credit(Source):
-    """A stream whose items come from a Dask worker. Its consumer's thread only leaves word."""
-
-    def __init__(self, job: _DaskJob) -> None:
-        self._job = job
-        self._items = self._bytes = 0
-
-    def moved(self, items: int, size: int) -> None:
-        """Tell the worker when half of what may be under way is gone."""
-        self._items += items
-        self._bytes += size
-        if 2 * self._items >= self._job.most or 2 * self._bytes >= self._job.most_bytes:
-            self.pull()
-
-    def pull(self) -> bool:
-        """Tell the worker: the consumer is about to wait."""
-        if self._items or self._bytes:
-            taken, self._items, self._bytes = (self._items, self._bytes), 0, 0
-            self._tell(taken)
-        return False
-
-    def close(self) -> None:
-        """Tell the worker that nobody wants the rest."""
-        self._tell((-1, 0))
-
-    def _tell(self, taken: tuple[int, int]) -> None:
-        executor: Any = self._job.executor
-        self._job.taken.append(taken)
-        with suppress(RuntimeError):  # the client was closed, and its loop with it
-            executor._client.loop.add_callback(executor._grant, self._job)
-
-
-def _loaded(data: list[bytes]) -> list[Any]:
-    return [_pickling.loads(each) for each in data]
-
-
-def _error_of(future: Any) -> BaseException:
-    """Return why a future has no result. Does not block."""
-    if future.status in ("error", "cancelled"):
-        try:
-            future.result()
-        except (Exception, CancelledError) as error:
-            return error
-    lost: BaseException = FutureCancelledError(key=future.key, reason="lost")
-    return lost

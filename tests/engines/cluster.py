@@ -34,8 +34,11 @@ class Cluster:
 
 
 if __name__ == "__main__":
+    import dask
     from distributed import LocalCluster
 
+    # It would give up a worker that is killed and takes long to come again.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
     with LocalCluster(
         n_workers=int(sys.argv[1]),
         threads_per_worker=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import signal
 
@@ -13,6 +14,20 @@ from hybrid_compute.testing.work import hold, mark
 def mark_and_die(path: str) -> None:
     mark.fn(path)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+user = contextvars.ContextVar("user", default="nobody")
+
+
+@task
+def who() -> str:
+    return user.get()
+
+
+@task
+def who_twice():
+    yield user.get()
+    yield user.get()
 
 
 @task
@@ -46,5 +61,7 @@ def add_up(*arrays) -> float:
     return float(sum(each.sum() for each in arrays))
 
 
-def pid(_=None) -> int:
-    return os.getpid()
+def cpus_of_ray() -> float:
+    import ray
+
+    return ray.get_runtime_context().get_assigned_resources()["CPU"]

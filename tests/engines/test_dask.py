@@ -79,6 +79,19 @@ def test_work_that_is_local_only_does_not_go_to_a_cluster(client):
         assert isinstance(error, PlacementError)
 
 
+def test_context_variables_that_are_carried_reach_calls_and_streams(client):
+    with HybridExecutor(
+        executors={"dask": DaskExecutor(client)}, policy=Always("dask"), carry=[work.user]
+    ) as executor:
+        assert executor.submit(work.who).result() == "nobody"
+        token = work.user.set("me")
+        try:
+            assert executor.submit(work.who).result() == "me"
+            assert list(executor.submit(work.who_twice)) == ["me", "me"]
+        finally:
+            work.user.reset(token)
+
+
 def test_a_map_sends_many_calls_as_one_task(executor, client, monkeypatch):
     keys = set()
     call = DaskExecutor._sent
