@@ -200,7 +200,7 @@ def test_several_items_fail_each_at_its_time(ex, go):
 def test_a_callback_may_submit_another_timed_item(ex, go):
     again = []
     first = overdue(ex, lambda: go.wait(SOON))
-    first.add_done_callback(lambda _: again.append(ex.submit(timed(int))))
+    first.add_done_callback(lambda _: again.append(ex.submit(timed(lambda: go.wait(SOON)))))
     first.exception(SOON)
     until(lambda: again)
     assert isinstance(again[0].exception(SOON), TaskTimeout)
@@ -209,7 +209,7 @@ def test_a_callback_may_submit_another_timed_item(ex, go):
 def test_a_callback_that_raises_does_not_stop_the_alarm(ex, go, caplog):
     with standing_still(ex):
         ex.submit(timed(lambda: go.wait(SOON))).add_done_callback(lambda _: 1 // 0)
-    second = ex.submit(timed(int, 0.1))
+    second = ex.submit(timed(lambda: go.wait(SOON), 0.1))  # in the stuck one's place, or behind it
     assert isinstance(second.exception(SOON), TaskTimeout)
     assert "ZeroDivisionError" in caplog.text
 
@@ -220,7 +220,7 @@ def test_a_callback_that_exits_does_not_stop_the_alarm(ex, go, caplog):
 
     with standing_still(ex):
         ex.submit(timed(lambda: go.wait(SOON))).add_done_callback(leave)
-    second = ex.submit(timed(int, 0.1))
+    second = ex.submit(timed(lambda: go.wait(SOON), 0.1))  # in the stuck one's place, or behind it
     assert isinstance(second.exception(SOON), TaskTimeout)
     assert "from a callback" in caplog.text
 
