@@ -71,7 +71,7 @@ class Recording:
     It never disturbs the work: when the disk is full, it says so in one warning of the logger
     `concurrent.futures`, and writes no more. In a forked child it does nothing.
 
-    A line is one attempt, or all calls of one chunk of a `map`. Its keys:
+    A line is one attempt, or all calls of one chunk of a `map`. Its keys::
 
         id: number of the item, from 1; its attempts share it.
         task: name of the task or function.
@@ -277,7 +277,7 @@ class Recording:
 
     @property
     def closed(self) -> bool:
-        """Whether the file is closed: all that was taken is written."""
+        """Say whether the file is closed, since all that was taken is written."""
         return not self._open
 
     def __enter__(self) -> Self:
