@@ -112,13 +112,13 @@ def _running(maker: makers.Maker, tmp_path: Path) -> Run:
     return run
 
 
-@pytest.fixture(**_params(makers.FRESH))
+@pytest.fixture(**_params(makers.SCRIPTED))
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     """Run a script, in which `make` is defined, in an interpreter of its own."""
     return _running(request.param, tmp_path)
 
 
-@pytest.fixture(**_params(makers.OURS))
+@pytest.fixture(**_params(makers.SCRIPTED[1:]))
 def run_ours(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     """Run a script as `run` does, but not with the stdlib's executor."""
     return _running(request.param, tmp_path)
