@@ -15,12 +15,12 @@ has looked into the queue under the lock. The invariant, restored before each re
 lock: *if items are queued and threads are parked, one is waking* (or there is no place for it, as
 `_places` tells, and then those that are at work look before they take the next). `push` wakes one
 unless one is waking; who wakes takes an item and, if more are queued, wakes the next; a thread
-parks only when the queue is empty. So one thread at most is woken at a time (a burst of small items
-does not start a fight for the GIL), and yet n items that wait for each other all run: each thread
-that wakes brings the next before it starts its own item. Taking an item never breaks the invariant,
-so a thread that is awake takes its next one without the lock. A new thread is born with its first
-item, or, if there is an initializer, which may take its time, counts in `starting` until that is
-done; nobody relies on it for waking others.
+parks only when the queue is empty. So one thread at most is woken at a time (a burst of small
+items does not start a fight for the GIL), and yet n items that wait for each other all run: each
+thread that wakes brings the next before it starts its own item. Taking an item never breaks the
+invariant, so a thread that is awake takes its next one without the lock. A new thread is born with
+its first item, or, if there is an initializer, which may take its time, counts in `starting` until
+that is done; nobody relies on it for waking others.
 """
 
 from __future__ import annotations
