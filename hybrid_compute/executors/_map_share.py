@@ -27,7 +27,7 @@ class MapShare:
     read bit by bit, each call has a share of its own, so that others come in between.
     """
 
-    __slots__ = ("_calls", "_fn", "_inert", "_one_each", "_pool", "_results", "_searched")
+    __slots__ = ("_at", "_calls", "_fn", "_inert", "_one_each", "_pool", "_results", "_searched")
 
     def __init__(
         self, pool: Pool, fn: Callable[..., Any], results: Results, *, inert: bool
@@ -35,6 +35,7 @@ class MapShare:
         self._inert = inert
         self._pool = pool
         self._fn = fn
+        self._at: list[Any] = []  # the seats of the threads that make calls
         self._searched = False  # somebody has looked whether its calls hold him up
         self._one_each = False  # each call has its own job in the pool's queue
         self._results = results
@@ -89,49 +90,55 @@ class MapShare:
         return Wait((self,), timed=timed)
 
     def _urge(self, queued: dict[Any, set[Any]]) -> None:
-        self._pool.help(_Help(self))
+        if self._calls:  # else all are made, or at least begun
+            self._pool.help(_Help(self))
 
     def _held_up_by(self) -> tuple[Wait, ...]:
         self._searched = True  # first: see `_leave`
         if self._calls:
             return ()
-        with self._pool.lock:
-            at_it = [each for each in self._pool.seats if _share_of(each.job) is self]
-        waits = [each.wait for each in at_it]
-        return tuple(w for w in waits if w is not None) if all(_holds(w) for w in waits) else ()
+        waits = [each.wait for each in tuple(self._at)]
+        return tuple(w for w in waits if w is not None) if all(map(_holds, waits)) else ()
 
     def help(self) -> None:
         """Make calls until the consumer has what he waits for."""
         while self._calls and self._results.is_awaited():
-            self._make_calls(one_each=True)
-        self._leave()
+            self._run_one()
         del self  # as below
 
-    def _leave(self) -> None:
-        """Make no more calls, on this thread.
+    def _run_one(self) -> None:
+        seat = here.seat
+        self._at.append(seat)
+        try:
+            self._make_calls(one_each=True)
+        finally:
+            self._leave(seat)
+            del self  # as below
+
+    def _leave(self, seat: Any) -> None:
+        """Note that a thread makes no more calls.
 
         Who looked for a circle while it was here found that it goes on. So the consumer, who would
         be in it, looks again: now it is the other calls that count.
         """
-        if here.seat is not None:
-            here.seat.job = None
-        if self._searched:
+        self._at.remove(seat)
+        if self._searched and any(each.wait is not None for each in tuple(self._at)):
             self._results.nudge()
 
     # For the pool's threads.
 
     def run(self) -> None:
-        if self._one_each:
-            self._make_calls(one_each=True)
-            self._leave()
-            del self  # as below
-            return
         if not self._calls:
             return  # other threads have made them all
-        pool = self._pool
+        if self._one_each:
+            self._run_one()
+            del self  # as below
+            return
+        pool, seat = self._pool, here.seat
         with pool.lock:
             pool.shares.append(self)
             dropping = pool.dropping
+        self._at.append(seat)
         try:
             if dropping is not None:
                 self.reject(dropping())  # it was in nobody's list when all was dropped
@@ -139,7 +146,7 @@ class MapShare:
         finally:
             with pool.lock:
                 pool.shares.remove(self)
-            self._leave()
+            self._leave(seat)
             del self  # the traceback of a call's error leads back to this frame
 
     def _make_calls(self, *, one_each: bool) -> None:
@@ -192,10 +199,6 @@ class _Help:
 
     def reject(self, error: BaseException) -> None:
         """Do nothing: the share is rejected by itself."""
-
-
-def _share_of(job: object) -> object:
-    return job.share if type(job) is _Help else job
 
 
 def _holds(wait: Wait | None) -> bool:
