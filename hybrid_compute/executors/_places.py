@@ -93,6 +93,29 @@ class Places(Keeper, abc.ABC):
             if not self._start_thread(self.jobs):
                 return
 
+    def _take(self, busy: int) -> Job | None:
+        """Take a job for a thread, which is one of so many busy ones; None if none is for it.
+
+        Whichever it takes, the next thread is woken for what is left: it may have been woken, or
+        started, for the other kind. Under the lock.
+        """
+        job: Job | None = None
+        if self.urgent and busy - self.blocked <= self.size:
+            job = self.urgent.popleft()
+            if self.urgent:
+                self._rouse()
+            if self.jobs:
+                self._grow()
+        elif busy <= self.size:
+            try:
+                job = self.jobs.popleft()
+            except IndexError:
+                return None
+        if job is not None and self.jobs and self.parked and not self.waking:  # noqa: SIM102 - dear
+            if self._busy() < self.size:
+                self._wake_one()
+        return job
+
     def _note(self) -> None:
         # Whether who has done a job must look here, instead of taking the next by himself.
         self.attention = bool(self.urgent) or self.stuck > 0 or self._busy() > self.size

@@ -159,19 +159,8 @@ class Pool(_exit.Member, Places):
             if seat.stuck:
                 seat.stuck = False
                 self.stuck -= 1
-            busy, job = self._busy(), None
-            if self.urgent and busy - self.blocked <= self.size:
-                job = self.urgent.popleft()
-                if self.urgent:
-                    self._rouse()
-            elif busy <= self.size:
-                try:
-                    job = self.jobs.popleft()
-                except IndexError:
-                    pass
-                else:
-                    if self.jobs and self.parked and not self.waking and busy < self.size:
-                        self._wake_one()
+            busy = self._busy()
+            job = self._take(busy)
             if job is None:
                 spare = busy > self.size and len(self.parked) >= self.size
                 if self.refusal is not None or spare:

@@ -168,6 +168,20 @@ def test_a_nested_stream_ends(items):
         assert executor.submit(outer, 2).result(SOON) == 4 * sum(range(items))
 
 
+def test_a_thread_that_takes_what_is_urgent_wakes_another_for_the_rest():
+    for _ in range(30):
+        with HybridExecutor(4) as executor:
+            together = threading.Barrier(3)
+
+            def outer(together=together, executor=executor):
+                wait([executor.submit(int) for _ in range(3)])  # now there are threads to wake
+                rest = [executor.submit(together.wait, SOON) for _ in range(3)]
+                executor.submit(int).result()
+                return len({future.result() for future in rest})
+
+            assert executor.submit(outer).result(SOON) == 3
+
+
 def test_an_initializer_runs_in_an_additional_thread_too():
     mark = threading.local()
 
