@@ -17,9 +17,15 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|concurrent|contextlib|contextvars|datetime|logging)\..*"),
     (r"py:.*", r"(os|pathlib|threading|typing)\..*"),
-    (r"py:.*", r"(CancelledError|Context|ContextVar|Executor)"),
+    (
+        r"py:.*",
+        r"(CancelledError|CollectorRegistry|MeterProvider|TracerProvider|Context|ContextVar|Executor)",
+    ),
     (r"py:.*", r"(.*\.)?~?(T|T_co|P|P2|A|B|C|D|E|X|M|S)"),
-    (r"py:.*", r"(Carried|Channel|Fault|Forms|Gate|Guard|Key|Move|Pieces|Row|Service|Source|Step)"),
+    (
+        r"py:.*",
+        r"(Carried|Channel|Fault|Forms|Gate|Guard|Key|Move|Pieces|Row|Service|SigningKey|Source|Step)",
+    ),
     (r"py:.*", r"hybrid_compute\.(executors\._.*|routed\.RoutedItem|tasks\.OptionKeywords)"),
     (r"py:.*", r"hybrid_compute\.protocol\.signing\.SigningKey"),
 ]

@@ -67,9 +67,9 @@ class Wait:
     def __init__(
         self, awaited: Iterable[Node], *, everything: bool = True, timed: bool = False
     ) -> None:
-        self.awaited = tuple(awaited)
-        self.everything = everything
-        self.timed = timed
+        self.awaited: tuple[Node, ...] = tuple(awaited)
+        self.everything: bool = everything
+        self.timed: bool = timed
 
 
 def wait_for_any(futures: Iterable[Any], *, timed: bool) -> Wait:

@@ -105,7 +105,7 @@ class ObservedItem(RoutedItem):
     ) -> None:
         super().__init__(fn, args, kwargs, options)
         # Observers may put something into it, and the items of a map come with the same one.
-        self.context = None if context is None else context.copy()
+        self.context: Context | None = None if context is None else context.copy()
         self._observers = observers
         # Never None here.
         self.item_id = item_id  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -37,6 +37,8 @@ _SLOTS = ("began_ns", "lane", "number", "recording", "tries", "waits_ns")
 
 # What `_OneWay` stands beside, as a base.
 if TYPE_CHECKING:
+    from hybrid_compute.items import Keeper
+
     _AnItem = WorkItem
 else:
     _AnItem = object
@@ -44,6 +46,10 @@ else:
 
 class _OneWay(Notes, _AnItem):
     """The notes of a call that goes to one place once, by hand: most of all items are such."""
+
+    began_ns: int | None
+    lane: str | None
+    recording: Recording | None
 
     if not TYPE_CHECKING:  # the concrete ones have them
         __slots__ = ()
@@ -72,6 +78,7 @@ class _OneWay(Notes, _AnItem):
         if type(value) is Outcome:
             self._note_end(value)
         elif recording is not None:
+            fn: Any
             at, fn = self.future._decision, self.fn
             name = fn.name if type(fn) is Task else getattr(fn, "__qualname__", None)
             if type(name) is not str:
@@ -126,6 +133,8 @@ class RecordedCall(_OneWay, WorkItem):
 
     __slots__ = _NOTED
 
+    keeper: Keeper | None
+
     def __init__(  # by hand, with what `follow` does
         self,
         recording: Recording,
@@ -134,15 +143,15 @@ class RecordedCall(_OneWay, WorkItem):
         kwargs: dict[str, Any] | None,
         options: TaskOptions = NO_OPTIONS,
     ) -> None:
-        self.fn = fn
+        self.fn: Callable[..., Any] | None = fn
         self.args = args
-        self.kwargs = kwargs or None
+        self.kwargs: dict[str, Any] | None = kwargs or None
         self.options = options
         self.keeper = self.began_ns = self.lane = None
-        self.future = HybridFuture(self)
-        self.recording = recording
-        self.number = recording.new_number()
-        self.waits_ns = perf_counter_ns()
+        self.future: HybridFuture[Any] = HybridFuture(self)
+        self.recording: Recording | None = recording
+        self.number: int = recording.new_number()
+        self.waits_ns: int = perf_counter_ns()
 
     def run(self) -> None:
         """Run the call on this thread, and note it; all by hand, as `WorkItem.run` says."""
@@ -173,18 +182,23 @@ class RecordedContextItem(_OneWay, ContextItem):
 
     __slots__ = _NOTED
 
+    began_ns: int | None
+    lane: str | None
+
     def __init__(self, recording: Recording, *given: Any) -> None:
         super().__init__(*given)
         self.began_ns = self.lane = None
-        self.recording = recording
-        self.number = recording.new_number()
-        self.waits_ns = perf_counter_ns()
+        self.recording: Recording | None = recording
+        self.number: int = recording.new_number()
+        self.waits_ns: int = perf_counter_ns()
 
 
 class RecordedDirectItem(Notes, DirectItem):
     """A `DirectItem` that is recorded."""
 
     __slots__ = _SLOTS
+
+    recording: Recording | None
 
     def __init__(self, recording: Recording, *given: Any) -> None:
         super().__init__(*given)

@@ -44,6 +44,9 @@ class Recorder:
         recording: who writes.
     """
 
+    call: Callable[..., WorkItem]
+    context_call: Callable[..., WorkItem]
+
     def __init__(self, executor: HybridExecutor, recording: Recording) -> None:
         self.recording = recording
         # In the place of WorkItem and of run_quick, so that nobody who does not record need ask.

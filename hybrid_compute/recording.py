@@ -56,7 +56,7 @@ class _Texts(dict[str | int | None, str]):
 class Recording:
     """Writes a line for each item of an executor; `hybrid-compute report` draws them.
 
-    Made by `HybridExecutor.record`:
+    Made by `HybridExecutor.record`::
 
         with HybridExecutor() as ex, ex.record("run.jsonl"):
             ...
@@ -105,26 +105,26 @@ class Recording:
         self._lock = threading.RLock()  # guards the file and the three below
         self._writing = False
         self._open = True
-        self.closing = False  # nothing more is taken
+        self.closing: bool = False  # nothing more is taken
         self._on_close = on_close
         self._pid = os.getpid()
         # What waits to be written. The first is for `RecordedCall` as well, which saves a call.
         self.rows: list[Done] = []
         self._foreseen: list[tuple[Any, ...]] = []
         self._others: list[dict[str, Any]] = []
-        self.new_number = itertools.count(1).__next__
+        self.new_number: Callable[[], int] = itertools.count(1).__next__
         self._begun: int | None = None  # how many items there are; None: more may come
         self._ended = 0  # how many of them are written
-        self.texts = _Texts()
-        self.local = threading.local()  # the name of each thread, as JSON
-        self.here = frozenset(
+        self.texts: _Texts = _Texts()
+        self.local: threading.local = threading.local()  # the name of each thread, as JSON
+        self.here: frozenset[str] = frozenset(
             name for name, each in fleet.items() if each.capabilities.shares_memory
         )
         # Tell who has done what ends on this thread at the moment, by the executor's name.
         self.lanes: dict[str | None, Callable[[], str | int | None]] = {
             name: each.lane for name, each in fleet.items()
         }
-        self.began = perf_counter_ns()
+        self.began: int = perf_counter_ns()
         header = {
             "recording": VERSION,
             "unix_time": time.time(),

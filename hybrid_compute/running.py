@@ -93,7 +93,7 @@ class Current:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds until the deadline, not less than 0; None: there is none."""
+        """How many seconds there are until the deadline, 0 at least. None if there is none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def cancelled(self) -> bool:

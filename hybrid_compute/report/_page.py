@@ -28,7 +28,7 @@ _NOTHING = (1 << 32) - 1  # stands for None in a column of 32 bits
 
 def page_of(run: Run) -> str:
     """Return a recording as a page; it loads nothing from anywhere."""
-    here = files(__package__)
+    here = files("hybrid_compute.report")
     date = datetime.fromtimestamp(run.unix_time, UTC)
     parts = {
         "TITLE": escape(run.name),

@@ -278,7 +278,7 @@ class Service:
         self._calls: set[Call] = set()
         self._of_token: dict[str, int] = {}
         self._stopper: ThreadPoolExecutor | None = None
-        self.tally = Tally(each.name for each in catalog)
+        self.tally: Tally = Tally(each.name for each in catalog)
         self._began = time.monotonic()
         self._idle = asyncio.Event()
         self._drained = False

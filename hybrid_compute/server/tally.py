@@ -30,10 +30,13 @@ class TaskTally:
 
     __slots__ = ("calls", "failed", "histogram", "seconds")
 
+    calls: int
+    failed: int
+
     def __init__(self) -> None:
         self.calls = self.failed = 0
-        self.seconds = 0.0
-        self.histogram = [0] * _BUCKETS
+        self.seconds: float = 0.0
+        self.histogram: list[int] = [0] * _BUCKETS
 
     def add(self, calls: int, seconds: float) -> None:
         """Count so many calls that took so long each."""

@@ -32,10 +32,10 @@ from hybrid_compute.errors import ConfigurationError
 try:
     from opentelemetry import context as otel_context
     from opentelemetry import metrics, propagate, trace
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "hybrid_compute.telemetry.otel needs opentelemetry-api: pip install 'hybrid-compute[otel]'"
-    ) from error
+    ) from _error
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -255,5 +255,5 @@ class _Trace:
         return "hybrid_compute.telemetry.otel.TRACE"
 
 
-#: Takes the trace along: for `HybridExecutor(carry=[TRACE])`, `create_app(..., context=[TRACE])`.
+#: Takes the trace along, in `HybridExecutor(carry=[TRACE])` and `create_app(..., context=[TRACE])`.
 TRACE = _Trace()

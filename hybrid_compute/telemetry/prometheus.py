@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute.errors import ConfigurationError
 
@@ -21,11 +21,11 @@ try:
     from prometheus_client.exposition import CONTENT_TYPE_LATEST
     from prometheus_client.metrics_core import GaugeMetricFamily
     from prometheus_client.registry import Collector
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "hybrid_compute.telemetry.prometheus needs prometheus-client: "
         "pip install 'hybrid-compute[prometheus]'"
-    ) from error
+    ) from _error
 
 if TYPE_CHECKING:
     from hybrid_compute.events import Event
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST  # of what `Metrics.text` returns
+CONTENT_TYPE: str = CONTENT_TYPE_LATEST  # of what `Metrics.text` returns
 
 _ENDS = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -65,7 +65,7 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = CollectorRegistry() if registry is None else registry
+        self.registry: Any = CollectorRegistry() if registry is None else registry
         by = ("task", "executor")
         try:
             self._items = Counter(

@@ -101,7 +101,7 @@ ALL = (*FRESH, SEASONED)
 # For tables of many cases: one of each kind of way that a call can take.
 NARROW = (STDLIB, THREAD, DEFAULT, POLICIES[2], SEASONED)
 # For scripts, each of which takes an interpreter: a plain call has one way for all policies that
-# leave it on threads, so that one of them will do. The others are in all tests that run right here.
+# leave it on threads, so that one of them will do. All of them are in tests that run right here.
 SCRIPTED = (STDLIB, THREAD, DEFAULT, POLICIES[2], VIEW)
 OURS = tuple(maker for maker in FRESH if maker is not STDLIB)
 
