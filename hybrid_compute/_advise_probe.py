@@ -149,8 +149,22 @@ def _around(pool: Any, kind: str) -> None:
     pool.submit = measured
 
 
+def _as_without_us(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an excepthook that shows a traceback from the program's first frame on."""
+    ours = {main.__code__.co_filename, "<frozen runpy>"}
+
+    def shown(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+            trace = trace.tb_next
+        hook(kind, error.with_traceback(trace), trace)
+
+    return shown
+
+
 def main(args: list[str]) -> None:
     """Run `-m MODULE ARGS` or `SCRIPT ARGS` as the interpreter does."""
+    if args[0] != "-m":  # of a module the interpreter shows runpy's as well
+        sys.excepthook = _as_without_us(sys.excepthook)
     if args[0] == "-m":
         import runpy  # noqa: PLC0415 - a script needs none
 

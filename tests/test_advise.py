@@ -108,7 +108,7 @@ def test_a_module_is_run_by_its_name(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "some.__main__ ['-o', 'x'] 1\n")
-    assert re.search(r"abs +thread +tiny +1 ", done.stderr)
+    assert re.search(r"abs +thread +\S+ +1 ", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,15 @@ def test_the_exit_status_is_the_programs(script, end, status, words):
     done = run("advise", program)
     assert done.returncode == status
     assert words in done.stderr
-    assert re.search(r"abs +thread +tiny", done.stderr)  # what was measured is not lost
+    assert re.search(r"abs +thread +\S+ +1 ", done.stderr)  # what was measured is not lost
+
+
+def test_a_traceback_begins_with_the_program(script):
+    program = script("def f():\n    raise ValueError('no')\nf()\n")
+    plain = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run("advise", program).stderr.startswith(plain.stderr)
 
 
 def test_a_program_without_pools_is_told_so(script):
