@@ -37,8 +37,8 @@ try:
 
     from hybrid_compute.engines import _ray_worker
     from hybrid_compute.engines._ray_streams import Reader, Tap
-except ImportError as error:
-    raise ImportError("RayExecutor needs Ray: pip install 'hybrid-compute[ray]'") from error
+except ImportError as _error:
+    raise ImportError("RayExecutor needs Ray: pip install 'hybrid-compute[ray]'") from _error
 
 __all__ = ["RayExecutor"]
 
@@ -80,7 +80,9 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         ConnectionError: there is no cluster where `init` says.
     """
 
-    capabilities = Capabilities(remote=True, isolates=True, chunks=True, streams=True)
+    workers: int
+
+    capabilities: Capabilities = Capabilities(remote=True, isolates=True, chunks=True, streams=True)
 
     def __init__(
         self,
