@@ -261,8 +261,8 @@ LOCAL = {
         )
     ),
 }
-# Between a caller and a cluster that moves pickles by itself: who uses one trusts it, as SECURITY.md
-# says. Imported by nothing but these engines and the executors of pools.
+# Between a caller and a cluster that moves pickles by itself: who uses one trusts it, as
+# SECURITY.md says. Imported by nothing but these engines and the executors of pools.
 ENGINES = {"_packed.py", "engines/_dask_jobs.py", "engines/ray.py"}
 
 
