@@ -186,22 +186,9 @@ class RecordedContextItem(_OneWay, ContextItem):
     began_ns: int | None
     lane: str | None
 
-    def __init__(  # noqa: PLR0917 - by hand, as the one above
-        self,
-        recording: Recording,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
-        options: TaskOptions,
-        context: Context | None,
-    ) -> None:
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs or None
-        self.options = options
-        self.context = context
-        self.keeper = self.began_ns = self.lane = None
-        self.future = HybridFuture(self)
+    def __init__(self, recording: Recording, *given: Any) -> None:
+        super().__init__(*given)
+        self.began_ns = self.lane = None
         self.recording: Recording | None = recording
         self.number: int = recording.new_number()
         self.waits_ns: int = perf_counter_ns()
