@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextvars import Context
 from threading import current_thread
 from time import perf_counter_ns
 from types import GeneratorType
