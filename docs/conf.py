@@ -5,7 +5,7 @@ import importlib.metadata
 project = "hybrid_compute"
 author = "hybrid_compute contributors"
 release = importlib.metadata.version("hybrid-compute")
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 autodoc_typehints = "description"

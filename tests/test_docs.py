@@ -29,7 +29,8 @@ def test_the_examples_of_a_page_do_what_it_says(page):
 
 def test_every_page_can_be_reached_from_the_index():
     listed = re.findall(r"^   ([\w/]+)$", (DOCS / "index.rst").read_text(), re.MULTILINE)
-    assert {*listed, "index"} == {str(p.relative_to(DOCS).with_suffix("")) for p in PAGES}
+    pages = (*PAGES, *DOCS.rglob("*.md"))
+    assert {*listed, "index"} == {str(p.relative_to(DOCS).with_suffix("")) for p in pages}
 
 
 def test_the_reference_lists_every_public_name():
