@@ -37,6 +37,16 @@ def fails(text: str) -> None:
     raise ValueError(text)
 
 
+def run_numbers(executor: HybridExecutor) -> dict[str, Any]:
+    """Run calls that take and return numbers, which is all that a sandbox does."""
+    futures = [executor.submit(square, number) for number in (3, -4, 2**20)]
+    return {
+        "one by one": [each.result() for each in futures],
+        "mapped": list(executor.map(square, range(20))),
+        "places": [each.explain().executor for each in futures],
+    }
+
+
 def run(executor: HybridExecutor) -> dict[str, Any]:
     """Run every kind of call; return what came of it, and where it was."""
     parts = [executor.submit(count_words, text) for text in ("a b", "a c", "b a")]

@@ -10,7 +10,7 @@ import pytest
 
 from hybrid_compute import HybridExecutor, RemoteExecutor
 from hybrid_compute.policy import Always
-from tests.engines.program import TASKS, run, word_count
+from tests.engines.program import TASKS, run, run_numbers, word_count
 from tests.server.conftest import SECRET, Served
 
 pytestmark = [
@@ -50,6 +50,24 @@ def test_a_program_gives_the_same_on_every_engine(executors):
     assert list(found) == ["thread", "process", "remote", "dask", "ray"]
     assert all(each == found["thread"] for each in found.values()), found
     assert found["thread"]["words"] == {"a": 3, "b": 2, "c": 1}
+
+
+SQUARE = """(module (func (export "square") (param i64) (result i64)
+    local.get 0 local.get 0 i64.mul))"""
+
+
+def test_a_program_of_numbers_gives_the_same_in_a_sandbox_too(executors):
+    from hybrid_compute.engines.wasm import WasmExecutor
+
+    executors["wasm"] = lambda: {"executors": {"wasm": WasmExecutor(SQUARE.encode())}}
+    found = {}
+    for name, arguments in executors.items():
+        with HybridExecutor(policy=Always(name), **arguments()) as executor:
+            found[name] = run_numbers(executor)
+            assert set(found[name].pop("places")) == {name}
+    assert list(found) == ["thread", "process", "remote", "dask", "ray", "wasm"]
+    assert all(each == found["thread"] for each in found.values()), found
+    assert found["wasm"]["one by one"] == [9, 16, 2**40]
 
 
 PAGE = (Path(__file__).parents[2] / "docs/howto/engines.rst").read_text()
