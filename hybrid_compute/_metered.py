@@ -24,12 +24,13 @@ def run_measured(item: Any) -> None:
         return
     belief, meter, context = item.belief, item.meter, item.context
     fn, args = (item.fn, item.args) if context is None else bind(context, item.fn, item.args)
-    deadline, outer = item.deadline, None
-    if deadline is not None:
-        outer, here.deadline = here.deadline, deadline  # for what it submits
+    deadline = item.deadline
+    outer = None if deadline is None else here.deadline
     cpu = None if meter is None else meter.begin(item)
     begun = perf_counter()
     try:
+        if deadline is not None:
+            here.deadline = deadline  # for what it submits; in here, so that it is taken back
         kwargs = item.kwargs
         value = fn(*args, **kwargs) if kwargs else fn(*args)
     except BaseException as error:

@@ -176,11 +176,15 @@ class HybridFuture(Future[T]):
         if isinstance(watch, Unretrieved):
             watch.error = None
 
-    def _watch(self, item: WorkItem, error: BaseException) -> None:
-        """See to it that a failure is logged if nobody looks at it."""
+    def _watch(self, item: WorkItem, error: BaseException) -> Unretrieved | None:
+        """Return what logs a failure if nobody looks at it; None: that is not wanted.
+
+        With no lock held: a callable may have code that is run when it is asked for its name.
+        """
         wanted = self._unretrieved
         if item.declared if wanted is None else wanted:
-            self._unretrieved = Unretrieved(item.name, error)
+            return Unretrieved(item.name, error)
+        return None
 
     def _wait(self, timeout: float | None) -> None:
         seat = here.seat
@@ -414,12 +418,18 @@ class HybridFuture(Future[T]):
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Finish with an exception, wake the waiters and run the callbacks; call it once."""
+        item, watch = self._item, None
+        if item is not None and exception is not None:
+            watch = self._watch(item, exception)
+        item = None  # the traceback of an error raised here must not hold it
         with self._lock:
             if self._state not in (PENDING, RUNNING):
+                if watch is not None:
+                    watch.error = None  # it is not this future's failure
                 raise InvalidStateError(f"{self._state}: {self!r}")
             self._exception = exception
-            if self._item is not None and exception is not None:
-                self._watch(self._item, exception)  # before anybody can look
+            if watch is not None:
+                self._unretrieved = watch  # before anybody can look
             self._state = FINISHED
             self._item = None
             if self._made_condition is not None:

@@ -7,12 +7,14 @@ import gc
 import subprocess
 import sys
 import threading
+from concurrent.futures import InvalidStateError
 
 import pytest
 
 from hybrid_compute import HybridExecutor, ProcessExecutor, ThreadExecutor, task
 from hybrid_compute.errors import ConfigurationError
 from hybrid_compute.futures import HybridFuture
+from hybrid_compute.items import WorkItem
 from hybrid_compute.policy import Always
 from tests.server.conftest import ROOT
 
@@ -173,6 +175,43 @@ def test_a_cancelled_item_is_no_failure(caplog):
         ex.submit(gate.wait, 30)
         assert ex.submit(fail).cancel()
         gate.set()
+    assert lost(caplog) == []
+
+
+def test_who_is_asked_for_its_name_is_asked_with_no_lock_held():
+    asked = []
+
+    class Named:
+        def __init__(self):
+            self.future = None
+
+        def __call__(self):
+            raise ValueError("no")
+
+        def __getattr__(self, name):
+            if name == "__qualname__":
+                asked.append(item.future._lock._is_owned())
+            raise AttributeError(name)
+
+    item = WorkItem(Named())
+    item.future._unretrieved = True  # as with log_unretrieved=True
+    item.run()
+    assert asked
+    assert not any(asked)
+    assert isinstance(item.future.exception(), ValueError)
+
+
+def test_a_failure_that_came_too_late_is_nobody_s(caplog):
+    item = WorkItem(fail)
+    item.future._unretrieved = True
+    item.future.set_running_or_notify_cancel()
+    kept, item.future._item = item, None
+    kept.future.set_result(1)
+    kept.future._item = kept
+    with pytest.raises(InvalidStateError):
+        kept.future.set_exception(ValueError("late"))
+    del item, kept
+    gc.collect()
     assert lost(caplog) == []
 
 
