@@ -163,8 +163,17 @@ class JoinsInClose(Plain):
 
 
 class RaisesLate(Plain):
+    lost = False
+
+    def open(self, on_frame, on_lost):
+        def told(why):
+            self.lost = True
+            on_lost(why)
+
+        super().open(on_frame, told)
+
     def send(self, frame):
-        if not self.reader.is_alive():
+        if self.lost:
             raise OSError("too late")
         super().send(frame)
 
