@@ -175,6 +175,7 @@ _LIMITS = (
     ("--header-seconds", "header_seconds", "Time in which these must have come."),
     ("--body-seconds", "body_seconds", "Time in which a body, or a message, must have come."),
     ("--in-flight", "in_flight", "Calls that run or wait, of one token."),
+    ("--ahead", "ahead", "Small calls beyond them that a WebSocket of our client keeps."),
     ("--queue", "queue", "Calls that run or wait in all; beyond, callers get 429."),
     ("--connections", "connections", "Connections that are open at once; beyond, 503."),
     ("--task-seconds", "task_seconds", "Time that a call may wait and run."),

@@ -9,12 +9,14 @@ whoever owns a connection owns one session of it and asks it in turn, under one 
       .frames_to_send()      -> frames  ==============>
       .receive(frame)        -> events  <==============    .frames_to_send() -> frames
       .cancel(id), .consumed(id, ...)                      .result .fail .item .done
+                                                           .next_calls() -> [Request]
       .lost(reason)          -> calls without an answer    .lost() -> calls to cancel
 
     values, tags    what JSON cannot carry, refused or tagged
     codec           values <-> bytes, with msgspec or without
     messages        the forms of messages, and reading them;  writer: writing them
     credit          how far a stream may go ahead
+    ahead           calls that the server keeps until it has a place for them
     outbox          from messages to frames: coalescing
     client, server  the sessions;  outcomes: what the first tells
     http            the same calls as bodies of POST /compute, and what a status means
@@ -34,7 +36,7 @@ its client likes, and refuses one that is in use.
 States of a call::
 
     client                                            server
-    queued --frame--> sent --answer--> ended          running --result|fail|done--> answered
+    queued --frame--> sent --answer--> ended   kept-> running --result|fail|done--> answered
       |                |  `-items-> streaming --.       |  `-item-> streaming --.
       | cancel: gone,  | cancel: gone, told     |       | cancel: dropped       |
       | never sent     | lost: may have run     |       | lost: dropped         |

@@ -24,6 +24,7 @@ from hybrid_compute.errors import (
     RemoteConnectionLost,
     TaskEncodeError,
 )
+from hybrid_compute.protocol.ahead import FRAME_BYTES, SMALL_BYTES, Reach
 from hybrid_compute.protocol.codec import MAX_BYTES, Codec
 from hybrid_compute.protocol.credit import Incoming
 from hybrid_compute.protocol.http import error_of
@@ -92,6 +93,9 @@ class ClientSession:
         self._reader = self._own if own or binary else plain
         self._max_bytes = max_bytes
         self._limit: int | None = None  # calls that the server takes at once
+        self._reach: Reach | None = None  # how many more it keeps, if it does
+        self._acked = 0  # calls in frames of which has just been told that they came
+        self._stays = 0  # the id of the last call that may not go ahead
         self._pending: dict[int, Any] = {}  # context by id, in the order of the ids
         self._streams: dict[int, Incoming] = {}
         self._closed = ""
@@ -173,6 +177,13 @@ class ClientSession:
         self._pending[identity] = context
         if stream is not None:
             self._streams[identity] = Incoming(stream, seq)
+        if (
+            len(message) > SMALL_BYTES
+            or timeout is not None
+            or stream is not None
+            or key is not None
+        ):
+            self._stays = identity
         outbox.put(identity, message)
         return identity
 
@@ -192,8 +203,11 @@ class ClientSession:
         messages = None
         if not self._closed:
             messages = outbox.writer.small_requests(ids, tasks, arguments)
-        if not messages or max(map(len, messages)) > outbox.peer_bytes - SPARE:
+        largest = max(map(len, messages)) if messages else 0
+        if not messages or largest > outbox.peer_bytes - SPARE:
             return [self._try(*each) for each in calls]
+        if largest > SMALL_BYTES:
+            self._stays = ids[-1]
         self.next_id = ids.stop
         self._pending.update(zip(ids, contexts, strict=True))
         outbox.put_all(ids, messages)
@@ -279,7 +293,18 @@ class ClientSession:
         """
         if self._limit is None:
             return MAX_BATCH
-        return 0 if self._outbox.is_full() else self._limit - len(self._pending)
+        return 0 if self._outbox.is_full() else self._most() - len(self._pending)
+
+    def _most(self) -> int:
+        """Return how many calls may be at the server, or on their way to it."""
+        reach, outbox = self._reach, self._outbox
+        if reach is None:
+            return self._limit or 0
+        if self._acked:
+            owed = len(self._pending) - len(outbox) - outbox.under_way
+            reach.acked(self._acked, owed)
+            self._acked = 0
+        return self._limit or 0 if self._stays in outbox else reach.calls
 
     def is_under_way(self) -> bool:
         """Tell whether calls wait for answers and a frame for its ack: more may be soon to come."""
@@ -294,12 +319,15 @@ class ClientSession:
         outbox = self._outbox
         if self._limit is None:
             return outbox.frames()
+        pending, most = len(self._pending), self._most()
         # Those that wait for an answer and are not in the queue are with the server.
-        room = max(0, self._limit - len(self._pending) + len(outbox))
+        room = max(0, most - pending + len(outbox))
         # All in one frame would keep the two sides from working side by side; and once it is so, it
         # stays so: what is answered at once is followed by as many at once.
-        share = max(1, min(self._limit, max(len(self._pending), _FEW)) // WINDOW)
-        return outbox.frames(room, share, idle=not self._pending)
+        share = max(1, min(most, max(pending, _FEW)) // WINDOW)
+        if most > self._limit:
+            return outbox.frames(room, share, most=FRAME_BYTES, idle=not pending)
+        return outbox.frames(room, share, idle=not pending)
 
     def receive(  # noqa: PLR0912 - one way, in its order
         self, frame: bytes | str, results: list[Any] | None = None
@@ -362,7 +390,7 @@ class ClientSession:
         """Act on any message but a result."""
         kind = type(message)
         if kind is Ack:
-            self._outbox.acked(message.frames)
+            self._acked += self._outbox.acked(message.frames)
         elif kind is Hello:
             self._meet(message, events)
         elif kind is Complaint:
@@ -447,4 +475,6 @@ class ClientSession:
             self._greet()
         self._outbox.peer_bytes = min(hello.max_bytes, self._max_bytes)
         self._limit = max(1, hello.in_flight)
+        if hello.ahead:
+            self._reach = Reach(self._limit, hello.ahead)
         events.append(Greeted(hello))

@@ -13,7 +13,7 @@ What any peer speaks (`value` stands for any JSON value)::
 
 What only our own peers speak, once they have said hello::
 
-    both ways       {"hello": {"version": 1, "max_bytes": n, "in_flight": n}}
+    both ways       {"hello": {"version": 1, "max_bytes": n, "in_flight": n, "ahead": n}}
                     {"ack": n}                                  n frames have come so far
                     [message, ...]                              a frame of several messages
     to the server   {"id", "task", "args": [...], "kwargs": {...}, "timeout": seconds left,
@@ -108,11 +108,15 @@ class Credit(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """The peer is ours. It takes frames of `max_bytes` and so many calls at once."""
+    """The peer is ours. It takes frames of `max_bytes` and so many calls at once.
+
+    Beyond them it keeps so many as `ahead` says; a peer of before it said so keeps none.
+    """
 
     version: int = VERSION
     max_bytes: int = MAX_BYTES
     in_flight: int = 64
+    ahead: int = 0
 
 
 class Ack(NamedTuple):
@@ -344,7 +348,8 @@ def _parse_common(raw: dict[str, Any]) -> Hello | Ack:
     if type(hello) is not dict:
         raise Malformed(f"there is no 'id' in {short(raw)}")
     try:
-        return Hello(*(_count(hello.get(name), name) for name in Hello._fields))
+        told = {"ahead": 0, **hello}
+        return Hello(*(_count(told.get(name), name) for name in Hello._fields))
     except ProtocolError as error:
         raise Malformed(str(error)) from error
 

@@ -39,8 +39,8 @@ class Outbox:
     """Messages on their way into frames."""
 
     __slots__ = (
-        *("_acked", "_came", "_keys", "_messages", "_ready", "_sent", "_told", "_urgent"),
-        *("backlog", "greeted", "peer_bytes", "writer"),
+        *("_acked", "_came", "_held", "_keys", "_messages", "_ready", "_sent", "_told", "_urgent"),
+        *("backlog", "greeted", "peer_bytes", "under_way", "writer"),
     )
 
     def __init__(self, writer: Writer) -> None:
@@ -55,6 +55,8 @@ class Outbox:
         self._urgent: list[bytes] = []  # messages that no limit holds up, and that come first
         self._ready: list[bytes] = []  # frames that were written for a peer not yet known as ours
         self._sent = self._acked = self._came = self._told = 0
+        self._held: deque[int] = deque()  # messages of the queue in each frame without an ack
+        self.under_way: int = 0  # their sum
 
     def greet(self, codec: Codec, hello: Hello) -> None:
         """Say hello, and write for a peer of ours from then on."""
@@ -109,19 +111,34 @@ class Outbox:
         """Count frames from a peer of ours; -1 takes one back that was an ack alone."""
         self._came += frames
 
-    def acked(self, frames: int) -> None:
-        """Note that the peer has got so many frames in all."""
+    def acked(self, frames: int) -> int:
+        """Note that the peer has got so many frames in all.
+
+        Returns:
+            How many messages of the queue were in those that it had not told of before.
+        """
+        messages = 0
         # A count that is too high, or goes back, is nonsense: nothing depends on it but pace.
-        self._acked = max(self._acked, min(frames, self._sent))
+        while self._acked < min(frames, self._sent):
+            self._acked += 1
+            messages += self._held.popleft()
+        self.under_way -= messages
+        return messages
 
     def frames(
-        self, limit: int | None = None, share: int = MAX_BATCH, *, idle: bool = False
+        self,
+        limit: int | None = None,
+        share: int = MAX_BATCH,
+        *,
+        most: int = _BATCH_BYTES,
+        idle: bool = False,
     ) -> list[bytes]:
         """Return the frames to send now.
 
         Args:
             limit: take no more than so many messages of the queue; None: all.
             share: take no more than so many into one frame.
+            most: bytes with which a frame is closed, unless one message has more.
             idle: the peer has nothing to send that would have to wait for an ack.
         """
         messages = self._messages
@@ -136,18 +153,21 @@ class Outbox:
                 self._urgent or (messages and (limit is None or limit > 0))
             ):
                 waiting = len(messages)
-                frames.append(self._frame(limit, share))
+                frames.append(self._frame(limit, share, most))
+                held = waiting - len(messages)
+                self._held.append(held)
+                self.under_way += held
                 if limit is not None:
-                    limit -= waiting - len(messages)
+                    limit -= held
         if self._came - self._told >= WINDOW and not idle:
             frames.append(self._ack())
         return frames
 
-    def _frame(self, limit: int | None, share: int) -> bytes:
+    def _frame(self, limit: int | None, share: int, most: int) -> bytes:
         """Take one frame of messages."""
         parts, self._urgent = self._urgent[: MAX_BATCH // 2], self._urgent[MAX_BATCH // 2 :]
         size = sum(map(len, parts))
-        most = min(self.peer_bytes - SPARE, _BATCH_BYTES)
+        most = min(self.peer_bytes - SPARE, most)
         room = min(share, MAX_BATCH - 1 - len(parts))  # one is for the ack
         if limit is not None and limit < room:
             room = limit

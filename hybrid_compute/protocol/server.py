@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from hybrid_compute.errors import PayloadTooLarge, ProtocolError, ResultEncodeError
+from hybrid_compute.protocol.ahead import Kept
 from hybrid_compute.protocol.codec import MAX_BYTES, Codec
 from hybrid_compute.protocol.credit import Outgoing
 from hybrid_compute.protocol.messages import (
@@ -79,6 +80,7 @@ class ServerSession:
         own: bool = False,
         binary: bool = False,
         in_flight: int = 64,
+        ahead: int = 0,
         max_bytes: int = MAX_BYTES,
         max_backlog: int | None = None,
         msgspec: bool | None = None,
@@ -89,7 +91,8 @@ class ServerSession:
             own: the client is one of ours (by the sub-protocol that it asked for). If not, it is
                 taken for anybody's until it says hello.
             binary: the binary sub-protocol was agreed upon; implies `own`.
-            in_flight: calls that may run at once; those beyond are declined with status 429.
+            in_flight: calls that may run at once; those beyond are declined with status 429,
+            ahead: but for so many, which wait in here until `next_calls` returns them.
             max_bytes: the largest frame to take and to send.
             max_backlog: bytes that may wait for the client; None: four times `max_bytes`.
             msgspec: as for `Codec`.
@@ -101,9 +104,10 @@ class ServerSession:
         self._own = Codec(tagged=True, binary=binary, max_bytes=max_bytes, msgspec=msgspec)
         plain = self._own if binary else Codec(max_bytes=max_bytes, msgspec=msgspec)
         self._reader = self._own if binary else plain
-        self._hello = Hello(max_bytes=max_bytes, in_flight=in_flight)
+        self._hello = Hello(max_bytes=max_bytes, in_flight=in_flight, ahead=ahead)
         self._max_backlog = 4 * max_bytes if max_backlog is None else max_backlog
         self._running: dict[Id, _Batch | None] = {}
+        self._kept = Kept(ahead)
         self._streams: dict[Id, Outgoing] = {}
         self._filling: dict[Id, Outgoing] = {}  # streams with items that wait for a frame
         self._keys = 0
@@ -113,8 +117,8 @@ class ServerSession:
             self._outbox.greet(self._own, self._hello)
 
     def __len__(self) -> int:
-        """Return how many calls run."""
-        return len(self._running)
+        """Return how many calls run, or wait until they may."""
+        return len(self._running) + len(self._kept)
 
     @property
     def own_peer(self) -> bool:
@@ -322,20 +326,33 @@ class ServerSession:
         if type(decoded) is not list:
             if self.peer is not None and type(decoded) is dict and "ack" in decoded:
                 outbox.came(-1)
-            self._take(decoded, None, events)
+            self._take(decoded, None, events, len(frame))
         elif not 0 < len(decoded) <= MAX_BATCH:
             text = f"a batch of {len(decoded)} messages; 1 to {MAX_BATCH} are taken"
             self._complain(None, text)
         else:
             batch = _Batch()
             batch.left = 1  # it is not complete before all of it has been read
-            take = self._take
+            take, size = self._take, len(frame)
             for raw in decoded:  # one of them may be the client's hello
-                take(raw, batch if self.peer is None else None, events)
+                take(raw, batch if self.peer is None else None, events, size)
             self._settle(batch)
         return events
 
-    def _take(self, raw: Any, batch: _Batch | None, events: list[ServerEvent]) -> None:
+    def next_calls(self) -> list[Request]:
+        """Return calls that waited and may run now; to be asked when others have ended.
+
+        Whatever has come of them meanwhile, they run from here on.
+        """
+        if not self._kept:
+            return []
+        requests = self._kept.take(max(0, self._hello.in_flight - len(self._running)))
+        self._running.update((each.id, None) for each in requests)
+        return requests
+
+    def _take(
+        self, raw: Any, batch: _Batch | None, events: list[ServerEvent], frame_bytes: int
+    ) -> None:
         """Act on one message."""
         try:
             message: Any = parse_request(raw, self._reader)
@@ -344,29 +361,36 @@ class ServerSession:
             return
         kind = type(message)
         if kind is Request:
-            if len(self._running) >= self._hello.in_flight or self.draining:
-                self._decline(message.id, batch)
-            elif message.id in self._running:
-                # Its id would end the call that has it already.
-                self._complain(batch, f"the id {message.id!r} is in use")
-            else:
-                self._running[message.id] = batch
-                if batch is not None:
-                    batch.left += 1
-                if message.credit is not None:
-                    self._streams[message.id] = Outgoing(message.credit, message.seq)
+            if self._enters(message, batch, frame_bytes):
                 events.append(message)
         elif kind is Ack:
             self._outbox.acked(message.frames)
         elif kind is Hello:
             self._meet(message, events)
         elif message.id not in self._running:
-            self.ignored += 1
+            if kind is not Cancel or not self._kept.drop(message.id):
+                self.ignored += 1
         elif kind is Cancel:
             self._drop(message.id)
             events.append(Cancelled(message.id))
         else:
             self._give(message, events)
+
+    def _enters(self, request: Request, batch: _Batch | None, frame_bytes: int) -> bool:
+        """Take a call in, or decline it. True: it runs from here on."""
+        if self._is_in_use(request.id):
+            # Its id would end the call that has it already.
+            self._complain(batch, f"the id {request.id!r} is in use")
+        elif len(self._running) < self._hello.in_flight and not self.draining:
+            self._running[request.id] = batch
+            if batch is not None:
+                batch.left += 1
+            if request.credit is not None:
+                self._streams[request.id] = Outgoing(request.credit, request.seq)
+            return True
+        elif self.peer is None or self.draining or not self._kept.keep(request, frame_bytes):
+            self._decline(request.id, batch)
+        return False
 
     def _give(self, credit: Credit, events: list[ServerEvent]) -> None:
         stream = self._streams.get(credit.id)
@@ -392,7 +416,7 @@ class ServerSession:
         self, batch: _Batch | None, text: str, identity: Id | None = None, *, status: int = 400
     ) -> None:
         """Answer what is no good call: with its id, if no call that runs would end by that."""
-        if identity in self._running:
+        if identity is not None and self._is_in_use(identity):
             identity = None
         message = self._outbox.writer.failed(Failed(identity, text, status))
         if batch is None:
@@ -400,10 +424,14 @@ class ServerSession:
         else:
             batch.parts.append(message)
 
+    def _is_in_use(self, identity: Id) -> bool:
+        return identity in self._running or identity in self._kept
+
     def lost(self) -> list[Id]:
         """End the session: the connection is gone. Return the calls that ran, to be cancelled."""
         running = list(self._running)
         self._running.clear()
+        self._kept.clear()
         self._streams.clear()
         self._filling.clear()
         self._outbox = Outbox(self._outbox.writer)

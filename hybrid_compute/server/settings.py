@@ -27,6 +27,11 @@ def _positive(_: Any, field: attrs.Attribute[Any], value: Any) -> None:
         raise ConfigurationError(f"{field.name}={value!r} is not {kind} greater than 0")
 
 
+def _not_negative(limits: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if value != 0 or isinstance(value, bool):
+        _positive(limits, field, value)
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """What one server takes, before it says no.
@@ -37,6 +42,8 @@ class Limits:
         header_seconds: in which these must have come.
         body_seconds: in which a body, or a WebSocket message, must have come.
         in_flight: calls that run or wait for one token, and for one WebSocket.
+        ahead: small calls beyond them that one WebSocket keeps until there is a place, for clients
+            of ours, which send so many only while they are answered at once.
         queue: calls that run or wait in all.
         connections: HTTP connections and WebSockets that are open at once (`serve` only).
         task_seconds: for which a call may run and wait. Callers and tasks may ask for less.
@@ -50,6 +57,7 @@ class Limits:
     header_seconds: float = attrs.field(default=10.0, validator=_positive)
     body_seconds: float = attrs.field(default=60.0, validator=_positive)
     in_flight: int = attrs.field(default=64, validator=_positive)
+    ahead: int = attrs.field(default=192, validator=_not_negative)
     queue: int = attrs.field(default=1024, validator=_positive)
     connections: int = attrs.field(default=1024, validator=_positive)
     task_seconds: float = attrs.field(default=3600.0, validator=_positive)

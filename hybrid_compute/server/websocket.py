@@ -43,6 +43,7 @@ class Connection:
             own=self._chosen is not None,
             binary=self._chosen == BINARY_SUBPROTOCOL,
             in_flight=limits.in_flight,
+            ahead=limits.ahead,
             max_bytes=limits.body_bytes,
         )
         self._session.draining = service.draining
@@ -52,6 +53,7 @@ class Connection:
         self._short: ShortWay | None = scope.get("extensions", {}).get(SHORT_WAY)
         self._quick = Quick(service, token, fail=self._fail, follow=self._begin)
         self._deaf = False  # a frame was none; nothing is read any more
+        self._at_it = False  # calls are begun, further down on the stack
         self._unsent: list[bytes] = []  # frames that the writer has yet to send
         self._calls: dict[Id, Call] = {}
         self._waiting: set[Id] = set()  # streams, until there is less to be sent
@@ -133,20 +135,33 @@ class Connection:
                     requests = []
                 if type(event) is Room:
                     self._go_on(event.id)
-                elif type(event) is Cancelled and (call := self._calls.pop(event.id, None)):
-                    call.abandon()
-                    call.stop()
+                elif type(event) is Cancelled:
+                    if call := self._calls.pop(event.id, None):
+                        call.abandon()
+                        call.stop()
+                    self._go_ahead()
                     self._close_if_drained()
         if requests:
             self._run(requests)
+        self._go_ahead()
         self._flush()
 
     def _run(self, requests: list[Request]) -> None:
-        results, others = self._quick.run(requests, own=self._session.own_peer)
-        if results:
-            self._session.results(results)
-        for each in others:
-            self._begin(each)
+        self._at_it = True
+        try:
+            results, others = self._quick.run(requests, own=self._session.own_peer)
+            if results:
+                self._session.results(results)
+            for each in others:
+                self._begin(each)
+        finally:
+            self._at_it = False
+
+    def _go_ahead(self) -> None:
+        """Run calls that have waited for others to end."""
+        # Calls that end at once come by here as they do: whoever runs them sees to the next.
+        while not self._at_it and (requests := self._session.next_calls()):
+            self._run(requests)
 
     def _flush(self) -> None:
         """Send what there is to be sent: here if that can be, else have the writer do it."""
@@ -243,6 +258,7 @@ class Connection:
                     self._session.done(identity, call.result())
                 else:
                     self._session.result(identity, call.result())
+        self._go_ahead()
         self._wake.set()
         self._close_if_drained()
 

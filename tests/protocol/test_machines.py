@@ -39,11 +39,16 @@ class Exchange(RuleBasedStateMachine):
 
     faulty = False
 
-    @initialize(kind=st.sampled_from(KINDS), msgspec=st.booleans(), limit=st.integers(1, 5))
-    def start(self, kind, msgspec, limit):
+    @initialize(
+        kind=st.sampled_from(KINDS),
+        msgspec=st.booleans(),
+        limit=st.integers(1, 5),
+        ahead=st.integers(0, 9),
+    )
+    def start(self, kind, msgspec, limit, ahead):
         if "binary" in kind["client"]:
             msgspec = True
-        self.kind, self.limit, self.msgspec = kind, limit, msgspec
+        self.kind, self.limit, self.ahead, self.msgspec = kind, limit, ahead, msgspec
         self.calls = {}  # argument by id
         self.streams = {}  # items received by id
         self.over = set()
@@ -56,7 +61,9 @@ class Exchange(RuleBasedStateMachine):
     def connect(self):
         options = {"msgspec": self.msgspec}
         self.client = ClientSession(**self.kind["client"], first_id=self.next_id, **options)
-        self.server = ServerSession(**self.kind["server"], in_flight=self.limit, **options)
+        self.server = ServerSession(
+            **self.kind["server"], in_flight=self.limit, ahead=self.ahead, **options
+        )
         self.network = {self.client: [], self.server: []}  # frames on their way, by sender
         self.running = {}
         self.sending = {}  # streams: number of the next item
@@ -128,6 +135,11 @@ class Exchange(RuleBasedStateMachine):
             assert server.fail(identity, f"failed {identity}")
         else:
             assert server.done(identity, self.sending.get(identity, 0))
+        self.go_ahead()
+
+    def go_ahead(self):
+        for request in self.server.next_calls():
+            self.at_server(request)
 
     # -- the network ---------------------------------------------------------------------------
 
@@ -185,6 +197,7 @@ class Exchange(RuleBasedStateMachine):
             assert len(self.running) <= self.limit
         elif isinstance(event, Cancelled):
             del self.running[event.id]
+            self.go_ahead()
 
     # -- always ----------------------------------------------------------------------------------
 
@@ -192,7 +205,10 @@ class Exchange(RuleBasedStateMachine):
     def the_sessions_know_what_is_pending(self):
         if hasattr(self, "client"):
             assert len(self.client) == len(set(self.calls) - self.over)
-            assert len(self.server) == len(self.running)
+            waiting = len(self.server) - len(self.running)
+            assert 0 <= waiting <= self.ahead
+            assert not waiting or len(self.running) == self.limit
+            assert not self.server.next_calls()
 
     @precondition(lambda self: not self.faulty)
     @rule()

@@ -187,13 +187,16 @@ def test_the_limits_are_those_that_are_promised():
     assert limits.body_bytes == 16 * 2**20
     assert limits.header_bytes == 64 * 2**10
     assert (limits.header_seconds, limits.body_seconds) == (10, 60)
-    assert (limits.in_flight, limits.grace) == (64, 10)
+    assert (limits.in_flight, limits.ahead, limits.grace) == (64, 192, 10)
     assert limits.task_seconds == 3600
 
 
 @pytest.mark.parametrize("name", [each.name for each in attrs.fields(Limits)])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "1", None, True])
 def test_no_limit_can_be_switched_off(name, value):
+    if (name, value) == ("ahead", 0):  # that is the most careful
+        assert Limits(ahead=0).ahead == 0
+        return
     with pytest.raises(ConfigurationError, match=name):
         Limits(**{name: value})
 

@@ -109,11 +109,15 @@ def run() -> Iterator[Callable[..., list[dict[str, Any]]]]:
 async def talk(app: App, frames: list[Any], calls: int) -> list[dict[str, Any]]:
     coming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     answers: list[dict[str, Any]] = []
+    frames_got = 0
 
     async def send(message: dict[str, Any]) -> None:
+        nonlocal frames_got
         if message["type"] != "websocket.send":
             return
         found = json.loads(message["text"])
+        frames_got += 1
+        coming.put_nowait({"type": "websocket.receive", "text": json.dumps({"ack": frames_got})})
         for each in found if isinstance(found, list) else [found]:
             if "id" in each and "chunk" not in each and "chunks" not in each:
                 answers.append(each)

@@ -66,6 +66,14 @@ def stuck(path: str) -> None:
     threading.Event().wait()
 
 
+@task(executor="thread")
+def nap(value: int) -> int:
+    import time
+
+    time.sleep(0.005)
+    return value
+
+
 @task(executor="inline")
 def ping(value: Any = None) -> Any:
     return value
@@ -167,4 +175,4 @@ def time_left() -> float | None:
 
 
 TASKS = [echo, double, fail, environ, wait, about_here, about_inline, time_left]
-ODD = [*TASKS, stubborn, forever, stuck, ping, big, pick, unreadable, cancels, runs]
+ODD = [*TASKS, stubborn, forever, stuck, ping, nap, big, pick, unreadable, cancels, runs]
