@@ -244,10 +244,9 @@ class SubExecutor(Mapper):
         if isinstance(fn, Task):
             options = fn.options
             guard = None if is_bare(fn) else self._guard(fn, args, kwargs)
-            if fn.streams:
-                return self._submit_supervised(StreamItem(fn, args, kwargs, options), guard)
-            if guard is not None or options.supervised:
-                return self._submit_supervised(RoutedItem(fn, args, kwargs, options), guard)
+            if guard is not None or fn._special:
+                kind = StreamItem if fn.streams else RoutedItem
+                return self._submit_supervised(kind(fn, args, kwargs, options), guard)
             context = current_context()
         else:
             options, context = NO_OPTIONS, None

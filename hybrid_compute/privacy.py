@@ -77,13 +77,7 @@ def needs_a_look(*, remote: bool) -> bool:
 
 def is_bare(fn: Task[..., Any]) -> bool:
     """Say whether no call of a task has anything to hide; False: that has to be looked at."""
-    options = fn.options
-    return (
-        fn._secrets is None
-        and SENSITIVE not in _MODULES
-        and options.before_remote is None
-        and not options.local_only
-    )
+    return fn._secrets is None and fn._open and SENSITIVE not in _MODULES
 
 
 def _sensitive() -> Any:

@@ -285,6 +285,10 @@ class Task(Generic[P, T_co]):
         self.options = options
         self.streams = _is_generator_function(fn)
         self.key = key_of(fn)
+        # What many submits look at, once for all: it streams, or somebody looks after its calls;
+        # and its options let any call leave this machine as it is.
+        self._special: bool = self.streams or options.supervised
+        self._open: bool = options.before_remote is None and not options.local_only
         self._secrets: Any = ...  # not read yet: see `_secrets`, which owns it
         self._declared: Task[..., Any] | None = None  # what a bound method was declared as
 

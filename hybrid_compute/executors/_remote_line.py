@@ -169,8 +169,8 @@ class Line(LineTurns):
                 self._fill(session, transport, outcomes)
             frames = session.frames_to_send()
             unsent = self._unsent
-            if unsent and (not session.any_waits() or not session.waits(unsent[0].id)):
-                self._start(session)
+            if unsent and unsent[0].id < (waiting := session.first_waiting()):
+                self._start(session, waiting)
             for frame in frames:
                 transport.send(frame)
         except BaseException:
@@ -192,7 +192,7 @@ class Line(LineTurns):
             while seen < most and (call := queue[seen]).plain:
                 item = call.item
                 if item is not None and (
-                    not (call.withdrawn or item.future.cancelled()) or self._wanted(call)
+                    (item.future._state == PENDING and not call.withdrawn) or self._wanted(call)
                 ):
                     plain.append((call.name, item.args, call))
                 seen += 1
@@ -205,12 +205,14 @@ class Line(LineTurns):
                 queue.popleft()
         self._stalled = room <= 0
 
-    def _start(self, session: ClientSession) -> None:
-        """Mark as running what has gone into a frame. With the lock held."""
-        unsent = self._unsent
-        all_, in_vain = not session.any_waits(), []
+    def _start(self, session: ClientSession, waiting: int) -> None:
+        """Mark as running what has gone into a frame. With the lock held.
+
+        Calls go in the order of their ids, and `waiting` is the first that has not.
+        """
+        unsent, in_vain = self._unsent, []
         with self.starting:
-            while unsent and (all_ or not session.waits(unsent[0].id)):
+            while unsent and unsent[0].id < waiting:
                 call = unsent.popleft()
                 # Gone from the session, but not into a frame, if somebody took it back.
                 item = call.item

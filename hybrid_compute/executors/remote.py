@@ -25,7 +25,7 @@ from hybrid_compute.executors._remote_names import Names
 from hybrid_compute.executors._remote_signed import Key, SignedCall, Signer
 from hybrid_compute.executors.thread import check_max_workers
 from hybrid_compute.items import WorkItem
-from hybrid_compute.privacy import refuse_to_send, why_here
+from hybrid_compute.privacy import is_bare, refuse_to_send, why_here
 from hybrid_compute.protocol.codec import MAX_BYTES
 from hybrid_compute.protocol.decoders import DECODERS
 from hybrid_compute.retry import RetryBudget
@@ -251,8 +251,9 @@ class RemoteExecutor(SubExecutor):
         fn = item.fn
         if type(fn) is not Task:
             fn = item.target if item.streams else fn
-        refuse_to_send(item, self._access)
-        # By hand what `refusal` would say as long as all is well: this is most of the time.
+        # By hand, as below, what would be said as long as all is well: this is most of the time.
+        if not (type(fn) is Task and item.options is fn.options and is_bare(fn)):
+            refuse_to_send(item, self._access)
         if self.breaker.state is not State.CLOSED:
             refusal = self._circuit.refusal()
             if refusal is not None:

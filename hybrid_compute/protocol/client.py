@@ -246,9 +246,9 @@ class ClientSession:
         """Say whether a call has not gone into a frame yet."""
         return identity in self._outbox
 
-    def any_waits(self) -> bool:
-        """Say whether there is any such call."""
-        return len(self._outbox) > 0
+    def first_waiting(self) -> int:
+        """Return the least id of such calls; with none, that of the next call."""
+        return self.next_id if (first := self._outbox.first()) is None else first
 
     def consumed(self, identity: int, items: int, size: int) -> None:
         """Note that the consumer of a stream took items and bytes: it has room for as many."""
@@ -307,8 +307,11 @@ class ClientSession:
         return self._limit or 0 if self._stays in outbox else reach.calls
 
     def is_under_way(self) -> bool:
-        """Tell whether calls wait for answers and a frame for its ack: more may be soon to come."""
-        return bool(self._pending) and self._outbox.is_under_way()
+        """Tell whether calls wait for answers, and a frame of calls for its ack.
+
+        More may be soon to come.
+        """
+        return self._outbox.under_way > 0 and bool(self._pending)
 
     def frames_to_send(self) -> list[bytes]:
         """Return the frames to send now; to be asked after each `call` and `receive`.

@@ -93,6 +93,13 @@ class Outbox:
             self._keys = deque(self._messages)
         return True
 
+    def first(self) -> int | None:
+        """Return the key of the first message of the queue."""
+        keys, messages = self._keys, self._messages
+        while keys and keys[0] not in messages:
+            keys.popleft()
+        return keys[0] if keys else None
+
     def __contains__(self, key: int) -> bool:
         return key in self._messages
 
@@ -102,10 +109,6 @@ class Outbox:
     def is_full(self) -> bool:
         """Tell whether WINDOW frames are under way: what is queued now waits for an ack."""
         return self.greeted and self._sent - self._acked >= WINDOW
-
-    def is_under_way(self) -> bool:
-        """Tell whether a frame is under way that no ack has come for."""
-        return self.greeted and self._sent > self._acked
 
     def came(self, frames: int) -> None:
         """Count frames from a peer of ours; -1 takes one back that was an ack alone."""
@@ -196,6 +199,11 @@ class Outbox:
     def _taken(self, count: int, most: int | None = None, size: int = 0) -> Iterator[bytes]:
         """Take the first messages, up to a count and a sum of bytes, but one if there is none."""
         messages, keys = self._messages, self._keys
+        if (most is None or self.backlog <= most - size) and len(keys) == len(messages):
+            for key in [keys.popleft() for _ in range(min(count, len(keys)))]:
+                self.backlog -= len(messages[key])
+                yield messages.pop(key)
+            return
         while count > 0 and messages:
             message = messages.get(keys[0])
             if message is not None:
