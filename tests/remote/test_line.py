@@ -103,7 +103,7 @@ def test_a_callback_that_ends_its_thread_when_its_call_is_cancelled_holds_nothin
     assert "unexpected state" not in caplog.text
 
 
-def test_calls_that_are_cancelled_at_the_end_leave_no_word_in_the_log(caplog):
+def test_calls_that_are_cancelled_at_the_end_leave_no_word_in_the_log(empty_log):
     server = Gated()
     with serving(server) as port:
         ex = client(port)
@@ -114,7 +114,7 @@ def test_calls_that_are_cancelled_at_the_end_leave_no_word_in_the_log(caplog):
             server.gate.set()
         ex.shutdown()
     assert all(each.cancelled() for each in futures)
-    assert caplog.text == ""
+    assert empty_log.text == ""
 
 
 class Owner(types.SimpleNamespace):
