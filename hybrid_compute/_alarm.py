@@ -1,9 +1,11 @@
 """Deadlines: which items' time is up, and a thread that waits for it where no executor can.
 
 `Deadlines` is a heap and nothing else; who has one guards it. `Alarm` has a lock, which guards
-its heap and the count of items that are not done, and a thread, which is there only while there
-are any. It fails items with no lock held; what an item's executor does with it afterwards finds
-the future done, and is dropped.
+its heap, and a thread, which is there only while there are items that are not done. Who is done
+says so without the lock: it leaves the set of them, notes that it was the last, and then looks
+whether the thread waits for a deadline that nobody has any more; the thread says first that it may,
+and then looks at that note. It fails items with no lock held; what an item's executor does with it
+afterwards finds the future done, and is dropped.
 """
 
 from __future__ import annotations
@@ -88,9 +90,10 @@ class Alarm(_exit.Member):
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())  # guards all below
         self._deadlines = Deadlines()
-        self._out = 0
+        self._out: set[int] = set()  # futures, by id, that are not done; needs no lock
         self._until = 0.0  # when the thread looks again by itself; 0: it is about to
-        self._lingers = False  # it waits for the next item, and not for a deadline
+        self._lingers = False  # it waits for a moment only, and not for a deadline
+        self._emptied = False  # there was none that is not done, since it looked
         self._thread: threading.Thread | None = None
         self.timer: Timer = Timer("pauses")
         _exit.register(self)
@@ -103,17 +106,23 @@ class Alarm(_exit.Member):
                 thread.start()  # it may not be possible; it waits for our lock
                 self._thread = thread
             self._deadlines.add(item)
-            self._out += 1
+            self._out.add(id(item.future))
             # Waking it costs more than all else here, and most deadlines are later than others.
             if item.deadline is not None and item.deadline < self._until:
                 self._changed.notify_all()
-        item.future.add_done_callback(self._one_less)
+        if item.streams:  # it has another future once the stream has begun
+            item.future.add_done_callback(self.over)
 
-    def _one_less(self, _: object) -> None:
-        with self._changed:
-            self._out = max(0, self._out - 1)  # in a forked child, one of the parent's
-            if not self._out and not self._lingers:
-                self._changed.notify_all()
+    def over(self, future: object) -> None:
+        """Be told that a future is done, or about to be. Any thread; does nothing for others."""
+        out, key = self._out, id(future)
+        if key in out:
+            out.discard(key)
+            if not out:
+                self._emptied = True
+                if not self._lingers:
+                    with self._changed:
+                        self._changed.notify_all()
 
     def _run(self) -> None:
         while True:
@@ -121,11 +130,13 @@ class Alarm(_exit.Member):
             with changed:
                 due: list[Any] = self._deadlines.due(time.monotonic())
                 if not due:
-                    if not self._out and self._lingers:
+                    lingered, self._lingers = self._lingers, False
+                    emptied, self._emptied = self._emptied, False
+                    if lingered and not emptied and not self._out:
                         self._thread = None
-                        self._lingers = False
                         return
-                    self._lingers = not self._out
+                    # Where one call follows another, it is not woken for each.
+                    self._lingers = emptied or not self._out
                     self._wait(changed)
             for item in due:
                 try:
@@ -141,7 +152,7 @@ class Alarm(_exit.Member):
             due.clear()
 
     def _wait(self, changed: threading.Condition) -> None:
-        """Wait for the next deadline; while nothing is out, for a moment. Under the lock."""
+        """Wait for the next deadline, or for a moment if it lingers. Under the lock."""
         now = time.monotonic()
         soonest = self._deadlines.next()
         if self._lingers:
@@ -154,6 +165,6 @@ class Alarm(_exit.Member):
         """Forget the parent's items and thread."""
         self._changed = threading.Condition(threading.RLock())
         self._deadlines = Deadlines()
-        self._out = 0
-        self._until, self._lingers = 0.0, False
+        self._out = set()
+        self._until, self._lingers, self._emptied = 0.0, False, False
         self._thread = None

@@ -31,7 +31,7 @@ from hybrid_compute.errors import (
     TaskTimeout,
 )
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import WorkItem
+from hybrid_compute.items import PLAIN, WorkItem
 from hybrid_compute.privacy import last_word
 from hybrid_compute.tasks import TaskOptions
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from hybrid_compute.items import Keeper, Meter
     from hybrid_compute.privacy import Guard
 
-__all__ = ["RoutedItem", "alarm_of", "limit_of"]
+__all__ = ["RoutedItem", "alarm_of", "is_quiet", "limit_of"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
@@ -63,10 +63,12 @@ def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
     retries = item.options.retries
     if item.deadline is None and (retries is None or isinstance(retries, int)):
         return None
-    from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
+    alarm: Alarm | None = executor.__dict__.get("_alarm")
+    if alarm is None:
+        from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
 
-    # One, whichever thread comes first.
-    return executor.__dict__.setdefault("_alarm", Alarm())  # type: ignore[no-any-return]
+        alarm = executor.__dict__.setdefault("_alarm", Alarm())  # whichever thread comes first
+    return alarm
 
 
 class RoutedItem(WorkItem):
@@ -281,6 +283,8 @@ class RoutedItem(WorkItem):
         meter, self.meter = self.meter, None
         if meter is not None:
             meter.left(self, done=done)
+        if self._alarm is not None and self.deadline is not None:
+            self._alarm.over(self.future)
 
     def release(self) -> None:
         """Let go of the call, which was cancelled."""
@@ -425,3 +429,11 @@ class RoutedItem(WorkItem):
             text = f"{type(error).__name__}: {text_of(error)}"
             self.decision.earlier += (Attempt(executor=self.executor, error=text),)
             self.decision.executor = None
+
+
+_QUIET = PLAIN | {RoutedItem}
+
+
+def is_quiet(item: WorkItem | None) -> bool:
+    """Say whether to deliver a result to an item runs nobody's code, but for its callbacks."""
+    return type(item) in _QUIET and item.meter is None  # type: ignore[union-attr]  # None is not in it

@@ -138,7 +138,7 @@ def test_errors_of_work_that_ends_in_time_are_its_own(ex):
 
 
 @pytest.mark.parametrize("outcome", ["a result", "an error"])
-def test_what_the_work_ends_with_later_is_dropped_silently(ex, go, caplog, capfd, outcome):
+def test_what_the_work_ends_with_later_is_dropped_silently(ex, go, empty_log, capfd, outcome):
     ended = threading.Event()
 
     def work():
@@ -153,7 +153,7 @@ def test_what_the_work_ends_with_later_is_dropped_silently(ex, go, caplog, capfd
     ended.wait(SOON)
     ex.submit(int).result(SOON)  # behind it on the same thread
     assert future.exception() is error
-    assert not caplog.records
+    assert not empty_log.records
     assert capfd.readouterr() == ("", "")
 
 
@@ -359,7 +359,7 @@ def test_a_forked_child_has_no_alarm_of_its_parent():
     thread, changed = alarm._thread, alarm._changed
     assert thread.is_alive()
     alarm.after_fork()  # what a child calls, where the thread is not
-    assert (alarm._thread, alarm._out, len(alarm._deadlines)) == (None, 0, 0)
+    assert (alarm._thread, alarm._out, len(alarm._deadlines)) == (None, set(), 0)
     item.cancel()
     while thread.is_alive():  # here it is there, and has nothing to do any more
         with changed:
@@ -378,6 +378,19 @@ def test_calls_one_after_the_other_share_the_thread(monkeypatch):
         # Though nothing was out between them: it ends at such a moment only, and not so soon.
         assert len(threads) <= 2 + (time.monotonic() - begun) / 0.2
         until(is_quiet)
+
+
+def test_calls_one_after_the_other_do_not_wake_the_thread_each(monkeypatch):
+    waits = []
+    wait_ = Alarm._wait
+    monkeypatch.setattr(_alarm, "_LINGER", 0.2)
+    monkeypatch.setattr(Alarm, "_wait", lambda *args: [waits.append(1), wait_(*args)])
+    call, begun = timed(int, 1000), time.monotonic()
+    with ThreadExecutor(1) as ex:
+        for _ in range(200):
+            assert ex.submit(call).result(SOON) == 0
+    assert len(waits) <= 4 + (time.monotonic() - begun) / 0.2
+    until(is_quiet)
 
 
 def test_an_item_whose_time_is_sooner_than_all_others_is_not_late(ex, go):

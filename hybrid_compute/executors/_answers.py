@@ -118,7 +118,7 @@ class Answers:
                 self._pool.streaming = True
                 if item.deadline is not None:
                     with self._pool.lock:  # that of the future, which is done, does not count
-                        self._pool.deadlines.add(item)
+                        self._pool.watch(item)
 
     def _on_nest(self, worker: Worker, number: int) -> None:
         """Let the work that runs ask by an agent of its own."""

@@ -53,6 +53,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
@@ -121,6 +122,7 @@ class Pool(_exit.Member, Keeper):
         self.adrift: list[tuple[Worker, list[WorkItem]]] = []  # left by interrupted threads
         self.requests: list[Request] = []  # items that somebody wants ended, though they run
         self.deadlines = Deadlines()
+        self.next_deadline = inf  # when the reader looks for the next, or before: see `Stops.turn`
         self.estimates = Estimates()
         self.workers: list[Worker] = []
         self.ending = False  # streams wait for no consumer
@@ -159,8 +161,7 @@ class Pool(_exit.Member, Keeper):
                     raise type(self.refusal)(*self.refusal.args) from self.cause
                 item.keeper = self
                 if item.deadline is not None:
-                    self.deadlines.add(item)
-                    self.wake()
+                    self.watch(item)
                 self.fresh.append(item)
                 if self.idle:
                     worker = self.idle[-1]
@@ -184,6 +185,13 @@ class Pool(_exit.Member, Keeper):
         finally:
             if worker is not None and self.broken is not None:
                 self.drop_all()
+
+    def watch(self, item: WorkItem) -> None:
+        """See to it that an item ends at its deadline. Under the lock."""
+        self.deadlines.add(item)
+        if item.deadline is not None and item.deadline < self.next_deadline:
+            self.next_deadline = item.deadline
+            self.wake()  # it sleeps, and does not know of it
 
     def _takes_late(self) -> bool:
         reader = self.reader
@@ -559,7 +567,7 @@ class Pool(_exit.Member, Keeper):
         agents, self.agents = self.agents, []
         for agent in agents:
             agent.forget()
-        self.deadlines = Deadlines()
+        self.deadlines, self.next_deadline = Deadlines(), inf
         workers, self.workers = self.workers, []
         for worker in workers:
             worker.forget()

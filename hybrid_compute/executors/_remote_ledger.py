@@ -23,6 +23,7 @@ from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import Call
 from hybrid_compute.executors._remote_streams import Portion, feed, finish
 from hybrid_compute.items import PLAIN, WorkItem
+from hybrid_compute.routed import is_quiet
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_circuit import Circuit
@@ -165,10 +166,10 @@ class Ledger:
                 if (
                     error is None
                     and item is not None
-                    and type(item) in PLAIN
                     and call.running
                     and call.signed is None
                     and item.future._callbacks is None
+                    and (type(item) in PLAIN or is_quiet(item))
                 ):
                     if take(call) is not None:
                         quiet += 1
@@ -176,7 +177,10 @@ class Ledger:
                             self._circuit.answered(1)
                             told = 1
                         try:  # as `_delivery.settle(item.succeed, value)` does it
-                            item.future.set_result(value)
+                            if type(item) in PLAIN:
+                                item.future.set_result(value)
+                            else:
+                                item.succeed(value)
                         except Exception:
                             LOGGER.exception("exception delivering the outcome of a work item")
                 else:
@@ -187,7 +191,7 @@ class Ledger:
         except BaseException:  # Ctrl-C: who has taken an item delivers it all the same
             if item is not None and call not in self._live:
                 with suppress(InvalidStateError):
-                    item.future.set_result(value)
+                    item.succeed(value)
                 self._look()
             raise
         return others

@@ -52,6 +52,7 @@ from hybrid_compute.items import PLAIN, WorkItem
 from hybrid_compute.protocol import ClientSession
 from hybrid_compute.protocol.outcomes import Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
+from hybrid_compute.routed import is_quiet
 from hybrid_compute.streamed import StreamItem
 
 if TYPE_CHECKING:
@@ -126,7 +127,11 @@ class Line(LineTurns):
                 self._timers.at(call.deadline, lambda: self._expire(call), call)
             if isinstance(item, StreamItem):
                 item.expect(LineSource(call))
-            if type(item) not in PLAIN or signed or item.future._callbacks is not None:
+            if (
+                signed
+                or item.future._callbacks is not None
+                or not (type(item) in PLAIN or is_quiet(item))
+            ):
                 self.recall()  # it ends on the transport's thread: see `Ledger.deliver_quietly`
             self._put(call)
         except BaseException as error:  # no thread can be started; or Ctrl-C, anywhere

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hybrid_compute.executors._remote_ends import LineEnds
 from hybrid_compute.executors._remote_streams import Portion
-from hybrid_compute.items import PLAIN
+from hybrid_compute.routed import is_quiet
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_calls import Call
@@ -78,7 +78,7 @@ class LineTurns(LineEnds):
         transport = self._transport
         if transport is None or self._ends_streams or self._lock.held_here():
             return
-        if type(call.item) not in PLAIN or call.signed is not None:
+        if call.signed is not None or not is_quiet(call.item):
             return  # the transport's thread would have to deliver it all the same
         if self._queue:
             self._lock.wake()

@@ -26,6 +26,7 @@ import os
 import signal
 import threading
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from hybrid_compute.errors import TaskTimeout
@@ -149,13 +150,16 @@ class Stops:
 
     def turn(self) -> float | None:
         """Take each item a step further; return when to do so again, None for never."""
-        pool = self._pool
-        if not self._active and not pool.requests and not pool.deadlines:
-            return None
-        now = time.monotonic()
+        pool, now = self._pool, time.monotonic()
+        if not self._active and not pool.requests and now < pool.next_deadline:
+            return None if pool.next_deadline == inf else pool.next_deadline
         with pool.lock:
             requests, pool.requests = pool.requests, []
             due = pool.deadlines.due(now)
+            # Whoever sets an earlier one wakes us. It stays as it is when its item is done: to look
+            # once in vain costs less than to be woken for each call that has a deadline.
+            if now >= pool.next_deadline:
+                pool.next_deadline = pool.deadlines.next() or inf
         for request in requests:
             self._find(request.item, timeout=False).requests.append(request)
         for item in self._drop_queued(due):
@@ -167,9 +171,8 @@ class Stops:
                 self._active.pop(stop.item, None)  # a callback may have had a turn of its own
             elif soonest is None or when < soonest:
                 soonest = when
-        with pool.lock:
-            deadline = pool.deadlines.next()
-        if deadline is not None and (soonest is None or deadline < soonest):
+        deadline = pool.next_deadline
+        if deadline != inf and (soonest is None or deadline < soonest):
             soonest = deadline
         return soonest
 

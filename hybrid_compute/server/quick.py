@@ -17,6 +17,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from hybrid_compute._failures import type_name_of
+from hybrid_compute._seats import here, known
+from hybrid_compute.errors import TaskTimeout
 from hybrid_compute.executors.inline import InlineExecutor
 from hybrid_compute.hybrid import HybridExecutor
 from hybrid_compute.protocol.messages import Failed, Id, Request
@@ -27,7 +29,7 @@ from hybrid_compute.server.gate import Refusal
 from hybrid_compute.server.service import Service
 from hybrid_compute.server.tokens import Token
 from hybrid_compute.streams import Stream
-from hybrid_compute.tasks import has_body
+from hybrid_compute.tasks import Task, has_body
 
 __all__ = ["Quick", "quick_ones"]
 
@@ -53,10 +55,35 @@ def quick_ones(catalog: Catalog, executor: HybridExecutor) -> dict[str, Entry]:
     }
 
 
+def _within(limit: float, task: Task[..., Any], args: Any, kwargs: Any) -> Any:
+    """Make a call that has so many seconds: as an executor has it that can end nothing."""
+    deadline = time.monotonic() + limit
+    known.deadlines = True
+    outer, here.deadline = here.deadline, deadline  # for what it submits
+    try:
+        value = task.fn(*args, **kwargs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        if time.monotonic() < deadline:
+            raise
+    else:
+        if time.monotonic() < deadline:
+            return value
+    finally:
+        here.deadline = outer
+    raise TaskTimeout(
+        f"{task.name!r} was not done within its timeout of {limit:g} s",
+        item_name=task.name,
+        timeout=limit,
+    )
+
+
 def _read(frame: Any) -> Current:
     service = frame["self"]._service
-    _, request, _ = service.here
-    return Current(request.task, 1, executor=lambda: service.executor)
+    _, request, begun = service.here
+    deadline = None if request.timeout is None else begun + request.timeout
+    return Current(request.task, 1, deadline, executor=lambda: service.executor)
 
 
 class Quick:
@@ -109,14 +136,14 @@ class Quick:
                 entry = entries.get(request.task)
                 if (
                     entry is None
-                    or request.timeout is not None
+                    or ((limit := request.timeout) is not None and limit <= 0)
                     or request.key is not None  # the memory may have its end already
                     or service.is_full(token)
                 ):
                     others.append(request)
                     continue
                 # Who looks for calls that do not end has to see it.
-                service.here = here = token, request, time.monotonic()
+                service.here = at = token, request, time.monotonic()
                 value = request.args[0] if len(request.args) == 1 else None
                 if type(value) is entry.scalar and not request.kwargs:
                     args, kwargs = request.args, request.kwargs  # `check` would say the same
@@ -126,16 +153,20 @@ class Quick:
                     except Refusal as no:
                         service.tally.refused += 1
                         if logged:
-                            service.log(*here, f"refused {no.status}")
+                            service.log(*at, f"refused {no.status}")
                         self._fail(request.id, Failed(0, no.text, no.status, path=no.path))
                         continue
                 ran[request.task] = ran.get(request.task, 0) + 1
                 try:
-                    value = entry.task.fn(*args, **kwargs)
+                    value = (
+                        entry.task.fn(*args, **kwargs)
+                        if limit is None
+                        else _within(limit, entry.task, args, kwargs)
+                    )
                 except BaseException as error:
                     service.tally.failed_here(request.task)
                     if logged:
-                        service.log(*here, type_name_of(type(error)))
+                        service.log(*at, type_name_of(type(error)))
                     if isinstance(error, KeyboardInterrupt):
                         raise  # as an executor has it: it ends the server
                     self._fail(request.id, service.failed(error))
@@ -148,7 +179,7 @@ class Quick:
                     self._follow(request, done)
                     continue
                 if logged:
-                    service.log(*here, "ok")
+                    service.log(*at, "ok")
                 results.append((request.id, value))
         finally:
             service.here = None

@@ -169,6 +169,39 @@ def test_a_deadline_is_of_the_item_and_never_retried(kind, tmp_path):
     assert (tmp_path / "runs").read_text() == "x"
 
 
+def test_an_item_whose_time_is_sooner_than_all_others_is_not_late(tmp_path):
+    with making("process", 2, kill_grace=GRACE) as ex:
+        assert ex.submit(task(timeout=1000)(work.echo), 1).result(SOON) == 1
+        start = time.monotonic()
+        sooner = ex.submit(task(timeout=0.5)(work.hang_plainly), tmp_path / "pid")
+        assert isinstance(sooner.exception(SOON), errors.TaskTimeout)
+        assert time.monotonic() - start < 0.5 + LATE
+
+
+def test_a_deadline_behind_one_that_passed_in_vain_is_kept(tmp_path):
+    with making("process", 1, kill_grace=GRACE) as ex:
+        ex.submit(work.my_pid).result(SOON)
+        with ex._pool.lock:  # as if an item were done that had so much time
+            ex._pool.next_deadline = time.monotonic() + 0.1
+            ex._pool.wake()
+        start = time.monotonic()
+        later = ex.submit(task(timeout=0.6)(work.hang_plainly), tmp_path / "pid")
+        assert isinstance(later.exception(SOON), errors.TaskTimeout)
+        assert 0.6 <= time.monotonic() - start < 0.6 + LATE
+
+
+def test_the_reader_is_not_woken_for_a_deadline_that_comes_later_than_another():
+    with making("process", 1) as ex:
+        call = task(timeout=1000)(work.echo)
+        assert ex.submit(call, 1).result(SOON) == 1
+        pool, first = ex._pool, ex._pool.next_deadline
+        for _ in range(20):
+            assert ex.submit(call, 1).result(SOON) == 1
+        assert pool.next_deadline == first
+        assert ex.submit(task(timeout=500)(work.echo), 1).result(SOON) == 1
+        assert pool.next_deadline < first
+
+
 def test_a_crash_before_the_deadline_is_a_crash():
     with making("process", 1) as ex:
         error = ex.submit(task(timeout=SOON)(os._exit), 3).exception(SOON)

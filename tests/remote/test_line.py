@@ -13,6 +13,7 @@ import pytest
 
 from hybrid_compute import RemoteExecutor, remote_task
 from hybrid_compute.errors import AuthError, RemoteUnavailable
+from hybrid_compute.executors import _remote_calls
 from hybrid_compute.executors._remote_calls import Timers
 from hybrid_compute.executors._remote_line import Line
 from hybrid_compute.futures import HybridFuture
@@ -135,6 +136,28 @@ def test_the_clock_forgets_calls_that_are_over_though_others_are_not():
     thread = timers.thread
     timers.look()
     thread.join()
+    assert timers.thread is None
+
+
+def test_the_clock_is_not_woken_for_each_call_where_one_follows_another(monkeypatch):
+    monkeypatch.setattr(_remote_calls, "_LINGER", 0.2)
+    timers, begun = Timers("clock"), time.monotonic()
+    woken, threads = [], set()
+    notify = timers._changed.notify_all
+    monkeypatch.setattr(
+        timers._changed, "notify_all", lambda: [woken.extend(timers._changed._waiters), notify()]
+    )
+    for _ in range(200):
+        call = Owner(item=1)
+        timers.at(time.monotonic() + 1000, print, call)
+        threads.add(timers.thread)
+        call.item = None
+        timers.look()
+        time.sleep(0.0005)  # for the thread to go back to sleep, if it was woken
+    assert len(woken) + len(threads) <= 6 + 2 * (time.monotonic() - begun) / 0.2
+    thread = timers.thread
+    if thread is not None:
+        thread.join()
     assert timers.thread is None
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any
@@ -17,9 +18,11 @@ from hybrid_compute import (
     InlineExecutor,
     TaskRegistry,
     ThreadExecutor,
+    current,
     remote_task,
     task,
 )
+from hybrid_compute._seats import here
 from hybrid_compute.protocol import JSON_SUBPROTOCOL
 from hybrid_compute.protocol.messages import Request
 from hybrid_compute.server import App, Limits, Token, Tokens, create_app
@@ -84,7 +87,25 @@ def elsewhere(value: int) -> int:
     return value
 
 
-TASKS = [echo, double, fail, leave, cancels, nothing_to_send, long_text, stream]
+@task(executor="inline")
+def nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@task(executor="inline")
+def fail_late() -> None:
+    time.sleep(0.02)
+    raise ValueError
+
+
+@task(executor="inline")
+def has_a_deadline() -> list[bool]:
+    return [current().deadline is not None, here.deadline is not None]
+
+
+TASKS = [echo, double, fail, leave, cancels, nothing_to_send, long_text, stream, nap]
+TASKS += [fail_late, has_a_deadline]
 
 
 @pytest.fixture
@@ -163,6 +184,11 @@ CALLS = [
     call(22, "echo", 1, timeout=0),
     call(23, "cancels"),
     call(24, "echo", 1, key="a-key"),
+    call(25, "nap", 0.02, timeout=0.01),
+    call(26, "fail_late", timeout=0.01),
+    call(27, "has_a_deadline", timeout=5.0),
+    call(28, "has_a_deadline"),
+    call(29, "fail", "why", timeout=5.0),
 ]
 
 
