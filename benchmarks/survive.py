@@ -80,12 +80,16 @@ def _plain(how: str) -> Callable[[int], float]:
     return measure
 
 
-def _one_by_one(make: Callable[[], contextlib.AbstractContextManager[Any]], **options: Any) -> Any:
-    """Return what measures the p50 of calls one after the other."""
+def _one_by_one(make: Callable[[], contextlib.AbstractContextManager[Any]], name: str) -> Any:
+    """Return what measures the p50 of calls, one after the other, of a task of `_supervised`."""
 
     def measure(size: int) -> float:
-        with make() as (ex, call):
-            told = call(**options)
+        # The library is imported in the interpreter that measures, and nowhere else. Importable,
+        # as tasks are: with its options a task of a function would be pickled for each call.
+        from benchmarks import _supervised
+
+        with make() as ex:
+            told = getattr(_supervised, name)
             times = []
             for number in range(size + 20):
                 begun = perf_counter()
@@ -97,35 +101,26 @@ def _one_by_one(make: Callable[[], contextlib.AbstractContextManager[Any]], **op
 
 
 @contextlib.contextmanager
-def _process() -> Iterator[tuple[Any, Callable[..., Any]]]:
-    from benchmarks._work import successor
-    from hybrid_compute import ProcessExecutor, task
+def _process() -> Iterator[Any]:
+    from hybrid_compute import ProcessExecutor
 
     with ProcessExecutor(1) as ex:
-        yield ex, lambda **options: task(**options)(successor)
+        yield ex
 
 
 @contextlib.contextmanager
-def _remote() -> Iterator[tuple[Any, Callable[..., Any]]]:
+def _remote() -> Iterator[Any]:
     from benchmarks._remote_servers import OURS, served
-    from hybrid_compute import RemoteExecutor, remote_task
+    from hybrid_compute import RemoteExecutor
 
     with served(OURS) as (port, _), RemoteExecutor(f"ws://127.0.0.1:{port}/ws") as ex:
-        yield ex, lambda **options: remote_task("successor", **options)
+        yield ex
 
 
-def _retries() -> dict[str, Any]:
-    from hybrid_compute import Retry
+def _submit_supervised(size: int) -> float:
+    from benchmarks._supervised import SUPERVISED
 
-    return {"retries": Retry(3), "timeout": 3600, "idempotent": True}
-
-
-def _late(make: Callable[..., Callable[[int], float]], *args: Any) -> Callable[[int], float]:
-    # The library is imported in the interpreter that measures, and nowhere else.
-    def measure(size: int) -> float:
-        return make(*args, **_retries())(size)
-
-    return measure
+    return _submit(**SUPERVISED)(size)
 
 
 # -- a worker is killed --------------------------------------------------------------------------
@@ -246,7 +241,7 @@ CASES = (
         adapters=(
             Adapter("ThreadExecutor, a task", _submit()),
             Adapter("ThreadExecutor, a task with retries", _submit(retries=3)),
-            Adapter(f"ThreadExecutor, a task {_SUPERVISED}", _late(_submit)),
+            Adapter(f"ThreadExecutor, a task {_SUPERVISED}", _submit_supervised),
             Adapter("ThreadExecutor, a function", _plain("thread")),
             Adapter("HybridExecutor, a function", _plain("hybrid")),
         ),
@@ -258,8 +253,8 @@ CASES = (
         name="survive: process call, nothing failing, p50",
         unit="us",
         adapters=(
-            Adapter("ProcessExecutor", _one_by_one(_process)),
-            Adapter(f"ProcessExecutor, {_SUPERVISED}", _late(_one_by_one, _process)),
+            Adapter("ProcessExecutor", _one_by_one(_process, "plain")),
+            Adapter(f"ProcessExecutor, {_SUPERVISED}", _one_by_one(_process, "supervised")),
         ),
         size=2_000,
         quick_size=500,
@@ -268,8 +263,8 @@ CASES = (
         name="survive: remote call, nothing failing, p50",
         unit="us",
         adapters=(
-            Adapter("RemoteExecutor", _one_by_one(_remote)),
-            Adapter(f"RemoteExecutor, {_SUPERVISED}", _late(_one_by_one, _remote)),
+            Adapter("RemoteExecutor", _one_by_one(_remote, "plain_there")),
+            Adapter(f"RemoteExecutor, {_SUPERVISED}", _one_by_one(_remote, "supervised_there")),
         ),
         size=2_000,
         quick_size=500,

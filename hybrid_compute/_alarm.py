@@ -88,7 +88,8 @@ class Alarm(_exit.Member):
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.RLock())  # guards all below
+        self._lock = threading.RLock()  # guards all below
+        self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
         self._out: set[int] = set()  # futures, by id, that are not done; needs no lock
         self._until = 0.0  # when the thread looks again by itself; 0: it is about to
@@ -100,7 +101,7 @@ class Alarm(_exit.Member):
 
     def set(self, item: RoutedItem) -> None:
         """See to it that the item, unless it is done before, fails at its deadline."""
-        with self._changed:
+        with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="alarm", daemon=True)
                 thread.start()  # it may not be possible; it waits for our lock
@@ -163,7 +164,8 @@ class Alarm(_exit.Member):
 
     def after_fork(self) -> None:
         """Forget the parent's items and thread."""
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
         self._out = set()
         self._until, self._lingers, self._emptied = 0.0, False, False

@@ -124,6 +124,8 @@ class SubExecutor(Mapper):
     workers: int
     price: Price | None = None
     carried: Carried | None = None
+    # Whether it fails items at their deadlines itself, as those do that can end what runs.
+    _keeps_time: bool = False
 
     def can_run(self, item: WorkItem) -> bool:
         """Say whether this executor could run the item at all. Quick, pure, any thread."""

@@ -47,7 +47,7 @@ __all__ = ["RoutedItem", "alarm_of", "is_quiet", "limit_of"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
-_BY_POLICY = "as the policy, or the options, said"
+_BY_POLICY = Choice(rule="as the policy, or the options, said")
 
 
 def limit_of(item: WorkItem) -> str:
@@ -193,8 +193,7 @@ class RoutedItem(WorkItem):
         self._alarm = alarm
         decision = self.decision
         if decision is None:
-            choice = self.choice or Choice(rule=_BY_POLICY)
-            decision = Decision(choice, time.perf_counter())
+            decision = Decision(self.choice or _BY_POLICY, time.perf_counter())
             self.decision = self.future._decision = decision
         while True:
             self.executor = route[self._place]
@@ -230,7 +229,7 @@ class RoutedItem(WorkItem):
         """Tell all who must know that this executor is about to get the item."""
         if self.observed:
             self.handed_over()
-        if self.deadline is not None and not executor.capabilities.kills:
+        if self.deadline is not None and not (executor.capabilities.kills or executor._keeps_time):
             assert alarm is not None  # noqa: S101 - see `launch`
             alarm.set(self)
         if executor.retry_budget is not None and not self._failures:

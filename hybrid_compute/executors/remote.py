@@ -207,6 +207,7 @@ class RemoteExecutor(SubExecutor):
                     round_trips=trips,
                 )
 
+            self._keeps_time = True
             self._half = Line(
                 connect,
                 name=f"{name} {access.host}",

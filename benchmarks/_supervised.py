@@ -1,0 +1,23 @@
+"""What `survive` calls: the same function, declared without and with all that sees to failures."""
+
+from __future__ import annotations
+
+from hybrid_compute import Retry, remote_task, task
+
+__all__ = ["SUPERVISED", "plain", "plain_there", "supervised", "supervised_there"]
+
+SUPERVISED = {"retries": Retry(3), "timeout": 3600, "idempotent": True}
+
+
+@task
+def plain(number: int) -> int:
+    return number + 1
+
+
+@task(**SUPERVISED)
+def supervised(number: int) -> int:
+    return number + 1
+
+
+plain_there = remote_task("successor")
+supervised_there = remote_task("successor", **SUPERVISED)
