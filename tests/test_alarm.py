@@ -385,11 +385,11 @@ def test_calls_one_after_the_other_do_not_wake_the_thread_each(monkeypatch):
     wait_ = Alarm._wait
     monkeypatch.setattr(_alarm, "_LINGER", 0.2)
     monkeypatch.setattr(Alarm, "_wait", lambda *args: [waits.append(1), wait_(*args)])
-    call, begun = timed(int, 1000), time.monotonic()
+    call = timed(int, 1000)
     with ThreadExecutor(1) as ex:
         for _ in range(200):
             assert ex.submit(call).result(SOON) == 0
-    assert len(waits) <= 4 + (time.monotonic() - begun) / 0.2
+    assert len(waits) < 100
     until(is_quiet)
 
 

@@ -79,14 +79,18 @@ class Ledger:
             self._live.remove(call)
         except KeyError:
             return None
-        item, call.item = call.item, None
+        item = call.item
+        self._let_go(call, item)
+        return item
+
+    def _let_go(self, call: Call, item: WorkItem | None) -> None:
+        call.item = None
         if item is not None and item.keeper is call:
             item.keeper = None
         if call.awaited:
             call.line.ring()
         if not self._live:
             self._look()
-        return item
 
     def _look(self) -> None:
         if not self._live:
@@ -156,7 +160,7 @@ class Ledger:
         For a thread that is about to wait for one of them: callbacks might want what it holds.
         """
         others: list[Outcome] = []
-        take = self.take
+        live = self._live
         call, value, item = None, None, None
         told = quiet = 0
         try:
@@ -171,7 +175,12 @@ class Ledger:
                     and item.future._callbacks is None
                     and (type(item) in PLAIN or is_quiet(item))
                 ):
-                    if take(call) is not None:
+                    try:
+                        live.remove(call)
+                    except KeyError:
+                        pass  # somebody else delivers it
+                    else:
+                        self._let_go(call, item)
                         quiet += 1
                         if not told:  # before anybody sees a result; of the rest, all at once
                             self._circuit.answered(1)

@@ -102,7 +102,7 @@ class Line(LineTurns):
         self._unsent: deque[Call] = deque()  # in the session, and not in a frame yet
         self._passed_on: deque[list[Outcome]] = deque()  # outcomes that the thread delivers
         self._notes: deque[tuple[Call, int, int]] = deque()  # of consumers; -1: wants no more
-        self._stalled = False  # the session has no room: an answer or an ack is yet to come
+        self._expected = False  # somebody is yet to look into the queue: see `_put`
         self._cut_short = False  # the session is in no good order: the connection ends
         self._session: ClientSession | None = None
         self._transport: Connection | None = None
@@ -141,14 +141,16 @@ class Line(LineTurns):
 
     def _put(self, call: Call) -> None:
         self._queue.append(call)
-        # With no room the next answer, or ack, moves the queue: `_advance` follows on each, and
-        # says that it is not stalled any more before it looks for what has come.
-        if self._stalled:
+        # With no room the next answer, or ack, moves the queue, and else who was nudged: `_advance`
+        # follows on each, and says that nobody is expected any more before it looks for what has
+        # come.
+        if self._expected:
             return
         session, transport = self._session, self._transport
         # A second frame is left to the transport's thread: whoever submits many calls has done so
         # by the time that it runs, and they go together.
         if session is not None and transport is not None and session.is_under_way():
+            self._expected = True  # before he may come; if we get no further, the ack does
             if not transport.nudge(self._turn, patient=True):
                 self._lock.wake()
         else:
@@ -156,7 +158,7 @@ class Line(LineTurns):
 
     def _advance(self, outcomes: list[Outcome]) -> None:
         """Move calls from the queue into frames. With the lock held."""
-        self._stalled = False  # before the queue is looked into: see `_put`
+        self._expected = False  # before the queue is looked into: see `_put`
         session, transport = self._session, self._transport
         if session is None or transport is None:
             self._shed()
@@ -208,7 +210,8 @@ class Line(LineTurns):
                 room -= self._enter_one(session, queue[0], transport, outcomes)
             for _ in range(seen):
                 queue.popleft()
-        self._stalled = room <= 0
+        if room <= 0:
+            self._expected = True
 
     def _start(self, session: ClientSession, waiting: int) -> None:
         """Mark as running what has gone into a frame. With the lock held.
