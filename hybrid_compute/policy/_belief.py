@@ -63,6 +63,8 @@ class Belief:
         kind: what is to be done with it, in one word.
         took: seconds of one call by executor, where that is another machine.
         probing: calls that run, or are about to, so that something is known.
+        probes: how many of those there may be at once.
+        outdated: another one stands for the task since then: see `Beliefs.renew`.
         waived: it is to be routed as it is, known or not: whoever held its items has waited enough.
         unpicklable: it did not travel to a process.
         where: the place of the last answer.
@@ -76,7 +78,7 @@ class Belief:
         *("choice", "cpu", "direct_options", "held", "key", "kind", "left", "name"),
         *("out_bytes", "probing", "quick", "quick_choice", "quick_options", "route", "run"),
         *("runs", "sole", "spread", "surprises", "took", "unpicklable", "waived", "where"),
-        *("_last", "asked", "origin"),
+        *("_last", "asked", "origin", "outdated", "probes"),
     )
 
     cpu: float
@@ -95,11 +97,14 @@ class Belief:
         self.key = key
         self.runs = self.surprises = self.quick = self.probing = self.left = self.asked = 0
         self.run = self.cpu = self.spread = self.out_bytes = 0.0
+        # One: two that hold the GIL would keep it all the longer from those that submit, and that
+        # start processes.
+        self.probes: int = 1
         self.held: float = 1.0
         self.quick_options: Any = None
         self.direct_options: Any = None
         self.took: dict[str, float] = {}
-        self.waived = self.unpicklable = self.sole = False
+        self.waived = self.unpicklable = self.sole = self.outdated = False
         self.where: Place | None = None
         self.route: tuple[str, ...] = ()
         self.choice: Choice | None = None
@@ -214,17 +219,6 @@ class Belief:
     def is_another(self, seconds: float) -> bool:
         """Say whether a call took so long inline that what is known is of no use for the next."""
         return seconds > _STUCK_SECONDS and seconds > _JUMP * self.run
-
-    def forget(self) -> None:
-        """Know nothing of the task any more: the next calls are its first ones again.
-
-        For one that ran inline and took long: nobody has seen whether it waited or computed, and
-        to guess would send all that follow to the wrong place.
-        """
-        self.runs = self.surprises = self.quick = self.left = 0
-        self.run = self.cpu = self.spread = 0.0
-        self.held, self.waived = 1.0, False
-        self.took.clear()
 
     def overlapped(self, begun: float, ended: float, cpu: float) -> None:
         """Take note of when a call ran on a thread, for what two at once tell of the GIL."""

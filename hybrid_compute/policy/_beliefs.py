@@ -64,6 +64,19 @@ class Beliefs:
         self._sizes.setdefault(key, []).append(size)
         return belief
 
+    def renew(self, belief: Belief) -> None:
+        """Know nothing of a task any more: the next calls are its first ones again.
+
+        For one that ran inline and took long: nobody has seen whether it waited or computed, and
+        to guess would send all that follow to the wrong place. What is still under way keeps the
+        old belief, also if it is routed anew, and tells that: of the new one it would say nothing.
+        """
+        if self._all.get(belief.key) is belief:
+            self.set_slow(belief)
+            _take(self.direct, belief)
+            belief.outdated = True
+            self._all[belief.key] = Belief(belief.name, belief.origin, belief.key)
+
     def of(self, fn: Any) -> list[Belief]:
         """Return all that is known of a function, the smallest arguments first."""
         key = key_of(fn)
@@ -75,7 +88,8 @@ class Beliefs:
 
     def set_quick(self, belief: Belief) -> None:
         """Let submitters run calls of this task."""
-        _put(self.quick, belief)
+        if self._all.get(belief.key) is belief:
+            _put(self.quick, belief)
 
     def set_slow(self, belief: Belief) -> None:
         """Do not let them any more."""
@@ -83,7 +97,8 @@ class Beliefs:
 
     def set_direct(self, belief: Belief) -> None:
         """Let calls of this task go to its place without a question, for as many as are `left`."""
-        if self.direct.get(belief.key[0], {}).get(belief.key[1]) is not belief:
+        known = self._all.get(belief.key) is belief
+        if known and self.direct.get(belief.key[0], {}).get(belief.key[1]) is not belief:
             _put(self.direct, belief)
 
     def _forget(self, belief: Belief) -> None:

@@ -123,8 +123,11 @@ class Place:
                 queue = max(queue, cores.queue())
             if self.shares:
                 # Who holds the GIL waits for the other holders, and keeps the submitter from it.
-                run += (calls + behind) * belief.holds + cores.held * belief.held
-        start = 0.0 if self.used else _START_SECONDS
+                before = cores.held + belief.probing * belief.holds
+                run += (calls + behind) * belief.holds + before * belief.held
+        # Of what is still in its first call the length is not known, but that it computes: on a
+        # thread it would keep the GIL from those that start the processes.
+        start = _START_SECONDS if not self.used and belief.runs else 0.0
         return self.delay + start + queue + size * self.byte + run
 
     def moved(self, size: float, seconds: float) -> None:

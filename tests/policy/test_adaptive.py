@@ -42,23 +42,40 @@ def bench() -> Bench:
 # What is not known.
 
 
-def test_the_first_two_calls_go_to_threads_and_the_others_are_held(bench: Bench) -> None:
-    assert bench.burst(5, work) == ["lane", "lane", HELD, HELD, HELD]
+def test_the_first_call_goes_to_a_thread_and_the_others_are_held(bench: Bench) -> None:
+    assert bench.burst(4, work) == ["lane", HELD, HELD, HELD]
+
+
+def test_a_second_one_goes_there_if_the_first_seems_to_let_go_of_the_gil(bench: Bench) -> None:
+    routed, _ = bench.hand(work)
+    assert bench.policy.doubt(routed.belief)
+    assert not bench.policy.doubt(routed.belief)
+    assert bench.burst(3, work) == ["lane", HELD, HELD]
+    bench.policy.seen(routed.belief, 0.004, 0.004, together=0.004)
+    assert not bench.policy.doubt(routed.belief)
+
+
+def test_what_computes_in_its_first_call_goes_to_processes_though_they_must_start(
+    bench: Bench,
+) -> None:
+    routed, _ = bench.hand(work)
+    bench.policy.seen(routed.belief, 0.004, 0.004, together=0.004)
+    assert set(bench.burst(4, work)) == {"process"}
 
 
 def test_without_a_lane_the_first_calls_go_to_the_thread_pool(bench: Bench) -> None:
     del bench.fleet["lane"]  # type: ignore[attr-defined]  # it is a dict
-    assert bench.burst(3, work) == ["thread", "thread", HELD]
+    assert bench.burst(3, work) == ["thread", HELD, HELD]
 
 
 def test_each_task_is_got_to_know_by_itself(bench: Bench) -> None:
     bench.calls(4, work, wall=LONG)
-    assert bench.burst(3, other) == ["lane", "lane", HELD]
+    assert bench.burst(3, other) == ["lane", HELD, HELD]
 
 
 def test_each_size_of_the_arguments_is_got_to_know_by_itself(bench: Bench) -> None:
     bench.calls(200, work, "", wall=TINY)
-    assert bench.burst(3, work, "x" * 1000) == ["lane", "lane", HELD]
+    assert bench.burst(3, work, "x" * 1000) == ["lane", HELD, HELD]
     assert set(bench.burst(3, work, "")) == {"inline"}
 
 
@@ -143,9 +160,30 @@ def test_a_quick_task_that_takes_long_all_at_once_is_not_known_any_more(
     bench.calls(100, work, wall=1e-6)
     assert bench.call(work, wall=0.02) == "inline"  # nobody saw whether it computed or waited
     found = bench.burst(4, work)
-    assert found == ["lane", "lane", HELD, HELD]
+    assert found == ["lane", HELD, HELD, HELD]
     bench.calls(2, work, wall=0.02, cpu=cpu)
     assert where in bench.burst(4, work)
+
+
+def test_what_is_under_way_when_a_task_has_changed_says_nothing_of_what_it_is_now(
+    bench: Bench,
+) -> None:
+    bench.calls(20, work, wall=TINY)
+    late, _ = bench.hand(work)
+    bench.calls(100, work, wall=1e-6)
+    old = late.belief
+    assert bench.call(work, wall=0.02) == "inline"
+    (new,) = bench.policy._beliefs.of(work)
+    assert new is not old
+    bench.policy.route(late, bench.fleet)  # it is moved, say
+    assert late.belief is old
+    bench.end(late, "lane", 1e-6, 1e-6)
+    assert (new.runs, new.kind) == (0, "unknown")
+    bench.policy._beliefs.set_quick(old)  # by somebody who has looked it up before
+    bench.policy._beliefs.set_direct(old)
+    assert not bench.policy.quick
+    assert not bench.policy.direct
+    assert bench.burst(3, work) == ["lane", HELD, HELD]
 
 
 def test_one_hiccup_of_a_quick_task_is_soon_forgotten(bench: Bench) -> None:
