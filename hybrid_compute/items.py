@@ -32,7 +32,10 @@ def name_of(fn: Callable[..., Any] | None) -> str:
     """Return a short human name of a callable, as it stands in errors and events."""
     if isinstance(fn, Task):
         return fn.name
-    name = getattr(fn, "__qualname__", None)
+    try:
+        name = getattr(fn, "__qualname__", None)
+    except Exception:  # it has a `__getattr__` of its own: whoever asks for a name is no part of it
+        name = None
     return name if isinstance(name, str) else type(fn).__name__
 
 
