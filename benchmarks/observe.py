@@ -1,9 +1,10 @@
 """What it costs to be watched: CPU time an item, with a recording and without.
 
 CPU time of this process, all its threads together, since a recording writes its file on the threads
-that do the work; measured around submitting and collecting, the closing of the file included. The
-worker processes have nothing to do with it, and are not counted. *Recorded before* is the same
-executor after a recording was closed: it is to cost what it cost without.
+that do the work; measured around submitting and collecting, the opening and closing of the file
+included. What the first recording of a process imports is there by then, as its threads are: it is
+no part of an item. The worker processes have nothing to do with it, and are not counted. *Recorded
+before* is the same executor after a recording was closed: it is to cost what it cost without.
 """
 
 # ruff: noqa: PLC0415 - a library is imported only in the interpreter that measures it
@@ -72,7 +73,7 @@ def _measure(kind: str, how: str, size: int) -> float:
         HybridExecutor(2, max_processes=1, policy=policy) as executor,
     ):
         path = Path(folder) / "run.jsonl"
-        if how == "recorded before":
+        if how != "alone":
             with executor.record(path):
                 run(executor, 1000)
         run(executor, 2000)  # by then what learns has learned

@@ -6,15 +6,13 @@ so there is no lock; what two would note, its future settles once.
 
 from __future__ import annotations
 
-import json
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute._failures import text_of
 from hybrid_compute.decisions import Choice
 from hybrid_compute.executors._batch import Outcome
-from hybrid_compute.recording import Recording
-from hybrid_compute.tasks import Task
+from hybrid_compute.recording import Lane, Recording
 
 __all__ = ["Notes", "error_in_words", "foreseen"]
 
@@ -46,25 +44,25 @@ class Notes:
         tries: how many attempts have ended.
         waits_ns: since when this attempt waits.
         began_ns: when its work began; None: not yet.
-        lane: who does the work, as JSON; None: who has done it is asked at the end.
+        lane: who does the work; None: who has done it is asked at the end.
     """
 
     if not TYPE_CHECKING:  # the concrete ones have them
         __slots__ = ()
 
+    tries: int = 0
+
     if TYPE_CHECKING:  # else they would be no slots
         recording: Recording | None
         number: int
-        tries: int
         waits_ns: int
         began_ns: int | None
-        lane: str | None
+        lane: Lane | None
 
     def follow(self, recording: Recording, number: int | None = None) -> None:
         """Begin: the item was just made, in the place of another one if that had a number."""
         self.recording = recording
-        self.number = number or recording.new_number()
-        self.tries = 0
+        self.number = number or next(recording.numbers)
         self.waits_ns = perf_counter_ns()
         self.began_ns = self.lane = None
 
@@ -85,27 +83,17 @@ class Notes:
         ended, recording = perf_counter_ns(), self.recording
         if recording is None:
             return  # the interpreter exits, and it was written as unfinished
-        item: Any = self
         if self.tries or type(value) is Outcome:
             recording.add(self._row_of(recording, value, ended))
         else:
-            at, zero, texts = self._at(), recording.began, recording.texts
-            began = self.began_ns or ended
-            name = item.fn.name if type(item.fn) is Task else item.name
-            names = (self.number, texts[name], texts[at], self.lane or recording.lane_of(at))
-            waited = self.waits_ns
-            times = (waited - zero, began - waited, ended - began)
-            choice = self._chosen()
-            recording.add_done(
-                (*names, *times),
-                foreseen(choice, at) if choice is not None and choice.candidates else None,
-            )
-        self._ended(recording)
-
-    def _ended(self, recording: Recording) -> None:
+            item: Any = self
+            at, lane, began = self._at(), self.lane, self.began_ns or ended
+            if lane is None:
+                lane = recording.lane_of(at)
+            times = (self.waits_ns, began, ended)
+            seen = foreseen(self._chosen(), at)
+            recording.add_done(self.number, lane.say(at, item.name), times, seen)
         self.recording = None
-        if recording.closing:
-            recording.close_if_over()
 
     def _row_of(self, recording: Recording, value: Any, ended: int) -> dict[str, Any]:
         """Return what is written of a success, where there is more to say."""
@@ -123,8 +111,8 @@ class Notes:
     def _note_failure(self, outcome: str, error: BaseException | None) -> None:
         recording = self.recording
         if recording is not None:
+            self.recording = None
             recording.add(self._row(recording, outcome, perf_counter_ns(), error))
-            self._ended(recording)
 
     def _note_retry(self, error: BaseException, at: str | None) -> None:
         ended, recording = perf_counter_ns(), self.recording
@@ -158,7 +146,7 @@ class Notes:
             "id": self.number,
             "task": item.name,
             "executor": at,
-            "lane": None if lane is None else json.loads(lane),
+            "lane": None if lane is None else lane.name,
             "submitted_ns": self.waits_ns - zero,
             "waited_ns": None if self.began_ns is None else self.began_ns - self.waits_ns,
             "took_ns": ended - (self.began_ns or self.waits_ns),

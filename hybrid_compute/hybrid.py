@@ -601,8 +601,8 @@ class HybridExecutor(Mapper):
     def record(self, path: str | os.PathLike[str]) -> Recording:
         """Write what becomes of each item to a file, from now until the `Recording` is closed.
 
-        `hybrid-compute report` makes a page of it. Costs 2 to 3 us of CPU an item, and nothing when
-        nobody records. Use it as a context manager, or call its `close`; one at a time.
+        `hybrid-compute report` makes a page of it. Costs less than 2 us of CPU an item, and nothing
+        when nobody records. Use it as a context manager, or call its `close`; one at a time.
 
         Args:
             path: the file, by convention `*.jsonl`; what stands in it is replaced.

@@ -32,7 +32,10 @@ def name_of(fn: Callable[..., Any] | None) -> str:
     """Return a short human name of a callable, as it stands in errors and events."""
     if isinstance(fn, Task):
         return fn.name
-    name = getattr(fn, "__qualname__", None)
+    try:
+        name = getattr(fn, "__qualname__", None)
+    except Exception:  # it has a `__getattr__` of its own: whoever asks for a name is no part of it
+        name = None
     return name if isinstance(name, str) else type(fn).__name__
 
 
@@ -125,6 +128,8 @@ class WorkItem:
         packed: what a signed call carries, if it is not to be made of `fn` and the arguments.
         context: in a copy of which the work runs, as far as it goes where the work goes: see
             `_contexts`; None: as it is there.
+        variables: context variables by their names, for a service, if they were read before; None:
+            those of `context`.
     """
 
     __slots__ = ("args", "fn", "future", "keeper", "kwargs", "options")
@@ -145,6 +150,7 @@ class WorkItem:
     key: str | None = None  # under which the service is to remember how the call ended
     packed: bytes | None = None  # the call pickled already, to be signed
     context: Context | None = None  # an attribute of those items that have one
+    variables: dict[str, Any] | None = None  # likewise
 
     def __init__(
         self,

@@ -181,7 +181,7 @@ def _again(
         return future
     piece: WorkItem = (ContextItem if guard is None else OpenedPiece)(*call, None, options, context)
     if executor._recorder is not None:
-        piece = executor._recorder.piece(piece)
+        piece = executor._recorder.piece(piece, name)
     fleet[name].execute_late(piece)
     return piece.future
 

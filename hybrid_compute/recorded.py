@@ -3,8 +3,9 @@
 Owns which steps are noted; how, `_notes` knows. An item is in one pair of hands at a time, so it
 has no lock.
 
-What it costs is in benchmarks/observe.py: hence the times as plain integers, rows that are tuples,
-and `RecordedCall`, which does by hand what `WorkItem` does by methods.
+What it costs is in benchmarks/observe.py: hence the times as plain integers, and what `_OneWay` and
+`RecordedCall` do by hand. The kinds of which there are few are made when the first one is asked for
+(`recorded`): to import them all takes longer than to record ten thousand items.
 """
 
 from __future__ import annotations
@@ -13,32 +14,32 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from threading import current_thread
 from time import perf_counter_ns
-from types import GeneratorType
+from types import FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from hybrid_compute._legs import Leg
 from hybrid_compute._notes import Notes
 from hybrid_compute.decisions import Choice
 from hybrid_compute.direct import DirectItem
-from hybrid_compute.executors._batch import Outcome
-from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import ContextItem, WorkItem
-from hybrid_compute.observed import ObservedItem, ObservedLeg, ObservedStreamItem
-from hybrid_compute.recording import ROWS, Recording
+from hybrid_compute.items import ContextItem, WorkItem, name_of
+from hybrid_compute.recording import Recording
 from hybrid_compute.routed import RoutedItem
-from hybrid_compute.streamed import StreamItem
-from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
+from hybrid_compute.tasks import Task
 
-__all__ = ["KINDS", "RecordedCall", "RecordedContextItem", "RecordedDirectItem", "RecordedItem"]
+__all__ = [
+    "RecordedCall",
+    "RecordedContextItem",
+    "RecordedDirectItem",
+    "RecordedItem",
+    "RecordedPiece",
+    "recorded",
+]
 
 _NOTED = ("began_ns", "lane", "number", "recording", "waits_ns")
-_SLOTS = ("began_ns", "lane", "number", "recording", "tries", "waits_ns")
+_TRIED = (*_NOTED, "tries")
 
 
 # What `_OneWay` stands beside, as a base.
 if TYPE_CHECKING:
-    from hybrid_compute.items import Keeper
-
     _AnItem = WorkItem
 else:
     _AnItem = object
@@ -47,18 +48,12 @@ else:
 class _OneWay(Notes, _AnItem):
     """The notes of a call that goes to one place once, by hand: most of all items are such."""
 
-    began_ns: int | None
-    lane: str | None
-    recording: Recording | None
-
     if not TYPE_CHECKING:  # the concrete ones have them
         __slots__ = ()
 
-    tries = 0
-
     def _at(self) -> str | None:
-        at = self.future._decision
-        return at if isinstance(at, str) else "thread"  # a plain callable's says nothing
+        at: Any = self.future._decision or "thread"  # a plain callable's says nothing
+        return at  # type: ignore[no-any-return]
 
     def start(self) -> bool:
         """Mark the item as running, and note it."""
@@ -74,37 +69,25 @@ class _OneWay(Notes, _AnItem):
     def succeed(self, value: Any) -> None:
         """Note it, then deliver the result: who has it can rely on the record."""
         ended, recording = perf_counter_ns(), self.recording
-        # By hand: _note_end(value), whatever is not needed here left out.
-        if type(value) is Outcome:
-            self._note_end(value)
-        elif recording is not None:
-            fn: Any
-            at, fn = self.future._decision, self.fn
-            name = fn.name if type(fn) is Task else getattr(fn, "__qualname__", None)
-            if type(name) is not str:
-                name = self.name
-            texts, waits, rows, lane = recording.texts, self.waits_ns, recording.rows, self.lane
-            began = self.began_ns or ended
-            if type(at) is not str:
-                at = "thread"
-            if lane is None:
-                lane = texts[recording.lanes[at]()]
-            rows.append(
-                (
-                    self.number,
-                    texts[name],
-                    texts[at],
-                    lane,
-                    waits - recording.began,
-                    began - waits,
-                    ended - began,
-                )
-            )
-            if len(rows) >= ROWS:
-                recording.flush()
+        if recording is not None:
+            # By hand: _note_end(value), whatever is not needed here left out.
+            fn, lane = self.fn, self.lane
+            at: Any = self.future._decision or "thread"  # a plain callable's says nothing
+            if type(fn) is Task:
+                name = fn.name
+            else:
+                name = fn.__qualname__ if type(fn) is FunctionType else name_of(fn)
+            try:
+                if lane is None:
+                    lane = recording.named[recording.lanes[at]()]
+                said = lane.said[at][name]
+            except KeyError:  # it is the first one
+                said = (lane or recording.lane_of(at)).say(at, name)
+            waits, began, done = self.waits_ns, self.began_ns or ended, recording.done
+            done += (self.number, said, waits - recording.began, began - waits, ended - began)
             self.recording = None
-            if recording.closing:
-                recording.close_if_over()
+            if len(done) >= recording.most:
+                recording.flush()
         self.future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
@@ -133,35 +116,14 @@ class RecordedCall(_OneWay, WorkItem):
 
     __slots__ = _NOTED
 
-    keeper: Keeper | None
-
-    def __init__(  # by hand, with what `follow` does
-        self,
-        recording: Recording,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
-        options: TaskOptions = NO_OPTIONS,
-    ) -> None:
-        self.fn: Callable[..., Any] | None = fn
-        self.args = args
-        self.kwargs: dict[str, Any] | None = kwargs or None
-        self.options = options
-        self.keeper = self.began_ns = self.lane = None
-        self.future: HybridFuture[Any] = HybridFuture(self)
-        self.recording: Recording | None = recording
-        self.number: int = recording.new_number()
-        self.waits_ns: int = perf_counter_ns()
-
     def run(self) -> None:
         """Run the call on this thread, and note it; all by hand, as `WorkItem.run` says."""
-        future = self.future
+        future, recording = self.future, self.recording
         if not future.set_running_or_notify_cancel():
             return
-        recording = self.recording
         if recording is not None:
             try:
-                self.lane = recording.local.name
+                self.lane = recording.local.lane
             except AttributeError:
                 self.lane = recording.lane_here()
         self.began_ns = perf_counter_ns()
@@ -182,27 +144,22 @@ class RecordedContextItem(_OneWay, ContextItem):
 
     __slots__ = _NOTED
 
-    began_ns: int | None
-    lane: str | None
 
-    def __init__(self, recording: Recording, *given: Any) -> None:
-        super().__init__(*given)
-        self.began_ns = self.lane = None
-        self.recording: Recording | None = recording
-        self.number: int = recording.new_number()
-        self.waits_ns: int = perf_counter_ns()
+class RecordedPiece(RecordedContextItem):
+    """A piece of a chunk of a map, which was sent again."""
+
+    __slots__ = ()
+
+    def succeed(self, value: Any) -> None:
+        """Note it, then deliver the result."""
+        self._note_end(value)
+        self.future.set_result(value)
 
 
 class RecordedDirectItem(Notes, DirectItem):
     """A `DirectItem` that is recorded."""
 
-    __slots__ = _SLOTS
-
-    recording: Recording | None
-
-    def __init__(self, recording: Recording, *given: Any) -> None:
-        super().__init__(*given)
-        self.follow(recording)
+    __slots__ = _NOTED
 
     def _at(self) -> str | None:
         return self.place
@@ -250,6 +207,11 @@ class _RoutedNotes(Notes):
     if not TYPE_CHECKING:  # the concrete ones have them
         __slots__ = ()
 
+    def follow(self, recording: Recording, number: int | None = None) -> None:
+        """Begin."""
+        super().follow(recording, number)
+        self.tries = 0
+
     def _at(self) -> str | None:
         return self.executor  # type: ignore[attr-defined,no-any-return]
 
@@ -289,48 +251,25 @@ class _RoutedNotes(Notes):
         self._note_failure("cancelled", None)
         super().release()  # type: ignore[misc]
 
-
-class RecordedItem(_RoutedNotes, RoutedItem):
-    """A `RoutedItem` that is recorded."""
-
-    __slots__ = _SLOTS
-
-
-class _RecordedStreamItem(_RoutedNotes, StreamItem):
-    pass
-
-
-class _RecordedObservedItem(_RoutedNotes, ObservedItem):
-    __slots__ = _SLOTS
-
-
-class _RecordedObservedStreamItem(_RoutedNotes, ObservedStreamItem):
-    pass
-
-
-class _LegNotes(_RoutedNotes):
-    """The same for one of two attempts: what the other one was quicker with has no outcome."""
-
     def tell_dropped(self) -> None:
-        """Note that it is dropped, unless it had come to its end by itself."""
+        """Note that it was dropped, unless it had come to its end by itself; asked of legs."""
         self._note_failure("cancelled", None)
         super().tell_dropped()  # type: ignore[misc]
 
 
-class _RecordedLeg(_LegNotes, Leg):
-    pass
+class RecordedItem(_RoutedNotes, RoutedItem):
+    """A `RoutedItem` that is recorded."""
 
-
-class _RecordedObservedLeg(_LegNotes, ObservedLeg):
-    pass
+    __slots__ = _TRIED
 
 
 # What is recorded, in the place of what is not.
-KINDS: dict[type[RoutedItem], type[RoutedItem]] = {
-    RoutedItem: RecordedItem,
-    StreamItem: _RecordedStreamItem,
-    Leg: _RecordedLeg,
-    ObservedLeg: _RecordedObservedLeg,
-    ObservedItem: _RecordedObservedItem,
-    ObservedStreamItem: _RecordedObservedStreamItem,
-}
+_KINDS: dict[type[RoutedItem], type[RoutedItem]] = {RoutedItem: RecordedItem}
+
+
+def recorded(kind: type[RoutedItem]) -> type[RoutedItem]:
+    """Return this kind of routed item, but one that is recorded."""
+    found = _KINDS.get(kind)
+    if found is None:  # two threads may make two, which are the same
+        found = _KINDS[kind] = type(f"Recorded{kind.__name__}", (_RoutedNotes, kind), {})
+    return found

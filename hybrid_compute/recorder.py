@@ -6,7 +6,6 @@ an item that is made while a recording begins or ends is recorded or is not.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter_ns
@@ -17,15 +16,16 @@ from hybrid_compute.direct import DirectItem
 from hybrid_compute.items import PLAIN, ContextItem, WorkItem, name_of
 from hybrid_compute.quick import run_quick
 from hybrid_compute.recorded import (
-    KINDS,
     RecordedCall,
     RecordedContextItem,
     RecordedDirectItem,
     RecordedItem,
+    RecordedPiece,
+    recorded,
 )
 from hybrid_compute.recording import Recording
 from hybrid_compute.routed import RoutedItem
-from hybrid_compute.tasks import Task
+from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 
 if TYPE_CHECKING:
     from hybrid_compute.abc import SubExecutor
@@ -44,15 +44,12 @@ class Recorder:
         recording: who writes.
     """
 
-    call: Callable[..., WorkItem]
-    context_call: Callable[..., WorkItem]
-
     def __init__(self, executor: HybridExecutor, recording: Recording) -> None:
         self.recording = recording
         # In the place of WorkItem and of run_quick, so that nobody who does not record need ask.
-        self.call = executor._make_call = partial(RecordedCall, recording)
-        self.context_call = executor._make_context_call = partial(RecordedContextItem, recording)
-        executor._make_direct = partial(RecordedDirectItem, recording)
+        executor._make_call = self.call
+        executor._make_context_call = self.context_call
+        executor._make_direct = self.direct
         executor._run_quick = self.run_quick
 
     def restore(self, executor: HybridExecutor) -> None:
@@ -60,6 +57,34 @@ class Recorder:
         executor._make_call, executor._make_direct = WorkItem, DirectItem
         executor._make_context_call = ContextItem
         executor._run_quick = run_quick
+
+    def call(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        options: TaskOptions = NO_OPTIONS,
+    ) -> WorkItem:
+        """Return a recorded item in the place of a WorkItem."""
+        recording, item = self.recording, RecordedCall(fn, args, kwargs, options)
+        # By hand: item.follow(recording).
+        item.recording = recording
+        item.number = next(recording.numbers)
+        item.began_ns = item.lane = None
+        item.waits_ns = perf_counter_ns()
+        return item
+
+    def context_call(self, *given: Any) -> WorkItem:
+        """Return a recorded item in the place of a ContextItem."""
+        item = RecordedContextItem(*given)
+        item.follow(self.recording)
+        return item
+
+    def direct(self, *given: Any) -> DirectItem:
+        """Return a recorded item in the place of a DirectItem."""
+        item = RecordedDirectItem(*given)
+        item.follow(self.recording)
+        return item
 
     def run_quick(
         self,
@@ -72,43 +97,39 @@ class Recorder:
         reports: bool | None,
     ) -> HybridFuture[Any]:
         """Do what `run_quick` does, and note it."""
-        recording = self.recording
-        number = recording.new_number()
-        choice = belief.quick_choice
-        begun = perf_counter_ns()
-        future = run_quick(fn, args, kwargs, belief, learning, reports=reports)
-        self._note(
-            (number, fn.name, "inline", begun, begun),
-            future._exception,
-            foreseen(choice, "inline"),
-        )
-        if recording.closing:
-            recording.close_if_over()
+        recording, choice = self.recording, belief.quick_choice
+        number, begun = next(recording.numbers), perf_counter_ns()
+        try:
+            future = run_quick(fn, args, kwargs, belief, learning, reports=reports)
+            ended = perf_counter_ns()
+            error, seen = future._exception, foreseen(choice, "inline")
+        except KeyboardInterrupt as interrupt:  # the program's as much as the item's
+            self._note((number, fn.name, "inline", begun, begun), interrupt)
+            raise
+        if error is None:
+            said = recording.lane_here().say("inline", fn.name)
+            recording.add_done(number, said, (begun, begun, ended), seen)
+        else:
+            self._note((number, fn.name, "inline", begun, begun), error, seen)
         return future
 
     def _note(
         self,
         what: tuple[int, str, str, int, int],
-        error: BaseException | None,
+        error: BaseException,
         seen: int | None = None,
     ) -> None:
-        """Note a call that was made here."""
+        """Note that a call which was made here has failed."""
         ended, recording = perf_counter_ns(), self.recording
         number, name, at, submitted, begun = what
-        zero, texts = recording.began, recording.texts
-        times = (submitted - zero, begun - submitted, ended - begun)
-        if error is None:
-            names = (number, texts[name], texts[at], recording.lane_here())
-            recording.add_done((*names, *times), seen)
-            return
         row = {
             "id": number,
             "task": name,
             "executor": at,
-            "lane": json.loads(recording.lane_here()),
-            "submitted_ns": times[0],
-            "waited_ns": times[1],
-            "took_ns": times[2],
+            "lane": recording.lane_here().name,
+            "submitted_ns": submitted - recording.began,
+            "waited_ns": begun - submitted,
+            "took_ns": ended - begun,
             "outcome": "failed",
             "error": error_in_words(error, guarded=False),
         }
@@ -116,18 +137,19 @@ class Recorder:
 
     # For the items that are routed.
 
-    def piece(self, piece: WorkItem) -> WorkItem:
-        """Return a piece of a chunk, to be sent again, such that it is recorded."""
+    def piece(self, piece: WorkItem, executor: str) -> WorkItem:
+        """Return a piece of a chunk, to be sent to an executor again, such that it is recorded."""
         if type(piece) not in PLAIN or piece.fn is None:
             return piece
-        item = self.context_call(piece.fn, piece.args, piece.kwargs, piece.options, piece.context)
+        item = RecordedPiece(piece.fn, piece.args, piece.kwargs, piece.options, piece.context)
+        item.follow(self.recording)
         item.future = piece.future
-        item.future._item = item
+        item.future._item, item.future._decision = item, executor
         return item
 
     def maker(self, kind: type[RoutedItem]) -> Callable[..., Any]:
         """Return what is called like this kind of item, and makes one that is recorded."""
-        return partial(self._make, KINDS[kind])
+        return partial(self._make, recorded(kind))
 
     def _make(self, kind: Any, *given: Any, **more: Any) -> Any:
         item = kind(*given, **more)
@@ -155,16 +177,28 @@ class Recorder:
             executor: where it is mapped.
         """
         name, at, submitted = name_of(named), executor.name, perf_counter_ns()
-        note, number = self._note, self.recording.new_number
+        recording, note = self.recording, self._note
+        numbers, done, local = recording.numbers, recording.done, recording.local
+        since = submitted - recording.began
 
         def noted(*args: Any) -> Any:
             begun = perf_counter_ns()
             try:
                 value = fn(*args)
             except BaseException as error:
-                note((number(), name, at, submitted, begun), error)
+                if not recording.closing:
+                    note((next(numbers), name, at, submitted, begun), error)
                 raise
-            note((number(), name, at, submitted, begun), None)
+            if not recording.closing:
+                ended, extend = perf_counter_ns(), done.extend
+                # By hand: recording.add_done(next(numbers), ...).
+                try:
+                    said = local.lane.said[at][name]
+                except (AttributeError, KeyError):  # it is the first one here
+                    said = recording.lane_here().say(at, name)
+                extend((next(numbers), said, since, begun - submitted, ended - begun))
+                if len(done) >= recording.most:
+                    recording.flush()
             return value
 
         return noted

@@ -11,8 +11,11 @@ A line for each attempt that ended, in no certain order. Always there are `id`, 
 to say (see `Recording`).
 
 Threads and locks: items note their ends on any thread, by `list.append`, which is atomic. The one
-lock guards the file, and who takes rows from the front of the lists. It is re-entrant, as a signal
-handler may end an item while this thread writes: its row is then left to whoever writes already.
+lock guards the file, and who takes lines from the front of the lists. It is re-entrant, as a signal
+handler may end an item while this thread writes: its line is then left to whoever writes already.
+
+What it costs is in benchmarks/observe.py. Hence a success is five things in one list, of which a
+block of lines is made in one go; and what depends on who did what where is made once (`Lane`).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import gc
 import itertools
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,27 +33,45 @@ from concurrent.futures._base import LOGGER
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from hybrid_compute.abc import Fleet
 
-__all__ = ["ROWS", "VERSION", "Done", "Recording"]
+__all__ = ["VERSION", "Lane", "Recording"]
 
 VERSION = 1
-ROWS = 512  # so many are written at once: some 80 kB, which takes about 0.3 ms
+_LINES = 512  # so many are written at once: some 80 kB
+_PARTS = 5  # of the line of a success: see `Recording.done`
+_BLOCK = _LINES * _PARTS
+_LINE = b'{"id":%d%b,"submitted_ns":%d,"waited_ns":%d,"took_ns":%d,"outcome":"ok"}\n'
+_MOST_NAMES = 10_000  # somebody makes up a name for each call
 
-# What a plain success is: id, task, executor, lane (those as JSON), submitted, waited, took.
-Done: TypeAlias = tuple[int, str, str, str, int, int, int]
 
+class Lane:
+    """One who does work, and what lines say of it: made once for each executor and task.
 
-class _Texts(dict[str | int | None, str]):
-    """Texts as JSON has them, made once each; of a number, its digits."""
+    Attributes:
+        name: name of the thread, or process id of the worker; None: not known.
+        said: what is made already, by the executor and the task. (Dictionaries as they are: those
+            that fill themselves take three times as long to look into.)
+    """
 
-    def __missing__(self, text: str | int | None) -> str:
-        if len(self) > 10_000:  # somebody makes up a name for each call
-            self.clear()
-        found = self[text] = json.dumps(text if text is None else str(text))
+    __slots__ = ("name", "said")
+
+    def __init__(self, name: str | int | None) -> None:
+        self.name: str | None = None if name is None else str(name)
+        self.said: dict[str | None, dict[str, bytes]] = {}
+
+    def say(self, executor: str | None, task: str) -> bytes:
+        """Return what a line says, between its number and its times."""
+        said = self.said.setdefault(executor, {})
+        found = said.get(task)
+        if found is None:
+            if len(said) >= _MOST_NAMES:
+                said.clear()
+            names = map(json.dumps, (task, executor, self.name))
+            found = said[task] = ',"task":{},"executor":{},"lane":{}'.format(*names).encode()
         return found
 
 
@@ -105,18 +127,20 @@ class Recording:
         self._lock = threading.RLock()  # guards the file and the three below
         self._writing = False
         self._open = True
+        self._ended = 0  # how many items are written
         self.closing: bool = False  # nothing more is taken
+        self.last: int = sys.maxsize  # number of the last item that was taken; this: more may come
         self._on_close = on_close
         self._pid = os.getpid()
-        # What waits to be written. The first is for `RecordedCall` as well, which saves a call.
-        self.rows: list[Done] = []
-        self._foreseen: list[tuple[Any, ...]] = []
+        # What waits to be written. Of each success there are five things: the item's number, what
+        # its Lane says, when it was submitted (since `began`), how long it waited and how long it
+        # took.
+        self.done: list[Any] = []
+        self.most: int = _BLOCK  # are in it: more, and it is written
         self._others: list[dict[str, Any]] = []
-        self.new_number: Callable[[], int] = itertools.count(1).__next__
-        self._begun: int | None = None  # how many items there are; None: more may come
-        self._ended = 0  # how many of them are written
-        self.texts: _Texts = _Texts()
-        self.local: threading.local = threading.local()  # the name of each thread, as JSON
+        self.numbers: itertools.count[int] = itertools.count(1)  # of items
+        self.local: threading.local = threading.local()  # the Lane of each thread
+        self.named: dict[str | int | None, Lane] = {}  # those of others
         self.here: frozenset[str] = frozenset(
             name for name, each in fleet.items() if each.capabilities.shares_memory
         )
@@ -150,49 +174,54 @@ class Recording:
 
     # For items.
 
-    def lane_here(self) -> str:
-        """Return the name of this thread, as JSON."""
+    def lane_here(self) -> Lane:
+        """Return that of this thread."""
         try:
-            return self.local.name  # type: ignore[no-any-return]
+            return self.local.lane  # type: ignore[no-any-return]
         except AttributeError:
-            name: str = self.texts[threading.current_thread().name]
-            self.local.name = name
-            return name
+            lane = self.local.lane = Lane(threading.current_thread().name)
+            return lane
 
-    def lane_of(self, executor: str | None) -> str:
-        """Return who has done what ends on this thread at the moment, as JSON."""
-        lane = self.lanes.get(executor)
-        return self.texts[None if lane is None else lane()]
+    def lane_of(self, executor: str | None) -> Lane:
+        """Return that of who has done what ends on this thread at the moment."""
+        ask = self.lanes.get(executor)
+        name = None if ask is None else ask()
+        lane = self.named.get(name)
+        if lane is None:
+            if len(self.named) >= _MOST_NAMES:
+                self.named.clear()
+            lane = self.named[name] = Lane(name)
+        return lane
 
-    def add_done(self, row: Done, predicted: int | None) -> None:
-        """Write an item that succeeded, and how long that was foreseen to take."""
-        if predicted is None:
-            rows: list[Any] = self.rows
-            rows.append(row)
-        else:
-            rows = self._foreseen
-            rows.append((*row, predicted))
-        if len(rows) >= ROWS:
+    def add_done(
+        self, number: int, said: bytes, times: tuple[int, int, int], predicted: int | None = None
+    ) -> None:
+        """Write an item that succeeded.
+
+        Args:
+            number: the item's.
+            said: what its Lane says.
+            times: when it was submitted, began and ended.
+            predicted: how long that was foreseen to take.
+        """
+        submitted, began, ended = times
+        if predicted is not None:
+            said += b',"predicted_ns":%d' % predicted
+        done = self.done
+        done += (number, said, submitted - self.began, began - submitted, ended - began)
+        if len(done) >= self.most:
             self.flush()
 
     def add(self, row: dict[str, Any]) -> None:
         """Write an attempt of which there is more to say."""
         self._others.append(row)
-        if len(self._others) >= ROWS:
+        if len(self._others) >= _LINES or (self.closing and row["outcome"] != "unfinished"):
             self.flush()
-
-    def close_if_over(self) -> None:
-        """Close the file if all items have ended; called when one has and nothing more is taken."""
-        self.flush()
-        with self._lock:
-            over = self._begun is not None and self._ended >= self._begun
-            if over and self._open and not self._writing and os.getpid() == self._pid:
-                self._end()
 
     # Writing.
 
     def flush(self) -> None:
-        """Write the rows that wait."""
+        """Write what waits; then close the file, if nothing more can come."""
         failure: OSError | None = None
         with self._lock:
             if not self._open or os.getpid() != self._pid:
@@ -202,10 +231,12 @@ class Recording:
                 return
             self._writing = True
             try:
-                while self.rows or self._foreseen or self._others:
-                    data = memoryview("".join(self._lines()).encode())
+                while self.done or self._others:
+                    data = memoryview(self._take())
                     while data:
                         data = data[self._file.write(data) :]
+                if self._ended >= self.last:
+                    self._end()
             except OSError as error:
                 failure = error
                 self._end()
@@ -214,32 +245,19 @@ class Recording:
         if failure is not None:
             LOGGER.warning("%r was ended, as its file cannot be written: %s", self, failure)
 
-    def _lines(self) -> list[str]:
-        """Take rows that wait, and give their lines. The lock is held; others append meanwhile."""
-        rows = self.rows[:ROWS]
-        del self.rows[: len(rows)]
-        lines = [
-            f'{{"id":{number},"task":{task},"executor":{executor},"lane":{lane},'
-            f'"submitted_ns":{submitted},"waited_ns":{waited},"took_ns":{took},"outcome":"ok"}}\n'
-            for number, task, executor, lane, submitted, waited, took in rows
-        ]
-        foreseen = self._foreseen[:ROWS]
-        del self._foreseen[: len(foreseen)]
-        lines += [
-            f'{{"id":{number},"task":{task},"executor":{executor},"lane":{lane},'
-            f'"submitted_ns":{submitted},"waited_ns":{waited},"took_ns":{took},"outcome":"ok",'
-            f'"predicted_ns":{predicted}}}\n'
-            for number, task, executor, lane, submitted, waited, took, predicted in foreseen
-        ]
-        others = self._others[:ROWS]
+    def _take(self) -> bytes:
+        """Take what waits, and give its lines. The lock is held; others append meanwhile."""
+        done, others = self.done[:_BLOCK], self._others[:_LINES]
+        del self.done[: len(done)]
         del self._others[: len(others)]
-        lines += [json.dumps(each, separators=(",", ":")) + "\n" for each in others]
-        self._ended += len(lines) - sum(each["outcome"] == "retried" for each in others)
-        return lines
+        count, last = len(done) // _PARTS, self.last
+        self._ended += sum(number <= last for number in done[::_PARTS]) if self.closing else count
+        self._ended += sum(each["outcome"] != "retried" and each["id"] <= last for each in others)
+        more = [json.dumps(each, separators=(",", ":")) + "\n" for each in others]
+        return _LINE * count % tuple(done) + "".join(more).encode()
 
     def _forget(self) -> None:
-        self.rows.clear()
-        self._foreseen.clear()
+        self.done.clear()
         self._others.clear()
 
     def _end(self) -> None:
@@ -268,12 +286,14 @@ class Recording:
             closing, self.closing = self.closing, True
         if not closing:
             self._on_close(self)
-            self._begun = self.new_number() - 1
+            with self._lock:
+                self.last = next(self.numbers) - 1  # of items that are made by now nobody counts on
+            self.most = 0  # each one may be the last
 
     def close(self) -> None:
         """Take no more items; close the file once those that were taken have ended. Idempotent."""
         self._stop()
-        self.close_if_over()
+        self.flush()
 
     @property
     def closed(self) -> bool:

@@ -18,6 +18,7 @@ import pytest
 from hybrid_compute import (
     HybridExecutor,
     InlineExecutor,
+    OutboxExecutor,
     RemoteExecutor,
     ThreadExecutor,
     remote_task,
@@ -301,6 +302,16 @@ def test_a_service_takes_what_both_sides_have_listed(service, scheme):
         assert list(ex.map(remote_task("look"), range(3))) == [("one", "unset")] * 3
         with ex.stream(remote_task("look_twice")) as stream:
             assert list(stream) == DELIVERED
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_a_service_gets_them_by_way_of_an_outbox(service, scheme, tmp_path):
+    path = "/ws" if scheme == "ws" else "/compute"
+    remote = RemoteExecutor(f"{scheme}://127.0.0.1:{service.port}{path}", token=SECRET)
+    outbox = OutboxExecutor(remote, tmp_path / "calls", linger=0)
+    with HybridExecutor(executors={"outbox": outbox}, carry=[request_id, secret]) as ex:
+        asked = ex.options(executor="outbox").submit(remote_task("look"))
+        assert asked.result(30) == ("one", "unset")
 
 
 def test_a_call_without_a_context_is_no_other_than_before(service):

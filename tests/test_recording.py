@@ -324,6 +324,13 @@ def test_the_pieces_of_a_chunk_whose_worker_crashed_are_recorded(path):
     assert sorted(row["outcome"] for row in rows(path)) == ["failed", "failed", "ok", "ok"]
 
 
+def test_a_piece_of_a_chunk_is_recorded_where_it_was_sent_again(path):
+    with HybridExecutor(1, max_processes=1, policy=Always("process")) as ex, ex.record(path):
+        list(ex.map(die_of_seven, [6, 7, 8], chunksize=3, return_exceptions=True))
+    assert {row["executor"] for row in rows(path)} == {"process"}
+    assert threading.current_thread().name not in {row["lane"] for row in rows(path)}
+
+
 def test_a_stream_is_recorded_once_it_has_ended(path):
     with HybridExecutor(1, policy=Always("thread")) as ex, ex.record(path):
         assert list(ex.submit(count, 3).result()) == [0, 1, 2]
@@ -371,6 +378,94 @@ def test_what_is_under_way_at_the_end_is_written_when_it_ends(path):
         assert (future.result(), late.result()) == (True, 1)
     assert recording.closed
     assert [row["task"] for row in rows(path)] == ["Event.wait"]
+
+
+def test_a_map_that_goes_on_after_the_end_keeps_no_line_of_an_item_out(path):
+    gate = threading.Event()
+    with HybridExecutor(1) as ex:
+        with ex.record(path) as recording:
+            ex.submit(gate.wait)
+            noted = ex._recorder.mapped(abs, abs, ex._thread)
+            noted(-1)
+        assert noted(-2) == 2
+        with pytest.raises(TypeError):
+            noted(None)
+        recording.flush()
+        assert not recording.closed
+        gate.set()
+    assert recording.closed
+    assert sorted(row["task"] for row in rows(path)) == ["Event.wait", "abs"]
+
+
+def test_an_item_that_slips_in_at_the_end_keeps_no_line_of_another_out(path):
+    gate = threading.Event()
+    with HybridExecutor(1) as ex:
+        with ex.record(path) as recording:
+            ex.submit(gate.wait)
+            make = ex._make_call  # as a thread has it that submits at this moment
+        make(abs, (-1,), {}).run()
+        assert not recording.closed
+        gate.set()
+    assert recording.closed
+    assert "Event.wait" in [row["task"] for row in rows(path)]
+
+
+def test_ctrl_c_in_a_task_that_its_submitter_runs_is_a_failure_and_not_under_way(path):
+    @task
+    def interrupt(x):
+        if x < 0:
+            raise KeyboardInterrupt
+        return x
+
+    with HybridExecutor(1, max_processes=1) as ex:
+        for _ in range(400):
+            ex.submit(interrupt, 1).result()
+        assert interrupt.key in ex._quick
+        with ex.record(path) as recording, pytest.raises(KeyboardInterrupt):
+            ex.submit(interrupt, -1)
+        assert recording.closed
+    assert [(row["outcome"], row["error"]) for row in rows(path)] == [
+        ("failed", "KeyboardInterrupt")
+    ]
+
+
+def test_a_callable_that_fails_when_it_is_asked_for_its_name_is_recorded(path):
+    class Odd:
+        def __getattr__(self, name):
+            raise ValueError(name)
+
+        def __call__(self, x):
+            if x < 0:
+                raise RuntimeError("negative")
+            return x
+
+    with HybridExecutor(1) as ex, ex.record(path):
+        assert ex.submit(Odd(), 3).result(timeout=30) == 3
+        assert isinstance(ex.submit(Odd(), -3).exception(timeout=30), RuntimeError)
+    assert [(row["task"], row["outcome"]) for row in rows(path)] == [
+        ("Odd", "ok"),
+        ("Odd", "failed"),
+    ]
+
+
+def test_names_that_are_made_up_for_each_call_do_not_pile_up(path):
+    with HybridExecutor(1) as ex, ex.record(path) as recording:
+        for number in range(10_050):
+            recording.lane_here().say("inline", f"work {number}")
+        assert len(recording.lane_here().said["inline"]) == 50
+
+
+def test_recording_loads_nothing_that_only_observers_need(path):
+    code = (
+        "import sys\n"
+        "from hybrid_compute import HybridExecutor\n"
+        "with HybridExecutor(1) as ex, ex.record(sys.argv[1]):\n"
+        "    ex.submit(abs, 1).result()\n"
+        "print([name for name in sys.modules if name in ('attrs', 'hybrid_compute.observed')])\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    found = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_what_never_ended_is_written_as_unfinished_at_exit(path):
@@ -433,7 +528,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_work(monkeypatch, path, capl
             assert [each.result() for each in futures] == list(range(1100))
     assert [each.getMessage()[:9] for each in caplog.records] == ["Recording"]
     assert "cannot be written" in caplog.text
-    assert not recording.rows
+    assert not recording.done
 
 
 def test_a_forked_child_writes_nothing(path):

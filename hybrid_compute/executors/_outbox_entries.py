@@ -123,7 +123,7 @@ def _tell_waiters(item: WorkItem) -> None:
 class Delivery(WorkItem):
     """One attempt at a row, as the remote executor gets it. Its outcome goes to the courier."""
 
-    __slots__ = ("_courier", "_entry", "deadline", "key", "packed")
+    __slots__ = ("_courier", "_entry", "deadline", "key", "packed", "variables")
 
     def __init__(self, courier: Courier, entry: Entry, row: Row, forms: Forms) -> None:
         """Read the call.
@@ -132,11 +132,13 @@ class Delivery(WorkItem):
             OutboxError: the row is damaged, or not to be read.
         """
         self.packed: bytes | None = None
+        self.variables: dict[str, Any] | None = None
         if row.signed:
             self.packed = forms.packed(row)
             super().__init__(remote_task(row.task))
         else:
             super().__init__(remote_task(row.task), *forms.arguments(row))
+            self.variables = forms.variables(row)
         self.key = row.wire_key
         self.deadline = None if entry.item is None else entry.item.deadline
         self._courier = courier

@@ -4,7 +4,8 @@ Owns the bytes of both: JSON, with the tags that our own peers exchange, so that
 file is read. Where pickles were opted into, what JSON does not hold is pickled and signed, together
 with the key of its row and with what it is: nothing is unpickled whose signature is not good.
 
-    call      {"args": [...], "kwargs": {...}}                  or signed: what `_signed_work` packs
+    call      {"args": [...], "kwargs": {...}, "context": {name: value}}, the last if there is one;
+              or signed: what `_signed_work` packs, and no context
     outcome   {"result": value}
               {"error": name in `errors`, "text": ..., "state": {attributes}}
               or an envelope (the first byte tells): a result or an exception, pickled
@@ -20,6 +21,7 @@ from typing import Any
 import attrs
 
 from hybrid_compute import errors
+from hybrid_compute._contexts import Carried
 from hybrid_compute._failures import encode_error, text_of, type_name_of
 from hybrid_compute._pickling import dumps
 from hybrid_compute._signed_work import outcome, pack
@@ -37,6 +39,7 @@ from hybrid_compute.items import WorkItem
 from hybrid_compute.protocol.codec import MAX_BYTES, Codec
 from hybrid_compute.protocol.signing import BadSignature, SigningKey, open_at_rest, sign_at_rest
 from hybrid_compute.protocol.values import Refused
+from hybrid_compute.protocol.writer import Writer
 from hybrid_compute.tasks import Task
 
 __all__ = ["Forms", "OutboxEntry"]
@@ -64,8 +67,12 @@ class Forms:
         """Whether pickles were opted into."""
         return self._key is not None
 
-    def draft(self, item: WorkItem) -> Draft:
+    def draft(self, item: WorkItem, carried: Carried | None = None) -> Draft:
         """Return the row for an item.
+
+        Args:
+            item: the call.
+            carried: the context variables that go along; None: none.
 
         Raises:
             PlacementError: it is no declared task, and pickles were not opted into.
@@ -74,7 +81,7 @@ class Forms:
         fn, key = item.fn, new_key()
         idempotent = bool(item.options.idempotent)
         if isinstance(fn, Task):
-            body = self._json(fn.name, item)
+            body = self._json(fn.name, item, carried)
             return Draft(key, fn.name, body, signed=False, idempotent=idempotent)
         if self._key is None:
             raise PlacementError(
@@ -87,14 +94,18 @@ class Forms:
         body = sign_at_rest(self._key, packed, about=f"call {key}")
         return Draft(key, item.name, body, signed=True, idempotent=idempotent)
 
-    def _json(self, name: str, item: WorkItem) -> bytes:
+    def _json(self, name: str, item: WorkItem, carried: Carried | None) -> bytes:
         codec = self._codec
         try:
             args = codec.encode(list(item.args), "$.args")
             kwargs = codec.encode(dict(item.kwargs or {}), "$.kwargs")
         except Refused as refusal:
             raise TaskEncodeError(f"{name}: {refusal}") from refusal
-        body = codec.fields(args=args, kwargs=kwargs)
+        more = {}
+        if carried is not None and item.context is not None:
+            # As they would be sent: what cannot be stays here.
+            more = Writer(codec).context(carried.named(item.context))
+        body = codec.fields(args=args, kwargs=kwargs, **more)
         if len(body) > codec.max_bytes:
             raise PayloadTooLarge(
                 f"{name}: the call takes {len(body)} bytes, and {codec.max_bytes} may be sent",
@@ -120,6 +131,24 @@ class Forms:
                 f"row {row.id} of the outbox cannot be read: {error}", path=""
             ) from error
         return tuple(args), kwargs
+
+    def variables(self, row: Row) -> dict[str, Any] | None:
+        """Return the context variables of a row whose arguments were read, by their names.
+
+        Raises:
+            OutboxError: the row is damaged.
+        """
+        if b'"context":' not in row.body:  # it is seldom there, and is not read for that alone
+            return None
+        try:
+            found = self._codec.value(self._codec.decode(row.body).get("context"))
+            if found is not None and type(found) is not dict:
+                raise TypeError("no names")
+            return found
+        except (ProtocolError, PayloadTooLarge, TypeError) as error:
+            raise OutboxError(
+                f"row {row.id} of the outbox cannot be read: {error}", path=""
+            ) from error
 
     def packed(self, row: Row) -> bytes:
         """Return what a signed row carries.

@@ -98,7 +98,10 @@ class Call(Keeper):
             self.plain = signed is None and not item.streams
         if item.kwargs or item.key is not None:
             self.plain = False
-        if item.context is not None and line.carried is not None:
+        if item.variables is not None:
+            self.variables = item.variables
+            self.plain = False
+        elif item.context is not None and line.carried is not None:
             self.variables = line.carried.named(item.context)
             self.plain = False
         if timeout is not None or item.deadline is not None:

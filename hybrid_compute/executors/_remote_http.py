@@ -193,6 +193,8 @@ class Posts:
 
     def _variables(self, item: WorkItem) -> dict[str, Any]:
         """Return the context variables that go along with an item."""
+        if item.variables is not None:
+            return item.variables
         carried, context = self.carried, item.context
         return {} if carried is None or context is None else carried.named(context)
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from hybrid_compute._contexts import Carried
 from hybrid_compute._durable import checked_path
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ConfigurationError, HybridComputeError, PlacementError
@@ -110,6 +111,7 @@ class OutboxExecutor(SubExecutor):
         self.workers: int = check_max_workers(given.workers)
         access = getattr(given, "_access", None)
         self._remote: SubExecutor = given
+        self._carried: Carried | None = None
         self._forms = Forms(
             max_bytes=MAX_BYTES if access is None else access.max_bytes,
             key=signer.key if allow_pickle and signer is not None else None,
@@ -138,6 +140,17 @@ class OutboxExecutor(SubExecutor):
             lives.end()
             self._file.close()
             raise
+
+    @property
+    def carried(self) -> Carried | None:
+        """The context variables whose values are written down with a call, and go along with it."""
+        return self._carried
+
+    @carried.setter
+    def carried(  # pyright: ignore[reportIncompatibleVariableOverride]  # not to be read only
+        self, carried: Carried | None
+    ) -> None:
+        self._carried = self._remote.carried = carried
 
     # -- in ----------------------------------------------------------------------------------
 
@@ -179,7 +192,7 @@ class OutboxExecutor(SubExecutor):
                 "RemoteExecutor"
             )
         try:
-            draft = self._forms.draft(item)
+            draft = self._forms.draft(item, self._carried)
         except PlacementError:
             raise
         except HybridComputeError as error:

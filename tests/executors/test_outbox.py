@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError, wait
+from contextvars import Context, ContextVar
 
 import pytest
 
@@ -292,6 +293,52 @@ def test_it_is_a_member_of_a_fleet(path):
             ex.options(executor="outbox").submit(print).result(30)
     assert service.closed
     assert len(service.came) == 7
+
+
+PLACE = ContextVar("place")
+SECRET = ContextVar("secret")
+
+
+def listing(service, path, **options):
+    box = OutboxExecutor(service, path, linger=0, **options)
+    return HybridExecutor(executors={"outbox": box}, carry=[PLACE, SECRET])
+
+
+def submit_from_a_context(ex, fn, *args):
+    def submit():
+        PLACE.set(("here", b"1"))
+        SECRET.set(object())  # JSON has no form for it
+        return ex.options(executor="outbox").submit(fn, *args)
+
+    return Context().run(submit)
+
+
+def test_context_variables_that_are_listed_go_along_with_a_call(path):
+    service = Service(lambda item: item.variables)
+    with listing(service, path) as ex:
+        future = submit_from_a_context(ex, echo, 1)
+        assert future.result(30) == {"place": ("here", b"1")}
+        assert Context().run(ex.options(executor="outbox").submit, echo, 1).result(30) is None
+
+
+def test_they_go_along_whoever_delivers_the_call(path):
+    with listing(away(), path) as ex:
+        future = submit_from_a_context(ex, echo, 1)
+    assert isinstance(future.exception(30), NotDelivered)
+    service = Service(lambda item: item.variables)
+    with outbox(path, service) as ex:
+        assert service.arrived.acquire(timeout=30)
+        ex.submit(echo, "after it").result(30)
+        (entry,) = ex.results()
+        assert entry.result() == {"place": ("here", b"1")}
+        assert entry.arguments() == ((1,), {})
+
+
+def test_a_function_that_is_kept_signed_leaves_them_behind(path):
+    service = Signing(lambda item: item.variables)
+    with listing(service, path, allow_pickle=True) as ex:
+        future = submit_from_a_context(ex, len, "abc")
+        assert future.result(30) is None
 
 
 @pytest.mark.parametrize("options", [{"retries": 3}, {}], ids=["with retries", "plain"])
