@@ -101,7 +101,7 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         super().__init__(name=name, workers=_cores(), max_in_flight=max_in_flight)
         self._store_bytes = store_bytes
         self._looked = time.monotonic()
-        self._remote: dict[Any, Any] = {}  # by tags, and whether it streams or may run again
+        self._remote: dict[Any, Any] = {}  # by what `_remote_for` looks at
         self._reader = Reader(f"{name}-streams")
         self._holding = threading.Lock()  # guards _held
         self._held: weakref.WeakValueDictionary[bytes, _Held] = weakref.WeakValueDictionary()
@@ -130,7 +130,7 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
             kwargs = {name: self._kept_out(each, apart) for name, each in kwargs.items()}
         call = _pickling.encode_call(fn, args, kwargs, name=item.name)
         job.held = [self._hold(each) for each in apart]
-        remote = self._remote_for(item)
+        remote = self._remote_for(item, apart=bool(apart))
         job.ref = remote.remote(call, *room, *(each.ref for each in job.held))
         if isinstance(item, StreamItem):
             tap = self._reader.read(
@@ -142,20 +142,26 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         else:
             job.ref.future().add_done_callback(lambda future: self._tell((job, future)))
 
-    def _remote_for(self, item: WorkItem) -> Any:
-        """Return the remote function for items like this one."""
-        key = item.options.tags, item.streams, bool(item.options.idempotent)
+    def _remote_for(self, item: WorkItem, *, apart: bool) -> Any:
+        """Return the remote function for items like this one.
+
+        Args:
+            item: the item.
+            apart: whether it has arguments that travel by themselves.
+        """
+        key = item.options.tags, item.streams, bool(item.options.idempotent), apart
         found = self._remote.get(key)
         if found is None:
             said: dict[str, Any] = {"max_retries": 3 if key[2] else 0}
             for options in by_tags(self._options, item):
                 said.update(options)
-            if key[1]:
+            work: Any = _ray_worker.run_apart if apart else _ray_worker.run_call
+            if item.streams:
+                work = _ray_worker.run_stream
                 # Nothing is made twice that was read; and one object is made ahead.
                 said.update(
                     num_returns="streaming", _generator_backpressure_num_objects=1, max_retries=0
                 )
-            work = _ray_worker.run_stream if key[1] else _packed.run_packed
             found = self._remote[key] = ray.remote(work).options(**said)
         return found
 
@@ -200,6 +206,8 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         except (Exception, CancelledError) as error:
             self._lose(job, error)
         else:
+            if type(outcome) is bytes:
+                outcome = _packed.VALUE, outcome
             self._end(job, partial(_packed.deliver, job.item), outcome)
 
     def _lose(self, job: _RayJob, error: BaseException) -> None:
