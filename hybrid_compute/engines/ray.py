@@ -15,7 +15,8 @@ import hashlib
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
@@ -102,6 +103,7 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         self._store_bytes = store_bytes
         self._looked = time.monotonic()
         self._remote: dict[Any, Any] = {}  # by what `_remote_for` looks at
+        self._ready: deque[Callable[[], object]] = deque()  # of the thread of outcomes: news
         self._reader = Reader(f"{name}-streams")
         self._holding = threading.Lock()  # guards _held
         self._held: weakref.WeakValueDictionary[bytes, _Held] = weakref.WeakValueDictionary()
@@ -187,28 +189,45 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
 
     # Delivering: on the thread of outcomes.
 
+    def _wait_for_news(self) -> list[Any]:
+        if self._ready:
+            return []  # a callback has cut them short
+        return super()._wait_for_news()
+
     def _deliver(self, news: list[Any]) -> None:
-        for each in news:
-            if callable(each):
-                each()
-            else:
-                self._end_call(*each)
+        self._sort(news)
+        while self._ready:
+            self._ready.popleft()()
         now = time.monotonic()
         if now - self._looked > _LOOK:
             self._looked = now
             with suppress(Exception):  # Ray is shut down, or busy
                 self.workers = _cores()
 
-    def _end_call(self, job: _RayJob, future: Any) -> None:
-        job.ref = None
-        try:
-            outcome = future.result()
-        except (Exception, CancelledError) as error:
-            self._lose(job, error)
-        else:
-            if type(outcome) is bytes:
-                outcome = _packed.VALUE, outcome
-            self._end(job, partial(_packed.deliver, job.item), outcome)
+    def _sort(self, news: list[Any]) -> None:
+        """Put into `_ready` what was told.
+
+        All of it, before the first is delivered: a callback that wants to end another item, and to
+        see the end of that, must find that it has ended, or is next.
+
+        Args:
+            news: to be called; or a job, with Ray's future.
+        """
+        for each in news:
+            if callable(each):
+                self._ready.append(each)
+                continue
+            job, future = each
+            job.ref = None
+            self._ready.append(partial(self._end_call, job, _outcome(future)))
+
+    def _end_call(self, job: _RayJob, outcome: Any) -> None:
+        if isinstance(outcome, BaseException):
+            self._lose(job, outcome)
+            return
+        if type(outcome) is bytes:
+            outcome = _packed.VALUE, outcome
+        self._end(job, partial(_packed.deliver, job.item), outcome)
 
     def _lose(self, job: _RayJob, error: BaseException) -> None:
         """Deliver that Ray has no result of an item."""
@@ -263,7 +282,7 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         self._abandon(job)
         future = job.item.future
         while self.runs_here() and not future.done():
-            self._deliver([each for each in (self._news.get(),) if each is not None])
+            self._deliver(self._wait_for_news())
         with suppress(CancelledError):  # until it is delivered
             future.exception()
         return future.cancelled()
@@ -303,3 +322,11 @@ class _RayJob(Job):
 
 def _cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _outcome(future: Any) -> Any:
+    """Return what became of a call that has ended: its result, or what Ray raised."""
+    try:
+        return future.result()
+    except (Exception, CancelledError) as error:
+        return error

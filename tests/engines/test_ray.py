@@ -171,6 +171,30 @@ def test_a_deadline_ends_the_work(gate):
             assert gate.left(60)
 
 
+def test_a_callback_may_end_work_whose_end_is_known_already(monkeypatch, gate):
+    told, all_told = [], threading.Event()
+
+    tell = RayExecutor._tell
+
+    def count(executor, news):
+        tell(executor, news)
+        told.extend(each for each in [news] if each is not None)
+        if len(told) == 3:
+            all_told.set()
+
+    monkeypatch.setattr(RayExecutor, "_tell", count)
+    with RayExecutor() as executor:
+        called, said = threading.Event(), []
+        first = executor.submit(hold, gate.port)
+        first.add_done_callback(lambda _: [called.set(), all_told.wait(60)])
+        gate.open()
+        assert called.wait(60)
+        one, other = executor.submit(echo, 1), executor.submit(echo, 2)
+        one.add_done_callback(lambda _: said.append(other.cancel_running()))
+        assert [one.result(), other.result()] == [1, 2]
+        assert said == [False]
+
+
 # Workers that die.
 
 
