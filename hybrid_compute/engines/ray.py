@@ -5,8 +5,9 @@ what Ray calls an error is about a worker. Ray runs a call again whose worker ha
 told not to: only `idempotent` items may be.
 
 Threads and locks: those of `_window`, and `_ray_streams` while there are streams. Results come on a
-thread of Ray's, which only puts them into the queue of the thread of outcomes. `_held`, which is
-what several calls share in Ray's object store, is guarded by `_holding`.
+thread of Ray's, which only puts them into the queue of the thread of outcomes; or that thread asks
+for them (`_ray_watch`). `_held`, which is what several calls share in Ray's object store, is
+guarded by `_holding`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -38,6 +39,7 @@ try:
 
     from hybrid_compute.engines import _ray_worker
     from hybrid_compute.engines._ray_streams import Reader, Tap
+    from hybrid_compute.engines._ray_watch import Watch
 except ImportError as _error:
     raise ImportError("RayExecutor needs Ray: pip install 'hybrid-compute[ray]'") from _error
 
@@ -103,6 +105,7 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         self._store_bytes = store_bytes
         self._looked = time.monotonic()
         self._remote: dict[Any, Any] = {}  # by what `_remote_for` looks at
+        self._watch = Watch(self._news.put)
         self._ready: deque[Callable[[], object]] = deque()  # of the thread of outcomes: news
         self._reader = Reader(f"{name}-streams")
         self._holding = threading.Lock()  # guards _held
@@ -142,7 +145,7 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
             )
             item.expect(tap)
         else:
-            job.ref.future().add_done_callback(lambda future: self._tell((job, future)))
+            self._watch.add(job)
 
     def _remote_for(self, item: WorkItem, *, apart: bool) -> Any:
         """Return the remote function for items like this one.
@@ -192,7 +195,11 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
     def _wait_for_news(self) -> list[Any]:
         if self._ready:
             return []  # a callback has cut them short
-        return super()._wait_for_news()
+        if self._reader.reads():
+            self._watch.calm()  # a stream's objects are not to wait for the ends of calls
+        if not self._watch.asks():
+            return super()._wait_for_news()
+        return [*((job, None) for job in self._watch.ask()), *self._news_there()]
 
     def _deliver(self, news: list[Any]) -> None:
         self._sort(news)
@@ -211,15 +218,20 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         see the end of that, must find that it has ended, or is next.
 
         Args:
-            news: to be called; or a job, with Ray's future.
+            news: to be called; or a job, with Ray's future, or None if it was asked for.
         """
+        ended: list[tuple[_RayJob, Any]] = []
         for each in news:
             if callable(each):
                 self._ready.append(each)
                 continue
             job, future = each
-            job.ref = None
-            self._ready.append(partial(self._end_call, job, _outcome(future)))
+            if job.ref is not None:  # else it was asked for before Ray told of it
+                ended.append((job, job.ref if future is None else future))
+                job.ref = None
+        self._watch.note(len(ended))
+        for (job, _), outcome in zip(ended, _outcomes([each for _, each in ended]), strict=True):
+            self._ready.append(partial(self._end_call, job, outcome))
 
     def _end_call(self, job: _RayJob, outcome: Any) -> None:
         if isinstance(outcome, BaseException):
@@ -324,9 +336,22 @@ def _cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def _outcome(future: Any) -> Any:
-    """Return what became of a call that has ended: its result, or what Ray raised."""
+def _outcomes(ended: list[Any]) -> list[Any]:
+    """Return what became of calls that have ended: the result of each, or what Ray raised.
+
+    Args:
+        ended: their futures or references.
+    """
+    refs = [each for each in ended if not isinstance(each, Future)]
     try:
-        return future.result()
+        found = dict(zip(refs, ray.get(refs), strict=True)) if refs else {}
+    except Exception:
+        found = {}  # Ray tells of one error only
+    return [found[each] if each in found else _outcome(each) for each in ended]
+
+
+def _outcome(ended: Any) -> Any:
+    try:
+        return ended.result() if isinstance(ended, Future) else ray.get(ended)
     except (Exception, CancelledError) as error:
         return error
