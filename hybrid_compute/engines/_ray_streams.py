@@ -111,6 +111,10 @@ class Reader:
         )
         return tap
 
+    def reads(self) -> bool:
+        """Say whether there are streams, as far as this thread knows."""
+        return self._streams > 0
+
     async def _pass_on(
         self, tap: Tap, tell: Callable[[Tap, Any], Any], end: Callable[[Any], object]
     ) -> None:

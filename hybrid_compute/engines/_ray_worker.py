@@ -1,4 +1,4 @@
-"""What Ray's workers run for `hybrid_compute.engines.ray`, beside `_packed.run_packed`.
+"""What Ray's workers run for `hybrid_compute.engines.ray`.
 
 No state of its own. A stream's objects are pairs, of which Ray makes the next only when the one
 before was read:
@@ -12,11 +12,27 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from hybrid_compute import _packed
 from hybrid_compute.engines import _feed
 
-__all__ = ["BEGUN", "ITEMS", "run_stream"]
+__all__ = ["BEGUN", "ITEMS", "run_apart", "run_call", "run_stream"]
 
 BEGUN, ITEMS = -1, -2
+
+
+def run_call(call: bytes) -> bytes | tuple[int, bytes]:
+    """Run a packed call; return its result, or what else became of it as `run_packed` does.
+
+    Bytes by themselves travel as they are; for a tuple Ray packs, and pickles, here and there. It
+    also takes longer over arguments if it does not know how many there are.
+    """
+    return run_apart(call)
+
+
+def run_apart(call: bytes, *apart: Any) -> bytes | tuple[int, bytes]:
+    """Run a packed call, some of whose arguments travel by themselves, as `run_call` does."""
+    kind, data = _packed.run_packed(call, *apart)
+    return data if kind == _packed.VALUE else (kind, data)
 
 
 def run_stream(

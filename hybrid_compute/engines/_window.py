@@ -132,6 +132,20 @@ class WindowedExecutor(SubExecutor, _exit.Member, Generic[J]):
         """Have the thread of outcomes look at something. Any thread."""
         self._news.put(news)
 
+    def _wait_for_news(self) -> list[Any]:
+        """Return all that was told, once there is something. For the thread of outcomes."""
+        first = self._news.get()
+        others = self._news_there()
+        return others if first is None else [first, *others]
+
+    def _news_there(self) -> list[Any]:
+        """Return what was told by now. For the thread of outcomes."""
+        news = []
+        with suppress(Empty):
+            while True:
+                news.append(self._news.get_nowait())
+        return [each for each in news if each is not None]
+
     def _end(self, job: J, deliver: Callable[[Any], None], outcome: Any) -> None:
         """Deliver a job's end, unless there was one. Callbacks run: hold no lock."""
         with self._lock:
@@ -216,12 +230,9 @@ class WindowedExecutor(SubExecutor, _exit.Member, Generic[J]):
     def _work(self) -> None:
         """The life of the thread."""
         while self._has_more():
-            news = [self._news.get()]
-            with suppress(Empty):
-                while True:
-                    news.append(self._news.get_nowait())
+            news = self._wait_for_news()
             try:
-                self._deliver([each for each in news if each is not None])
+                self._deliver(news)
             except BaseException:
                 LOGGER.exception("exception delivering outcomes of executor %r", self.name)
             del news  # before waiting: nothing of a job that is done may be kept alive

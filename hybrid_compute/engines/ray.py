@@ -5,8 +5,9 @@ what Ray calls an error is about a worker. Ray runs a call again whose worker ha
 told not to: only `idempotent` items may be.
 
 Threads and locks: those of `_window`, and `_ray_streams` while there are streams. Results come on a
-thread of Ray's, which only puts them into the queue of the thread of outcomes. `_held`, which is
-what several calls share in Ray's object store, is guarded by `_holding`.
+thread of Ray's, which only puts them into the queue of the thread of outcomes; or that thread asks
+for them (`_ray_watch`). `_held`, which is what several calls share in Ray's object store, is
+guarded by `_holding`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import hashlib
 import threading
 import time
 import weakref
-from collections.abc import Mapping
-from concurrent.futures import CancelledError
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -37,6 +39,7 @@ try:
 
     from hybrid_compute.engines import _ray_worker
     from hybrid_compute.engines._ray_streams import Reader, Tap
+    from hybrid_compute.engines._ray_watch import Watch
 except ImportError as _error:
     raise ImportError("RayExecutor needs Ray: pip install 'hybrid-compute[ray]'") from _error
 
@@ -101,7 +104,9 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         super().__init__(name=name, workers=_cores(), max_in_flight=max_in_flight)
         self._store_bytes = store_bytes
         self._looked = time.monotonic()
-        self._remote: dict[Any, Any] = {}  # by tags, and whether it streams or may run again
+        self._remote: dict[Any, Any] = {}  # by what `_remote_for` looks at
+        self._watch = Watch(self._news.put)
+        self._ready: deque[Callable[[], object]] = deque()  # of the thread of outcomes: news
         self._reader = Reader(f"{name}-streams")
         self._holding = threading.Lock()  # guards _held
         self._held: weakref.WeakValueDictionary[bytes, _Held] = weakref.WeakValueDictionary()
@@ -130,7 +135,7 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
             kwargs = {name: self._kept_out(each, apart) for name, each in kwargs.items()}
         call = _pickling.encode_call(fn, args, kwargs, name=item.name)
         job.held = [self._hold(each) for each in apart]
-        remote = self._remote_for(item)
+        remote = self._remote_for(item, apart=bool(apart))
         job.ref = remote.remote(call, *room, *(each.ref for each in job.held))
         if isinstance(item, StreamItem):
             tap = self._reader.read(
@@ -140,22 +145,28 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
             )
             item.expect(tap)
         else:
-            job.ref.future().add_done_callback(lambda future: self._tell((job, future)))
+            self._watch.add(job)
 
-    def _remote_for(self, item: WorkItem) -> Any:
-        """Return the remote function for items like this one."""
-        key = item.options.tags, item.streams, bool(item.options.idempotent)
+    def _remote_for(self, item: WorkItem, *, apart: bool) -> Any:
+        """Return the remote function for items like this one.
+
+        Args:
+            item: the item.
+            apart: whether it has arguments that travel by themselves.
+        """
+        key = item.options.tags, item.streams, bool(item.options.idempotent), apart
         found = self._remote.get(key)
         if found is None:
             said: dict[str, Any] = {"max_retries": 3 if key[2] else 0}
             for options in by_tags(self._options, item):
                 said.update(options)
-            if key[1]:
+            work: Any = _ray_worker.run_apart if apart else _ray_worker.run_call
+            if item.streams:
+                work = _ray_worker.run_stream
                 # Nothing is made twice that was read; and one object is made ahead.
                 said.update(
                     num_returns="streaming", _generator_backpressure_num_objects=1, max_retries=0
                 )
-            work = _ray_worker.run_stream if key[1] else _packed.run_packed
             found = self._remote[key] = ray.remote(work).options(**said)
         return found
 
@@ -181,26 +192,54 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
 
     # Delivering: on the thread of outcomes.
 
+    def _wait_for_news(self) -> list[Any]:
+        if self._ready:
+            return []  # a callback has cut them short
+        if self._reader.reads():
+            self._watch.calm()  # a stream's objects are not to wait for the ends of calls
+        if not self._watch.asks():
+            return super()._wait_for_news()
+        return [*((job, None) for job in self._watch.ask()), *self._news_there()]
+
     def _deliver(self, news: list[Any]) -> None:
-        for each in news:
-            if callable(each):
-                each()
-            else:
-                self._end_call(*each)
+        self._sort(news)
+        while self._ready:
+            self._ready.popleft()()
         now = time.monotonic()
         if now - self._looked > _LOOK:
             self._looked = now
             with suppress(Exception):  # Ray is shut down, or busy
                 self.workers = _cores()
 
-    def _end_call(self, job: _RayJob, future: Any) -> None:
-        job.ref = None
-        try:
-            outcome = future.result()
-        except (Exception, CancelledError) as error:
-            self._lose(job, error)
-        else:
-            self._end(job, partial(_packed.deliver, job.item), outcome)
+    def _sort(self, news: list[Any]) -> None:
+        """Put into `_ready` what was told.
+
+        All of it, before the first is delivered: a callback that wants to end another item, and to
+        see the end of that, must find that it has ended, or is next.
+
+        Args:
+            news: to be called; or a job, with Ray's future, or None if it was asked for.
+        """
+        ended: list[tuple[_RayJob, Any]] = []
+        for each in news:
+            if callable(each):
+                self._ready.append(each)
+                continue
+            job, future = each
+            if job.ref is not None:  # else it was asked for before Ray told of it
+                ended.append((job, job.ref if future is None else future))
+                job.ref = None
+        self._watch.note(len(ended))
+        for (job, _), outcome in zip(ended, _outcomes([each for _, each in ended]), strict=True):
+            self._ready.append(partial(self._end_call, job, outcome))
+
+    def _end_call(self, job: _RayJob, outcome: Any) -> None:
+        if isinstance(outcome, BaseException):
+            self._lose(job, outcome)
+            return
+        if type(outcome) is bytes:
+            outcome = _packed.VALUE, outcome
+        self._end(job, partial(_packed.deliver, job.item), outcome)
 
     def _lose(self, job: _RayJob, error: BaseException) -> None:
         """Deliver that Ray has no result of an item."""
@@ -255,7 +294,7 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
         self._abandon(job)
         future = job.item.future
         while self.runs_here() and not future.done():
-            self._deliver([each for each in (self._news.get(),) if each is not None])
+            self._deliver(self._wait_for_news())
         with suppress(CancelledError):  # until it is delivered
             future.exception()
         return future.cancelled()
@@ -295,3 +334,24 @@ class _RayJob(Job):
 
 def _cores() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _outcomes(ended: list[Any]) -> list[Any]:
+    """Return what became of calls that have ended: the result of each, or what Ray raised.
+
+    Args:
+        ended: their futures or references.
+    """
+    refs = [each for each in ended if not isinstance(each, Future)]
+    try:
+        found = dict(zip(refs, ray.get(refs), strict=True)) if refs else {}
+    except Exception:
+        found = {}  # Ray tells of one error only
+    return [found[each] if each in found else _outcome(each) for each in ended]
+
+
+def _outcome(ended: Any) -> Any:
+    try:
+        return ended.result() if isinstance(ended, Future) else ray.get(ended)
+    except (Exception, CancelledError) as error:
+        return error

@@ -57,6 +57,13 @@ def numbers_until(port: int):
 
 
 @task
+def half_of_even(number: int) -> int:
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number // 2
+
+
+@task
 def add_up(*arrays) -> float:
     return float(sum(each.sum() for each in arrays))
 

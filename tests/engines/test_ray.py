@@ -12,6 +12,8 @@ import pytest
 import ray
 
 from hybrid_compute import HybridExecutor
+from hybrid_compute.engines import _ray_watch
+from hybrid_compute.engines._ray_watch import Watch
 from hybrid_compute.engines.ray import RayExecutor
 from hybrid_compute.errors import (
     ConfigurationError,
@@ -29,6 +31,24 @@ pytestmark = [
     pytest.mark.leaks("Ray's threads and connections come and go"),
     pytest.mark.usefixtures("started_ray"),
 ]
+
+
+class Asking(Watch):
+    """Asks Ray for the ends of calls, whether they come quickly or not."""
+
+    def __init__(self, tell):
+        super().__init__(tell)
+        self._brisk = True
+
+
+@pytest.fixture(params=["told", "asked"], autouse=True)
+def ends(request, monkeypatch):
+    """How the ends of calls are noticed; by itself an executor does what costs less."""
+    if request.param == "asked":
+        monkeypatch.setattr("hybrid_compute.engines.ray.Watch", Asking)
+        monkeypatch.setattr(_ray_watch, "_FEW", 0)
+    else:
+        monkeypatch.setattr(_ray_watch, "_SOME", sys.maxsize)
 
 
 @pytest.fixture
@@ -171,7 +191,61 @@ def test_a_deadline_ends_the_work(gate):
             assert gate.left(60)
 
 
+def test_a_callback_may_end_work_whose_end_is_known_already(monkeypatch, gate):
+    told, all_told = [], threading.Event()
+
+    class Counting(Watch):
+        def __init__(self, tell):
+            super().__init__(lambda each: self.count(tell, each))
+
+        def count(self, tell, each):
+            tell(each)
+            told.append(each)
+            if len(told) == 3:
+                all_told.set()
+
+    monkeypatch.setattr("hybrid_compute.engines.ray.Watch", Counting)
+    with RayExecutor() as executor:
+        called, said = threading.Event(), []
+        first = executor.submit(hold, gate.port)
+        first.add_done_callback(lambda _: [called.set(), all_told.wait(60)])
+        gate.open()
+        assert called.wait(60)
+        one, other = executor.submit(echo, 1), executor.submit(echo, 2)
+        one.add_done_callback(lambda _: said.append(other.cancel_running()))
+        assert [one.result(), other.result()] == [1, 2]
+        assert said == [False]
+
+
+def test_many_calls_keep_their_results_and_their_errors_apart(executor):
+    futures = [executor.submit(work.half_of_even, each) for each in range(300)]
+    for number, future in enumerate(futures):
+        if number % 2:
+            assert isinstance(future.exception(), ValueError)
+            assert str(number) in str(future.exception())
+        else:
+            assert future.result() == number // 2
+
+
+def test_a_call_that_takes_long_does_not_hold_up_the_others(executor, gate):
+    slow = executor.submit(hold, gate.port)
+    assert gate.arrived(60)
+    futures = [executor.submit(echo, each) for each in range(300)]
+    assert [each.result() for each in futures] == list(range(300))
+    assert not slow.done()
+    gate.open()
+    slow.result()
+
+
 # Workers that die.
+
+
+def test_a_worker_that_dies_takes_no_other_calls_along(executor, tmp_path):
+    futures = [executor.submit(echo, each) for each in range(20)]
+    dead = executor.submit(work.mark_and_die, str(tmp_path / "file"))
+    futures += [executor.submit(echo, each) for each in range(20, 40)]
+    assert [each.result() for each in futures] == list(range(40))
+    assert isinstance(dead.exception(), WorkerCrashed)
 
 
 def test_an_item_whose_worker_dies_fails_and_ran_once(executor, tmp_path):
@@ -221,6 +295,14 @@ def test_two_streams_are_read_side_by_side_by_one_thread(executor):
     readers = [each for each in threading.enumerate() if each.name == "ray-streams"]
     assert len(readers) == 1
     assert list(zip(one, two, strict=True)) == [(each, each) for each in range(1, 50)]
+
+
+def test_while_there_are_streams_ray_tells_of_each_end(executor, tmp_path):
+    stream = executor.submit(work.marked_numbers, str(tmp_path / "file"), 100).result()
+    assert next(stream) == 0
+    executor.submit(echo).result()
+    assert not executor._watch._brisk
+    assert list(stream) == list(range(1, 100))
 
 
 @pytest.mark.parametrize(
