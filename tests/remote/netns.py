@@ -67,7 +67,7 @@ echo = remote_task("echo", idempotent=True)
 
 def half_open_websocket(served: Served) -> None:
     """Packets vanish: the pings tell, and a call fails that may have run."""
-    with client(served, "ws", ping_interval=0.1, ping_timeout=0.2, reconnect_for=WAIT) as ex:
+    with client(served, "ws", ping_interval=0.1, ping_timeout=0.5, reconnect_for=WAIT) as ex:
         assert ex.submit(echo, 1).result(WAIT) == 1
         future = ex.submit(remote_task("wait"))
         assert ex.submit(echo, 2).result(WAIT) == 2  # the server has the call before it as well
