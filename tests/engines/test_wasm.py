@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import pytest
 import wasmtime
@@ -42,6 +44,7 @@ WAT = b"""
 )
 """
 PAGE = 65536
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -181,6 +184,26 @@ def test_what_it_may_not_do_is_an_error_of_that_call_alone(wasm, name, reason):
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.reason) == (str(error), reason)
     assert call(wasm, "add", 1, 2) == 3
+
+
+def test_so_it_is_when_the_program_has_a_handler_of_its_own_for_such_signals():
+    program = (
+        "import faulthandler\n"
+        "from tests.engines.test_wasm import WAT, WasmExecutor\n"
+        "with WasmExecutor(WAT) as ex:\n"
+        "    faulthandler.enable()\n"
+        "    for name in ('deep', 'die', 'zero', 'beyond'):\n"
+        "        print(type(ex.submit(ex.tasks[name]).exception(60)).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "SandboxError\n" * 4, "")
 
 
 def test_a_start_function_without_end_is_ended_as_well():
