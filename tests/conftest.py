@@ -120,12 +120,13 @@ def _leaks(before: Holdings) -> list[str]:
     return leaks
 
 
-def pytest_collection_finish():
-    """Take what the imports of all tests made out of the collector's sight: it stays anyway.
+@pytest.fixture(autouse=True, scope="module")
+def nothing_old_is_collected():
+    """Take what is there out of the collector's sight: modules, which stay anyway, most of all.
 
-    Without that, each collection walks a quarter of a million objects, of libraries that a few
-    tests use, for a tenth of a second; and a collection is what every thread that ends a moment
-    after its test costs (`_leaks`), and what a test of what is freed asks for.
+    Otherwise each collection walks half a million objects, of libraries that a few tests use, for
+    some tenths of a second; and one collection is what every thread costs that ends a moment after
+    its test (`_leaks`), and what each test of what is freed asks for.
     """
     gc.collect()
     gc.freeze()
@@ -134,6 +135,8 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True)
 def nothing_leaks(request: pytest.FixtureRequest):
     """Fail the test that leaves a thread, a process, a descriptor or a segment behind."""
+    if "caplog" in request.fixturenames:
+        gc.collect()  # failures that nobody saw, of other tests, are told of before, not meanwhile
     before = Holdings.now()
     yield
     if request.node.get_closest_marker("leaks"):
