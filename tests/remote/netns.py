@@ -128,8 +128,11 @@ def reset_in_a_stream(served: Served) -> None:
 
 def main(name: str) -> None:
     up()
+    # A reset that does not get through leaves the server with a call to whom nobody listens: told
+    # to end, it would wait for that one, 10 s.
     served = Served(
-        "tests.streams.work:TASKS" if name == "reset_in_a_stream" else "tests.server.work:TASKS"
+        "tests.streams.work:TASKS" if name == "reset_in_a_stream" else "tests.server.work:TASKS",
+        *("--grace", "0.5"),
     )
     try:
         globals()[name](served)
