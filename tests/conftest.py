@@ -144,11 +144,3 @@ def nothing_leaks(request: pytest.FixtureRequest):
     leaks = _leaks(before)
     if leaks:
         pytest.fail("left behind:\n  " + "\n  ".join(leaks), pytrace=False)
-
-
-@pytest.fixture
-def empty_log(caplog):
-    """The log, in which nothing of earlier tests turns up, such as failures that nobody saw."""
-    gc.collect()
-    caplog.clear()
-    return caplog
