@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import attrs
+import hypothesis
 import pytest
 
 GRACE = 10.0  # seconds; only a leak, or a very busy machine, ever takes that long
@@ -26,6 +27,10 @@ STEP = threading.Event()  # never set: waiting for it is a pause
 # A shell has what it runs in the background ignore Ctrl-C, and so would all that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes by the clock says how busy the machine is; a hang is pytest's affair.
+hypothesis.settings.register_profile("without a deadline", deadline=None)
+hypothesis.settings.load_profile("without a deadline")
 
 _FDS = Path("/proc/self/fd")
 _TASKS = Path("/proc/self/task")
