@@ -542,6 +542,7 @@ def test_nested_work_ends_with_the_time_of_who_submitted_it(place):
             inner.append(future)
             future.exception()
             go.set()
+            release.wait(SOON)  # else it may be done before anybody sees that its time is up
 
         start = time.monotonic()
         try:
