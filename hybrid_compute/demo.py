@@ -1,7 +1,7 @@
 """The demo: real work on real files, through three executors, side by side.
 
 Owns the choice of files and the comparison; the work itself is in `_demo_work`, the command line
-and the table are in `_commands`. Nothing here needs a server, the network or an extra.
+and the table are in `_demo_commands`. Nothing here needs a server, the network or an extra.
 
 The same four functions run everywhere. HybridExecutor puts each where it belongs: `read` and
 `pack` are plain callables and stay on threads, where no byte of a file is copied; `measure` is

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import attrs
+import hypothesis
 import pytest
 
 GRACE = 10.0  # seconds; only a leak, or a very busy machine, ever takes that long
@@ -26,6 +27,10 @@ STEP = threading.Event()  # never set: waiting for it is a pause
 # A shell has what it runs in the background ignore Ctrl-C, and so would all that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes by the clock says how busy the machine is; a hang is pytest's affair.
+hypothesis.settings.register_profile("without a deadline", deadline=None)
+hypothesis.settings.load_profile("without a deadline")
 
 _FDS = Path("/proc/self/fd")
 _TASKS = Path("/proc/self/task")
@@ -120,9 +125,23 @@ def _leaks(before: Holdings) -> list[str]:
     return leaks
 
 
+@pytest.fixture(autouse=True, scope="module")
+def nothing_old_is_collected():
+    """Take what is there out of the collector's sight: modules, which stay anyway, most of all.
+
+    Otherwise each collection walks half a million objects, of libraries that a few tests use, for
+    some tenths of a second; and one collection is what every thread costs that ends a moment after
+    its test (`_leaks`), and what each test of what is freed asks for.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks(request: pytest.FixtureRequest):
     """Fail the test that leaves a thread, a process, a descriptor or a segment behind."""
+    if "caplog" in request.fixturenames:
+        gc.collect()  # failures that nobody saw, of other tests, are told of before, not meanwhile
     before = Holdings.now()
     yield
     if request.node.get_closest_marker("leaks"):
@@ -130,11 +149,3 @@ def nothing_leaks(request: pytest.FixtureRequest):
     leaks = _leaks(before)
     if leaks:
         pytest.fail("left behind:\n  " + "\n  ".join(leaks), pytrace=False)
-
-
-@pytest.fixture
-def empty_log(caplog):
-    """The log, in which nothing of earlier tests turns up, such as failures that nobody saw."""
-    gc.collect()
-    caplog.clear()
-    return caplog

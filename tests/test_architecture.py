@@ -49,7 +49,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "config",
     ),
     5: (
-        *("cli", "_commands", "_outbox_commands", "_serve", "_replay", "decision_log", "server."),
+        *("cli", "_commands", "_demo_commands", "_outbox_commands", "_serve", "_replay"),
+        *("decision_log", "server."),
         *("testing.", "telemetry.", "report.", "_report_commands", "_top"),
         *("_doctor", "_doctor_commands", "_machine"),
         *("_advise", "_advise_commands", "_advise_probe"),

@@ -188,4 +188,4 @@ class Circuit(RuleBasedStateMachine):
 
 
 TestCircuit = Circuit.TestCase
-TestCircuit.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestCircuit.settings = settings(max_examples=100, stateful_step_count=30)

@@ -39,6 +39,16 @@ def tree(tmp_path):
     return tmp_path
 
 
+def test_a_command_waits_for_no_module_of_another():
+    code = (
+        "import sys\nfrom hybrid_compute._commands import _COMMANDS, main\n"
+        "main.get_command(None, 'serve')\n"
+        "print([name for name, (module, _) in _COMMANDS.items()\n"
+        "       if f'hybrid_compute.{module}' in sys.modules])\n"
+    )
+    assert run(code=code).stdout == "['serve']\n"
+
+
 def test_the_demo_prints_a_table_of_what_ran_where(tree):
     done = run("demo", tree)
     assert (done.returncode, done.stderr) == (0, "")

@@ -100,7 +100,7 @@ def test_the_argument_is_still_missed_if_nobody_gives_it(tmp_path):
 
 def test_the_reference_has_the_keys_of_all_commands():
     for command, arguments in ARGUMENTS.items():
-        params = main.commands[command].params
+        params = main.get_command(None, command).params
         names = [_name(each, arguments) for each in params if each.expose_value]
         assert listed(f"[{command}]") == [name for name in names if name]
 

@@ -23,7 +23,7 @@ from hybrid_compute.server import Limits
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 TOML = DEPLOY / "hybrid.toml"
-SERVE = main.commands["serve"]
+SERVE = main.get_command(None, "serve")
 PORT = 8760
 
 

@@ -69,7 +69,7 @@ def test_a_call_that_waits_is_not() -> None:
         seen = calls.look(belief)
         assert seen is not None
         assert seen[0] >= 0.1
-        assert seen[1] + seen[2] < 0.05
+        assert seen[1] + seen[2] < seen[0] / 2  # it may be kept from a core when it wakes
 
 
 def test_of_two_that_share_the_gil_what_both_have_used_is_told() -> None:

@@ -117,6 +117,9 @@ class Sandbox:
         config = self._wasmtime.Config()
         config.epoch_interruption = True
         config.consume_fuel = self._fuel is not None
+        # What a module may not do is found by checks that it is compiled with, not by a signal: its
+        # handler belongs to the process, and is gone once faulthandler or Ray has set another one.
+        config.signals_based_traps = False
         config.parallel_compilation = False  # no threads of its own: they do not survive a fork
         return self._wasmtime.Engine(config)
 

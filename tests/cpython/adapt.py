@@ -1,13 +1,15 @@
 """Derives test cases from CPython's, in which other classes stand in the place of the stdlib's.
 
 CPython's modules are not changed: what a test finds in the globals of its module is swapped
-while it runs. Three kinds of things are adapted besides:
+while it runs. Four kinds of things are adapted besides:
 
 - `_threads` of a thread pool, which some tests read only to join or to name its threads, is
   answered by a subclass from `threading.enumerate()`.
 - The argument `mp_context` is dropped: a ProcessExecutor has one way to start its workers.
 - The multiprocessing.Queue that collects log records from workers, and that can only be
   inherited, is replaced by a file.
+- Work that sleeps, and that a test leaves behind unfinished, sleeps no longer than the test: else
+  half of the time of these tests would be that of their tearDown, which waits for it.
 
 Also imported by the scripts that the tests run, so it imports no pytest.
 """
@@ -20,8 +22,10 @@ import functools
 import os
 import pickle
 import queue
+import select
 import tempfile
 import threading
+import time
 import types
 import unittest
 import unittest.mock
@@ -33,6 +37,9 @@ from . import exclusions, suite
 
 # Tests that set an alarm of their own, and so end the timer that pytest-timeout would set.
 ALARMED = ("test_hang_gh94440", "test_gh105829_should_not_deadlock_if_wakeup_pipe_full")
+
+# Where tests leave work behind that sleeps.
+SLEEPY = ("test_wait", "test_as_completed")
 
 
 def thread_pool(base: type[Executor]) -> type[Executor]:
@@ -129,6 +136,45 @@ class LogFile:
         os.unlink(self.path)
 
 
+class Night:
+    """What `rest` lasts for at most: until the test is over. A pipe by a name, to reach workers."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="rest-")
+        self._path = os.path.join(self._folder.name, "pipe")
+        os.mkfifo(self._path)
+        self._writer: int | None = os.open(self._path, os.O_RDWR)  # which waits for no reader
+
+    def sleep(self) -> Callable[[float], None]:
+        """Return what stands in for `time.sleep`, which can be pickled as that can."""
+        return functools.partial(rest, self._path)
+
+    def end(self) -> None:
+        """Wake all that sleep; idempotent."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            os.unlink(self._path)  # before: who opens it without a writer is not told
+            os.close(writer)
+
+    def remove(self) -> None:
+        self.end()
+        self._folder.cleanup()
+
+
+def rest(path: str, seconds: float) -> None:
+    """Sleep, until the other end of this pipe is closed at the latest."""
+    try:
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(reader, 0)  # that the other end was closed is told unasked
+        poll.poll(seconds * 1000)
+    finally:
+        os.close(reader)
+
+
 def _run_script(original: Callable[..., Any], name: str, *args: str, **env: str) -> Any:
     """`assert_python_ok` of a script that finds our class in the stdlib's place."""
     paths = [suite.ROOT, suite.path_entry()]
@@ -216,7 +262,11 @@ def swap(
 
     def set_up(self: Any) -> None:
         instead = exclusions.OTHER_ERRORS.get(f"{identity}.{self._testMethodName}")
-        here = {} if instead is None else {instead.there: instead.here}
+        here: dict[str, Any] = {} if instead is None else {instead.there: instead.here}
+        if module_name in SLEEPY:
+            self.night = Night()
+            self.addCleanup(self.night.remove)
+            here["time"] = _Module(time, sleep=self.night.sleep())
         for name, value in {**swaps, **here}.items():
             patcher = unittest.mock.patch.object(module, name, value, create=name in here)
             patcher.start()
@@ -224,6 +274,11 @@ def swap(
         before(self)
         super(derived, self).setUp()
         after(self)
+
+    def tear_down(self: Any) -> None:
+        if module_name in SLEEPY:
+            self.night.end()
+        super(derived, self).tearDown()
 
     # A name that is no function is no test.
     left_out = dict.fromkeys(
@@ -235,6 +290,14 @@ def swap(
         # A class method that is sent to a worker, which can import the original class only.
         members["_test_traceback"] = staticmethod(original._test_traceback)
     derived = type(
-        class_name, (original,), {"__module__": __name__, "setUp": set_up, **left_out, **members}
+        class_name,
+        (original,),
+        {
+            "__module__": __name__,
+            "setUp": set_up,
+            "tearDown": tear_down,
+            **left_out,
+            **members,
+        },
     )
     return derived

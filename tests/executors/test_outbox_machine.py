@@ -195,6 +195,6 @@ class Rows(RuleBasedStateMachine):
 
 
 Rows.TestCase.settings = hypothesis.settings(
-    max_examples=25, stateful_step_count=30, deadline=None, derandomize=False
+    max_examples=25, stateful_step_count=30, derandomize=False
 )
 TestRows = Rows.TestCase

@@ -505,7 +505,6 @@ def test_no_order_of_events_disturbs_a_view():
         settings=settings(
             max_examples=60,
             stateful_step_count=60,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -35,6 +35,7 @@ from .scenario import make, submitter
 
 SOON = work.SOON
 SPAWNER_EVERY = 50  # so many kills hit workers while one hits their spawner
+EARLY_EVERY = 10  # so many kills come when something has run since the last, while one comes before
 BLOCK = 500  # tasks; three blocks are out at a time
 BUSY = 0.5  # the share of the time that the tasks would take with nobody killed
 
@@ -81,12 +82,16 @@ class Report:
 class Killer:
     """A thread that kills workers of this process at Poisson-distributed times."""
 
-    def __init__(self, rng, seconds, per_second):
-        self._rng, self._per_second = rng, per_second
+    def __init__(self, rng, seconds, per_second, least, runs):
+        self._rng, self._per_second, self._least, self._runs = rng, per_second, least, runs
         self._deadline = time.monotonic() + seconds
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="killer")
         self.kills = 0
+
+    def is_done(self):
+        """Say whether the time is up and as many have been killed as was asked for."""
+        return self.kills >= self._least and time.monotonic() > self._deadline
 
     def __enter__(self):
         self._thread.start()
@@ -97,9 +102,14 @@ class Killer:
         self._thread.join()
 
     def _run(self):
+        seen = -1
         while not self._over.wait(self._rng.expovariate(self._per_second)):
-            if time.monotonic() > self._deadline:
+            if self.is_done():
                 return
+            # Where workers start slowly they would all be killed before they have run anything.
+            begun = self._runs.stat().st_size
+            if begun == seen and self._rng.randrange(EARLY_EVERY):
+                continue
             spawners = spawners_of()
             workers = [worker for spawner in spawners for worker in children_of(spawner)]
             hits_spawner = self._rng.randrange(SPAWNER_EVERY) == 0
@@ -108,15 +118,27 @@ class Killer:
                 with contextlib.suppress(ProcessLookupError):  # it has just died
                     os.kill(self._rng.choice(victims), signal.SIGKILL)
                     self.kills += 1
+                    seen = begun
 
 
-def run(seconds, *, tasks=10_000, kills_per_second=20.0, workers=2, kind="options", seed=1):
+def run(
+    seconds,
+    *,
+    tasks=10_000,
+    kills_per_second=20.0,
+    least_kills=0,
+    workers=2,
+    kind="options",
+    seed=1,
+):
     """Submit tasks and kill for so many seconds, and tell how it went.
 
     Args:
         seconds: how long.
         tasks: at least so many, of a length that they take about that long; more if they do not.
         kills_per_second: on the average.
+        least_kills: goes on beyond its time until there were so many, which depends on how soon
+            the machine starts new workers for those that were killed.
         workers: how many processes work.
         kind: the executor, see `scenario`.
         seed: of all that is random here; when a kill comes is up to the machine too.
@@ -130,8 +152,8 @@ def run(seconds, *, tasks=10_000, kills_per_second=20.0, workers=2, kind="option
         with make(kind, workers) as executor:
             submit = submitter(kind, executor, idempotent=True, retries=20)
             ledger = Ledger(rng, submit, str(runs), BUSY * seconds * workers / tasks)
-            with Killer(rng, seconds, kills_per_second) as killer:
-                while ledger.submitted < tasks or time.monotonic() < start + seconds:
+            with Killer(rng, seconds, kills_per_second, least_kills, runs) as killer:
+                while ledger.submitted < tasks or not killer.is_done():
                     ledger.submit_block()
                     if ledger.out() > 2 * BLOCK:
                         ledger.collect_block()

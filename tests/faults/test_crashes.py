@@ -96,7 +96,7 @@ def test_a_worker_that_another_one_kills_costs_the_item_that_it_ran(kind, tmp_pa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_idle_workers_that_are_killed_cost_nothing(kind, tmp_path, empty_log):
+def test_idle_workers_that_are_killed_cost_nothing(kind, tmp_path, caplog):
     with making(kind, 2) as ex:
         submit = submitter(kind, ex)
         for n in range(5):
@@ -113,7 +113,7 @@ def test_idle_workers_that_are_killed_cost_nothing(kind, tmp_path, empty_log):
             futures = [submit(work.echo, i) for i in range(100)]
             assert [f.result(SOON) for f in futures] == list(range(100))
             assert not set(before) & set(workers_of())
-    assert empty_log.text == ""
+    assert caplog.text == ""
 
 
 def test_a_worker_that_dies_after_its_answer_costs_nothing(ex, tmp_path):

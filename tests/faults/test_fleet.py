@@ -274,7 +274,6 @@ def test_whatever_happens_what_is_accepted_resolves_once():
             settings=settings(
                 max_examples=EXAMPLES,
                 stateful_step_count=STEPS,
-                deadline=None,
                 database=None,
                 print_blob=True,
                 # Times are up to the machine: a smaller example would be another one.

@@ -85,7 +85,6 @@ def schemas(checked):
 def few(number):
     return settings(
         max_examples=number,
-        deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -455,7 +455,7 @@ Steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(Steps)
 def test_what_is_counted_in_its_executor_is_counted_out_again_in_whatever_order(
     steps: list[tuple[str, int, str]],

@@ -369,7 +369,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.floats(0, 20), st.none() | st.floats(5, 50), st.lists(STEPS, max_size=60))
 def test_no_order_of_events_passes_the_ceiling_by_more_than_predictions_were_wrong(
     limit: float, per: float | None, steps: list[tuple[str, Any, Any]]

@@ -64,7 +64,7 @@ TRANSFORMS = {
 }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), members=MEMBERS, transform=st.sampled_from(sorted(TRANSFORMS)))
 def test_nothing_sensitive_reaches_a_remote_and_nothing_of_it_is_pickled(
     data: st.DataObject, members: dict[str, Any], transform: str

@@ -339,10 +339,10 @@ MALFORMED = {
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_json_is_a_protocol_error_at_once(plain, data):
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(ProtocolError) as info:
         plain.value(plain.decode(data))
-    assert time.perf_counter() - started < 1  # a quadratic way takes a minute
+    assert time.thread_time() - started < 1  # a quadratic way takes a minute
     assert len(info.value.excerpt) <= 200
 
 

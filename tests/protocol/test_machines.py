@@ -246,9 +246,9 @@ class Faulty(Exchange):
 
 
 TestExchange = Exchange.TestCase
-TestExchange.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestExchange.settings = settings(max_examples=80, stateful_step_count=40)
 TestFaulty = Faulty.TestCase
-TestFaulty.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestFaulty.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 def sessions():

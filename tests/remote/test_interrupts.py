@@ -74,14 +74,16 @@ def test_a_shutdown_that_comes_next_ends():
 
 @pytest.mark.parametrize("server", [plain, ours])
 def test_a_wait_that_reads_the_connection_and_is_cut_short_costs_no_call(server):
+    last = 0
     with serving(server) as port, client(port) as ex:
         for place in itertools.count():
             for i in range(6):  # from then on this thread reads
                 ex.submit(echo, i).result(20)
             futures = [ex.submit(echo, i) for i in range(3)]
-            reached = interrupted(place, futures[0].result)
+            if interrupted(place, futures[0].result):
+                last = place
             for each in (*futures, ex.submit(echo, 1)):
                 each.result(20)
-            if not reached:
+            if place > last + 10:  # one may be missed since its answer came before the wait
                 break
-    assert place > 30
+    assert last > 30

@@ -104,7 +104,7 @@ def test_a_callback_that_ends_its_thread_when_its_call_is_cancelled_holds_nothin
     assert "unexpected state" not in caplog.text
 
 
-def test_calls_that_are_cancelled_at_the_end_leave_no_word_in_the_log(empty_log):
+def test_calls_that_are_cancelled_at_the_end_leave_no_word_in_the_log(caplog):
     server = Gated()
     with serving(server) as port:
         ex = client(port)
@@ -115,7 +115,7 @@ def test_calls_that_are_cancelled_at_the_end_leave_no_word_in_the_log(empty_log)
             server.gate.set()
         ex.shutdown()
     assert all(each.cancelled() for each in futures)
-    assert empty_log.text == ""
+    assert caplog.text == ""
 
 
 class Owner(types.SimpleNamespace):

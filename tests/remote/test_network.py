@@ -60,7 +60,7 @@ def test_the_websocket_of_a_dead_wire_is_lost_and_what_it_delivers_later_is_nobo
             peer.write(json.dumps({"id": call["id"], "result": call["input"]}).encode())
 
     with serving(handle) as port, FaultProxy("127.0.0.1", port) as wire:
-        with client("ws", wire.port, ping_interval=0.1, ping_timeout=0.1) as ex:
+        with client("ws", wire.port, ping_interval=0.1, ping_timeout=0.4) as ex:
             assert ex.submit(echo, 1).result(WAIT) == 1
             wire.timeout(keep=True, new_connections=False)
             future = ex.submit(again if idempotent else echo, 2)

@@ -223,8 +223,8 @@ def test_a_caller_who_reads_waits_no_longer_than_he_wanted():
 
 
 def test_a_caller_who_reads_learns_that_the_calls_time_is_up():
-    with warm(timeout=0.3) as (ex, _), pytest.raises(TaskTimeout):
-        ex.submit(hold, 1).result()
+    with warm() as (ex, _), pytest.raises(TaskTimeout):
+        ex.submit(remote_task("hold", timeout=0.2), 1).result()
 
 
 def test_a_caller_who_reads_learns_that_the_call_was_cancelled_elsewhere():

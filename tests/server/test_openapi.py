@@ -88,7 +88,6 @@ def test_schemathesis_finds_nothing_that_is_not_as_the_document_says(checked, mo
     @given(case=schema["/compute"]["POST"].as_strategy(generation_mode=mode))
     @settings(
         max_examples=EXAMPLES,
-        deadline=None,
         database=None,
         derandomize=EXAMPLES <= 15,
         phases=(Phase.generate,),

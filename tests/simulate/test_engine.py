@@ -335,7 +335,7 @@ ITEMS = st.lists(NEEDS, min_size=1, max_size=25).map(lambda items: numbered(*ite
 PLACES = st.sampled_from(["thread", "process", "far"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     items=ITEMS,
     name=PLACES,
@@ -371,7 +371,7 @@ def test_a_queue_keeps_its_laws(items, name, workers, cores, dispatch):
     assert sum(run.busy for run in runs) == pytest.approx(report.executors[name].busy)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(items=ITEMS, cores=st.integers(1, 4))
 def test_a_replay_is_the_same_each_time(items, cores):
     policy = Rules(when(lambda item: len(item.name) > 3, "process"), default="thread")
@@ -379,7 +379,7 @@ def test_a_replay_is_the_same_each_time(items, cores):
     assert one == other
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(items=ITEMS, workers=st.integers(1, 4))
 def test_cores_are_never_idle_while_somebody_computes(items, workers):
     # All computing, none waiting, as many workers as cores: the work is done without a gap from
