@@ -138,7 +138,7 @@ def test_errors_of_work_that_ends_in_time_are_its_own(ex):
 
 
 @pytest.mark.parametrize("outcome", ["a result", "an error"])
-def test_what_the_work_ends_with_later_is_dropped_silently(ex, go, empty_log, capfd, outcome):
+def test_what_the_work_ends_with_later_is_dropped_silently(ex, go, caplog, capfd, outcome):
     ended = threading.Event()
 
     def work():
@@ -153,7 +153,7 @@ def test_what_the_work_ends_with_later_is_dropped_silently(ex, go, empty_log, ca
     ended.wait(SOON)
     ex.submit(int).result(SOON)  # behind it on the same thread
     assert future.exception() is error
-    assert not empty_log.records
+    assert not caplog.records
     assert capfd.readouterr() == ("", "")
 
 
