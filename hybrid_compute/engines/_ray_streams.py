@@ -33,6 +33,9 @@ class Tap(Source):
         self._loop = loop
         self._generator = generator
         self._out = 0  # items that the consumer has not had; the loop's
+        # Its outcome is here; the loop's. To cancel it then would do nothing, but for a check of
+        # Ray's that may fail, and end this process, as its last reply arrives.
+        self.ended = False
         self._room = asyncio.Event()
         self._room.set()
 
@@ -66,8 +69,9 @@ class Tap(Source):
 
     def _cancel(self) -> None:
         self._room.set()
-        with suppress(Exception):  # it has ended, or Ray has
-            ray.cancel(self._generator)
+        if not self.ended:
+            with suppress(Exception):  # it has ended, or Ray has
+                ray.cancel(self._generator)
 
     def _tell(self, what: Callable[..., object], *args: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nothing is read any more

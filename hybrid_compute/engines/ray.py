@@ -258,6 +258,7 @@ class RayExecutor(WindowedExecutor["_RayJob"]):
 
     def _on_object(self, job: _RayJob, tap: Tap, found: tuple[int, list[bytes]]) -> int:
         """Pass an object on, on the loop's thread; return how many items it has."""
+        tap.ended = found[0] not in (_ray_worker.BEGUN, _ray_worker.ITEMS)
         self._tell(partial(self._receive, job, tap, *found))
         return len(found[1]) if found[0] == _ray_worker.ITEMS else 0
 

@@ -289,6 +289,20 @@ def test_a_stream_that_does_not_begin_fails_its_future(executor):
     assert isinstance(error, TypeError)
 
 
+def test_a_stream_whose_outcome_is_there_is_not_cancelled(executor, monkeypatch):
+    cancelled = []
+    monkeypatch.setattr(ray, "cancel", cancelled.append)
+    stream = executor.stream(count.fn, 3)
+    assert next(stream) == 0
+    tap = stream._channel.source
+    assert list(stream) == [1, 2]
+    done = threading.Event()
+    tap.close()
+    tap._tell(done.set)  # behind it
+    done.wait(5)  # or the loop has ended, with the last of its streams
+    assert not cancelled
+
+
 def test_two_streams_are_read_side_by_side_by_one_thread(executor):
     one, two = (executor.stream(count.fn, 50) for _ in range(2))
     assert [next(one), next(two)] == [0, 0]
