@@ -359,6 +359,9 @@ class Adaptive(_exit.Member):
     def doubt(self, belief: Belief) -> bool:
         """Take note that a first call that runs seems to let go of the GIL.
 
+        Args:
+            belief: of its task.
+
         Returns:
             Whether another first call would tell more.
         """
