@@ -131,6 +131,9 @@ class Alarm(_exit.Member):
             with changed:
                 due: list[Any] = self._deadlines.due(time.monotonic())
                 if not due:
+                    if self._deadlines.next() is None:
+                        # Who was done before `set` noted it, in another's hands, said so too early.
+                        self._out.clear()
                     lingered, self._lingers = self._lingers, False
                     emptied, self._emptied = self._emptied, False
                     if lingered and not emptied and not self._out:

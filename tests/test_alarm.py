@@ -380,6 +380,15 @@ def test_calls_one_after_the_other_share_the_thread(monkeypatch):
         until(is_quiet)
 
 
+def test_an_item_that_was_done_before_the_alarm_knew_of_it_does_not_keep_the_thread():
+    alarm = Alarm()
+    item = RoutedItem(int, (), None, TaskOptions(timeout=1000))
+    item.cancel()
+    alarm.set(item)
+    alarm._thread.join(SOON)
+    assert alarm._thread is None
+
+
 def test_calls_one_after_the_other_do_not_wake_the_thread_each(monkeypatch):
     waits = []
     wait_ = Alarm._wait

@@ -157,6 +157,15 @@ def test_a_held_item_is_explained_before_it_is_anywhere(no_looks: None) -> None:
         assert executor.submit(pid).explain().executor != "process"
 
 
+def test_what_is_held_goes_when_first_calls_are_over_and_not_when_somebody_looks(
+    no_looks: None, gate: str
+) -> None:
+    with HybridExecutor(2, max_processes=1) as executor:
+        futures = [executor.submit(gated, gate) for _ in range(20)]
+        GATES[gate].set()
+        assert all(each.result(TIMEOUT) for each in futures)
+
+
 def test_the_look_out_is_gone_when_nothing_is_held() -> None:
     with HybridExecutor(1, policy=Patient(None, ("thread",))) as executor:
         executor.submit(pid).result(TIMEOUT)

@@ -201,6 +201,7 @@ class Ledger:
             if item is not None and call not in self._live:
                 with suppress(InvalidStateError):
                     item.succeed(value)
+                    item.future.set_result(value)  # it was cut short behind its `_settles`
                 self._look()
             raise
         return others

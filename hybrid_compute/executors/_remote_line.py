@@ -151,7 +151,12 @@ class Line(LineTurns):
         # by the time that it runs, and they go together.
         if session is not None and transport is not None and session.is_under_way():
             self._expected = True  # before he may come; if we get no further, the ack does
-            if not transport.nudge(self._turn, patient=True):
+            try:
+                nudged = transport.nudge(self._turn, patient=True)
+            except BaseException:  # Ctrl-C: the next ack, or answer, may be long in coming
+                self._expected = False
+                raise
+            if not nudged:
                 self._lock.wake()
         else:
             self._lock.wake()
@@ -206,8 +211,12 @@ class Line(LineTurns):
             if plain:
                 room -= self._enter_all(session, plain, outcomes)
             elif not seen:
+                call = queue[0]
+                if (call.signed or call.deadline is not None) and not session.has_place():
+                    room = 0  # how much time it has is written down, or signed, as it goes in
+                    break
                 seen = 1
-                room -= self._enter_one(session, queue[0], transport, outcomes)
+                room -= self._enter_one(session, call, transport, outcomes)
             for _ in range(seen):
                 queue.popleft()
         if room <= 0:

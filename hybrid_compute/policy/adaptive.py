@@ -313,6 +313,9 @@ class Adaptive(_exit.Member):
             news = belief.ran(count, wall, cpu, alone=alone)
             if news and belief.kind != "quick":
                 self._beliefs.set_slow(belief)
+            if not belief.known:  # one sample is not sure; and the next call may not end soon
+                belief.probes = 2
+                return True
             return news
 
     def ran_here(

@@ -18,6 +18,7 @@ Threads: none, and no lock: the session's owner guards it.
 from __future__ import annotations
 
 from hybrid_compute.protocol.messages import Id, Request
+from hybrid_compute.protocol.signing import SIGNED_TASK
 
 __all__ = ["FRAME_BYTES", "SMALL_BYTES", "Kept", "Reach", "may_go"]
 
@@ -28,7 +29,12 @@ _GROWTH = 4
 
 def may_go(request: Request) -> bool:
     """Say whether a call has nothing that the wait for a place would matter to."""
-    return request.timeout is None and request.credit is None and request.key is None
+    return (
+        request.timeout is None
+        and request.credit is None
+        and request.key is None
+        and request.task != SIGNED_TASK  # a signature is good for a minute
+    )
 
 
 class Reach:

@@ -49,6 +49,7 @@ from hybrid_compute.protocol.outcomes import (
     Items,
     LostCall,
 )
+from hybrid_compute.protocol.signing import SIGNED_TASK
 from hybrid_compute.protocol.values import Refused
 from hybrid_compute.protocol.writer import Writer
 
@@ -182,6 +183,7 @@ class ClientSession:
             or timeout is not None
             or stream is not None
             or key is not None
+            or task == SIGNED_TASK
         ):
             self._stays = identity
         outbox.put(identity, message)
@@ -237,6 +239,8 @@ class ClientSession:
             return False
         self._streams.pop(identity, None)
         if self._outbox.drop(identity):
+            if identity == self._stays:  # what is before it in the queue may be such a call as well
+                self._stays = self._outbox.last()
             return True
         if self._outbox.greeted:  # nobody else would know what it means
             self._outbox.put_urgent(self._outbox.writer.cancel(identity))
@@ -295,6 +299,10 @@ class ClientSession:
             return MAX_BATCH
         return 0 if self._outbox.is_full() else self._most() - len(self._pending)
 
+    def has_place(self) -> bool:
+        """Say whether the server has a place for one more call, which need not go ahead."""
+        return self._limit is None or len(self._pending) < self._limit
+
     def _most(self) -> int:
         """Return how many calls may be at the server, or on their way to it."""
         reach, outbox = self._reach, self._outbox
@@ -329,7 +337,8 @@ class ClientSession:
         # stays so: what is answered at once is followed by as many at once.
         share = max(1, min(most, max(pending, _FEW)) // WINDOW)
         if most > self._limit:
-            return outbox.frames(room, share, most=FRAME_BYTES, idle=not pending)
+            most_bytes = FRAME_BYTES - MAX_BATCH - SPARE  # but for the commas and an ack
+            return outbox.frames(room, share, most=most_bytes, idle=not pending)
         return outbox.frames(room, share, idle=not pending)
 
     def receive(  # noqa: PLR0912 - one way, in its order

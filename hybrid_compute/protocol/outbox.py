@@ -100,6 +100,10 @@ class Outbox:
             keys.popleft()
         return keys[0] if keys else None
 
+    def last(self) -> int:
+        """Return the key of the last message of the queue; 0: there is none."""
+        return next(reversed(self._messages), 0)
+
     def __contains__(self, key: int) -> bool:
         return key in self._messages
 

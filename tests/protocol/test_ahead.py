@@ -8,6 +8,7 @@ from hybrid_compute.protocol import ClientSession, ServerSession
 from hybrid_compute.protocol.ahead import FRAME_BYTES, SMALL_BYTES, Kept, Reach
 from hybrid_compute.protocol.messages import Hello, Request
 from hybrid_compute.protocol.outcomes import Errored
+from hybrid_compute.protocol.signing import SIGNED_TASK
 
 
 def make(in_flight=4, ahead=12, **options):
@@ -118,6 +119,28 @@ def test_a_call_that_is_large_or_has_more_than_arguments_stays(argument, options
     client.lost("over")
 
 
+def test_a_signed_call_stays_since_its_signature_ages():
+    client, server = make()
+    quicken(client, server)
+    for _ in range(30):
+        client.call(SIGNED_TASK, ("x",))
+    exchange(client, server)
+    assert len(server) == 4
+    assert not client.has_place()
+    assert not Kept(1).keep(Request(1, SIGNED_TASK, (), {}), 10)
+
+
+def test_calls_before_one_that_stays_and_was_taken_back_may_stay_as_well():
+    client, server = make()
+    quicken(client, server)
+    ids = [client.call("f", timeout=5.0) for _ in range(30)]
+    client.call("f")
+    assert client.cancel(ids[-1])
+    events, _ = exchange(client, server)
+    assert len(server) == 4
+    assert not events
+
+
 def test_large_ones_among_calls_that_are_queued_together_stay_too():
     client, server = make()
     quicken(client, server)
@@ -126,12 +149,14 @@ def test_large_ones_among_calls_that_are_queued_together_stay_too():
     assert len(server) == 4
 
 
-def test_a_frame_that_goes_ahead_is_small():
-    client, server = make(in_flight=400, ahead=1200)
+@pytest.mark.parametrize("size", [1, 5, 478, 479, 482, 483, 517, 800, 944])
+@pytest.mark.parametrize("msgspec", [False, True])
+def test_a_frame_that_goes_ahead_is_small(size, msgspec):
+    client, server = make(in_flight=400, ahead=1200, msgspec=msgspec)
     quicken(client, server, 1600)
     assert client.room() > 400
     for _ in range(1600):
-        client.call("f", ("x" * 800,))
+        client.call("f", ("x" * size,))
     frames = client.frames_to_send()
     assert frames
     assert max(map(len, frames)) <= FRAME_BYTES

@@ -15,8 +15,11 @@ from hybrid_compute import RemoteExecutor, remote_task
 from hybrid_compute.errors import AuthError, RemoteUnavailable
 from hybrid_compute.executors import _remote_calls
 from hybrid_compute.executors._remote_calls import Timers
+from hybrid_compute.executors._remote_ledger import Ledger
 from hybrid_compute.executors._remote_line import Line
 from hybrid_compute.futures import HybridFuture
+from hybrid_compute.routed import RoutedItem
+from hybrid_compute.tasks import TaskOptions
 from tests.remote.servers import Peer, serving
 from tests.remote.test_websocket import client, plain
 
@@ -118,8 +121,30 @@ def test_calls_that_are_cancelled_at_the_end_leave_no_word_in_the_log(caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("options", [{}, {"timeout": 1000}])
+def test_ctrl_c_in_the_middle_of_a_delivery_leaves_no_future_undone(monkeypatch, options):
+    item = RoutedItem(int, (), None, TaskOptions(**options))
+    item.start()
+    ledger = Ledger(lambda: None, types.SimpleNamespace(answered=lambda _: None))
+    call = Owner(item=item, running=True, signed=None, awaited=False, passed_on=False)
+    ledger._live.add(call)
+    interrupts = [KeyboardInterrupt]
+
+    def deliver(self, value):
+        if interrupts:
+            raise interrupts.pop()
+        self.future.set_result(value)
+
+    monkeypatch.setattr(RoutedItem, "_deliver", deliver)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.deliver_quietly([(call, 5, None)])
+    assert item.future.result(0) == 5
+
+
 class Owner(types.SimpleNamespace):
-    """What a clock wants to know of a Call."""
+    """What a clock, or a ledger, wants to know of a Call."""
+
+    __hash__ = object.__hash__
 
 
 def test_the_clock_forgets_calls_that_are_over_though_others_are_not():
