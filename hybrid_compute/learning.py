@@ -55,7 +55,6 @@ _FIRST_LOOK = 0.008  # seconds: two switch intervals of the GIL, so that a first
 _CLEARLY_WAITS = 0.1  # of its time so far is CPU, at most
 _LAST_LOOK = 0.050
 _MUCH = 0.003  # seconds of CPU from which on a call that still runs is known to compute
-_ON_TIME = 0.001  # seconds by which a look may be late if nobody has held the GIL
 
 _HELD = Choice(rule="held, until more is known of its task")
 
@@ -237,36 +236,28 @@ class Learning(_exit.Member):
                     return
                 now = time.monotonic()
                 held = self._held.copy()  # a finalizer that submits would change it under our eyes
-                due = [(key, each, now - each.due) for key, each in held.items() if each.due <= now]
+                due = [(belief, each) for belief, each in held.items() if each.due <= now]
                 if not due:
                     soonest = min(each.due for each in held.values())
                     held.clear()
                     self._changed.wait(soonest - now)
                     continue
                 held.clear()
-                for _, queue, _ in due:
+                for _, queue in due:
                     following = [each for each in (queue.first, queue.last) if now < each]
                     queue.due = following[0] if following else now + _LAST_LOOK
-            for belief, queue, delay in due:
+            for belief, queue in due:
                 try:
                     late = now >= queue.last
-                    if self._look(belief, early=now < queue.first, late=late, delay=delay):
+                    if self._look(belief, early=now < queue.first, late=late):
                         self._release(belief, late=late)
                 except BaseException:
                     LOGGER.exception("exception routing held work items")
             due.clear()
             belief = queue = None  # type: ignore[assignment]  # nothing is kept while it waits
 
-    def _look(self, belief: Any, *, early: bool, late: bool, delay: float) -> bool:
-        """Tell the policy what can be seen of first calls that still run; say if it is enough.
-
-        Args:
-            belief: what the policy knows of their task.
-            early: it is not much that can be seen yet.
-            late: their items have been held for long enough.
-            delay: seconds by which this look is late. Who computes and holds the GIL gives it up
-                after a switch interval (5 ms): if we need not wait for it, he lets go of it.
-        """
+    def _look(self, belief: Any, *, early: bool, late: bool) -> bool:
+        """Tell the policy what can be seen of first calls that still run; say if it is enough."""
         policy = self._policy
         if policy is None or belief is None:
             return not early
@@ -276,8 +267,6 @@ class Learning(_exit.Member):
         busy = cpu + kept
         # Early on, to have been kept from a core on a busy machine may be all that has happened.
         if (cpu if early else busy) >= _MUCH:
-            if early and delay < _ON_TIME and policy.doubt(belief):
-                return True  # and two at once tell for sure
             used = min(busy, longest)  # for the rest others had the GIL
             return bool(policy.seen(belief, used, used, together=busy))
         if longest >= _FIRST_LOOK * (3 / 8 if early else 1 / 2) and (

@@ -63,7 +63,6 @@ class Belief:
         kind: what is to be done with it, in one word.
         took: seconds of one call by executor, where that is another machine.
         probing: calls that run, or are about to, so that something is known.
-        probes: how many of those there may be at once.
         outdated: another one stands for the task since then: see `Beliefs.renew`.
         waived: it is to be routed as it is, known or not: whoever held its items has waited enough.
         unpicklable: it did not travel to a process.
@@ -78,7 +77,7 @@ class Belief:
         *("choice", "cpu", "direct_options", "held", "key", "kind", "left", "name"),
         *("out_bytes", "probing", "quick", "quick_choice", "quick_options", "route", "run"),
         *("runs", "sole", "spread", "surprises", "took", "unpicklable", "waived", "where"),
-        *("_last", "asked", "origin", "outdated", "probes"),
+        *("_last", "asked", "origin", "outdated"),
     )
 
     cpu: float
@@ -97,9 +96,6 @@ class Belief:
         self.key = key
         self.runs = self.surprises = self.quick = self.probing = self.left = self.asked = 0
         self.run = self.cpu = self.spread = self.out_bytes = 0.0
-        # One: two that hold the GIL would keep it all the longer from those that submit, and that
-        # start processes.
-        self.probes: int = 1
         self.held: float = 1.0
         self.quick_options: Any = None
         self.direct_options: Any = None

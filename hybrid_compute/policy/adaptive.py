@@ -3,10 +3,9 @@
 What is seen is measured on runs that were wanted anyway; nothing is ever run twice, or moved, to
 learn something. ::
 
-    unknown  the first call goes to a thread, where it can be measured, the others are held:
-             `route` answers None, and is asked again when the first is over, or after a few
-             milliseconds, when the CPU time that it has used tells enough. If it computes and
-             seems to let go of the GIL, a second one goes there, since two at once tell for sure
+    unknown  the first two calls go to threads, where they can be measured, the others are held:
+             `route` answers None, and is asked again when one of the two is over, or after a few
+             milliseconds, when the CPU time that the running ones have used tells enough
     tiny     threads; and after many such runs: quick
     quick    inline: the submitter runs it, which is over before a hand-over would be
     waits    the lane, whose threads may be many, as they need no core
@@ -47,6 +46,7 @@ from hybrid_compute.tasks import Task, TaskOptions
 
 __all__ = ["Adaptive"]
 
+_PROBES = 2
 _LARGE_BYTES = 1 << 16  # from which on the time of a transfer is seen in that of a call
 _MOST_LEFT = 63  # a decision takes some 5 us: it holds for so many items that find room
 
@@ -162,7 +162,7 @@ class Adaptive(_exit.Member):
     ) -> tuple[str, ...] | None:
         lane = "lane" if "lane" in fleet else "thread" if "thread" in fleet else None
         if not belief.known and lane is not None:
-            if belief.probing >= belief.probes:
+            if belief.probing >= _PROBES:
                 return None
             belief.probing += 1
             item.probes = True
@@ -313,9 +313,6 @@ class Adaptive(_exit.Member):
             news = belief.ran(count, wall, cpu, alone=alone)
             if news and belief.kind != "quick":
                 self._beliefs.set_slow(belief)
-            if not belief.known:  # one sample is not sure; and the next call may not end soon
-                belief.probes = 2
-                return True
             return news
 
     def ran_here(
@@ -357,21 +354,6 @@ class Adaptive(_exit.Member):
         """
         with self._lock:
             belief.seen(wall, wall if cpu is None else cpu, together)
-            return True
-
-    def doubt(self, belief: Belief) -> bool:
-        """Take note that a first call that runs seems to let go of the GIL.
-
-        Args:
-            belief: of its task.
-
-        Returns:
-            Whether another first call would tell more.
-        """
-        with self._lock:
-            if belief.known or belief.probes > 1:
-                return False
-            belief.probes = 2
             return True
 
     def slow(self, belief: Belief, seconds: float) -> None:
