@@ -107,6 +107,9 @@ class Meter(Protocol):
     def ran(self, belief: Any, count: int, wall: float, cpu: float) -> None:
         """Say that so many calls have run in another process of this machine."""
 
+    def pickled(self, item: RoutedItem, size: int, seconds: float) -> None:
+        """Say how long it took to pickle what goes to another process, if that is much."""
+
 
 class WorkItem:
     """One call to be made: `fn(*args, **kwargs)`.

@@ -323,6 +323,15 @@ class Learning(_exit.Member):
         if self._policy.ran(belief, count, wall, cpu):
             self.reconsider(belief)
 
+    def pickled(self, item: RoutedItem, size: int, seconds: float) -> None:
+        """Say how long it took to pickle so many bytes, which go where the item goes."""
+        learn = getattr(self._policy, "pickled", None)  # a policy that learns need not learn that
+        if learn is not None:
+            try:
+                learn(item, size, seconds)
+            except Exception:
+                LOGGER.exception("policy %r cannot learn from %r", self._policy, item.name)
+
     def usual(self, fn: Any) -> Any:
         """Return what the policy knows best of a function; None if nothing."""
         return None if self._policy is None else self._policy.usual(fn)

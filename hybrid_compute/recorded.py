@@ -21,7 +21,7 @@ from hybrid_compute._notes import Notes
 from hybrid_compute.decisions import Choice
 from hybrid_compute.direct import DirectItem
 from hybrid_compute.items import ContextItem, WorkItem, name_of
-from hybrid_compute.recording import Recording
+from hybrid_compute.recording import Lane, Recording
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.tasks import Task
 
@@ -48,6 +48,10 @@ else:
 class _OneWay(Notes, _AnItem):
     """The notes of a call that goes to one place once, by hand: most of all items are such."""
 
+    recording: Recording | None
+    began_ns: int | None
+    lane: Lane | None
+
     if not TYPE_CHECKING:  # the concrete ones have them
         __slots__ = ()
 
@@ -71,7 +75,8 @@ class _OneWay(Notes, _AnItem):
         ended, recording = perf_counter_ns(), self.recording
         if recording is not None:
             # By hand: _note_end(value), whatever is not needed here left out.
-            fn, lane = self.fn, self.lane
+            fn: Any = self.fn
+            lane = self.lane
             at: Any = self.future._decision or "thread"  # a plain callable's says nothing
             if type(fn) is Task:
                 name = fn.name
@@ -113,6 +118,8 @@ class _OneWay(Notes, _AnItem):
 
 class RecordedCall(_OneWay, WorkItem):
     """A plain callable; or a task with one place to go, whose context is nobody's."""
+
+    began_ns: int | None
 
     __slots__ = _NOTED
 
@@ -158,6 +165,8 @@ class RecordedPiece(RecordedContextItem):
 
 class RecordedDirectItem(Notes, DirectItem):
     """A `DirectItem` that is recorded."""
+
+    recording: Recording | None
 
     __slots__ = _NOTED
 

@@ -22,6 +22,7 @@ from hybrid_compute.errors import PolicyError, TaskEncodeError
 from hybrid_compute.policy import Adaptive
 from hybrid_compute.policy._belief import Belief
 from hybrid_compute.routed import RoutedItem
+from hybrid_compute.tasks import NO_OPTIONS
 
 TIMEOUT = 30.0  # seconds; only a test that fails ever waits so long
 PARENT = os.getpid()
@@ -164,6 +165,27 @@ def test_what_is_held_goes_when_first_calls_are_over_and_not_when_somebody_looks
         futures = [executor.submit(gated, gate) for _ in range(20)]
         GATES[gate].set()
         assert all(each.result(TIMEOUT) for each in futures)
+
+
+def test_the_policy_hears_how_long_it_took_to_pickle_much() -> None:
+    heard: list[tuple[int, float]] = []
+
+    class Hears(Adaptive):
+        def pickled(self, item: RoutedItem, size: int, seconds: float) -> None:
+            heard.append((size, seconds))
+            raise ValueError  # which is logged, and costs the item nothing
+
+    with HybridExecutor(1, max_processes=1, policy=Hears()) as executor:
+        learning_, process = executor._learning, executor._fleet["process"]
+        for size in (10, 100_000):
+            item = RoutedItem(task(len), (bytes(size),), None, NO_OPTIONS)
+            assert executor._policy.route(item, executor._fleet) is not None
+            item.meter = learning_
+            item.launch(("process",), {"process": process})
+            assert item.future.result(TIMEOUT) == size
+    ((size, seconds),) = heard
+    assert size >= 100_000
+    assert 0 < seconds < TIMEOUT
 
 
 def test_the_look_out_is_gone_when_nothing_is_held() -> None:

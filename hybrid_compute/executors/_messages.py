@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import suppress
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute._contexts import packed_call
@@ -32,6 +33,7 @@ _SHORT_SECONDS = 0.001  # a second message goes to a busy worker only for what i
 _BATCH_ITEMS = 2048
 _BATCH_BYTES = 1 << 20  # that much is copied in some 200 us
 _MEMORABLE_BYTES = 1 << 14  # a message that is smaller says nothing about batches
+_LARGE_BYTES = 1 << 16  # from which on the time to pickle says something about bytes
 
 
 class Messages:
@@ -113,10 +115,14 @@ class Messages:
         """Pickle the items, or the first of them; None if that cannot be: see `_encode_first`."""
         pool, encode = self._pool, self._encode_all if together else self._encode_first
         apart = Buffers()
+        first = hand[0]
+        begun = 0.0 if first.meter is None else perf_counter()
         body = encode(worker, hand, apart)
         if body is None:
             return None
         size = len(body) + apart.size()
+        if first.meter is not None and size >= _LARGE_BYTES:
+            first.meter.pickled(first, size, perf_counter() - begun)  # type: ignore[arg-type]
         if pool.settings.max_payload is not None and size > pool.settings.max_payload:
             if not together:
                 self._fail_first(hand, _too_large(hand[0].name, size, pool.settings.max_payload))

@@ -249,7 +249,7 @@ class RemoteExecutor(SubExecutor):
 
     def execute(self, item: WorkItem) -> None:
         """Queue the item. Does not wait for the service."""
-        fn = item.fn
+        fn: Any = item.fn
         if type(fn) is not Task:
             fn = item.target if item.streams else fn
         # By hand, as below, what would be said as long as all is well: this is most of the time.

@@ -340,6 +340,18 @@ class Adaptive(_exit.Member):
                 belief.out_bytes += 0.2 * (size - belief.out_bytes)
             return self.ran(belief, item.calls, ended - begun, cpu, alone=alone)
 
+    def pickled(self, item: RoutedItem, size: int, seconds: float) -> None:
+        """Take note of how long it took to pickle what goes to another process of this machine.
+
+        Args:
+            item: which, or the first of those that go together.
+            size: bytes that were made of it, many.
+            seconds: of this thread, for that.
+        """
+        with self._lock:
+            if item.counted is not None:
+                item.counted[0].pickled(size, seconds)
+
     def seen(
         self, belief: Belief, wall: float, cpu: float | None, *, together: float = 0.0
     ) -> bool:
