@@ -122,8 +122,9 @@ class Alarm(_exit.Member):
             if not out:
                 self._emptied = True
                 if not self._lingers:
-                    with self._changed:
-                        self._changed.notify_all()
+                    with self._lock:
+                        if not self._lingers:  # else it has seen it, and is not to be cut short
+                            self._changed.notify_all()
 
     def _run(self) -> None:
         while True:

@@ -263,7 +263,8 @@ class Timers:
             return
         with self._changed:
             self._sweep()
-            self._changed.notify_all()
+            if not self._lingers:  # else it has seen it, and is not to be cut short
+                self._changed.notify_all()
 
     def _sweep(self) -> None:
         self._heap = [each for each in self._heap if each[3].item is not None]
