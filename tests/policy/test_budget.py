@@ -405,7 +405,7 @@ def test_no_order_of_events_passes_the_ceiling_by_more_than_predictions_were_wro
         now = budget.spending()
         assert now.in_window + now.reserved <= limit + wrong + 1e-6
         assert now.reserved >= -1e-6
-        assert under_way or now.reserved == 0
+        assert under_way or abs(now.reserved) <= 1e-6  # sums of fractions
 
 
 # Threads.
