@@ -150,7 +150,7 @@ class Line(LineTurns):
         # A second frame is left to the transport's thread: whoever submits many calls has done so
         # by the time that it runs, and they go together.
         if session is not None and transport is not None and session.is_under_way():
-            self._expected = True  # before he may come; if we get no further, the ack does
+            self._expected = True  # before he may come
             try:
                 nudged = transport.nudge(self._turn, patient=True)
             except BaseException:  # Ctrl-C: the next ack, or answer, may be long in coming

@@ -34,6 +34,7 @@ _WAITING = 0.25  # a task waits if so much of its run, or less, is CPU
 _NOT_WAITING = 0.4  # and does not any more, if so much is
 COMPUTES = 1e-3  # seconds of CPU from which on a task that waits needs a core as well
 _SHORTEST_WAIT = 100e-6
+_MOVED_BYTE = 0.5e-9  # seconds to move one by shared memory: two copies, benchmarks/README.rst
 _SURE_RUNS = 2  # "its first two samples"
 _STEP = 0.15  # weight of a new sample, once there are some
 _JUMP = 8.0  # three samples in a row so many times off are no noise: all else is forgotten
@@ -63,6 +64,7 @@ class Belief:
         kind: what is to be done with it, in one word.
         took: seconds of one call by executor, where that is another machine.
         probing: calls that run, or are about to, so that something is known.
+        byte: seconds for each byte to another process here, if there were many; None: not known.
         outdated: another one stands for the task since then: see `Beliefs.renew`.
         waived: it is to be routed as it is, known or not: whoever held its items has waited enough.
         unpicklable: it did not travel to a process.
@@ -77,7 +79,7 @@ class Belief:
         *("choice", "cpu", "direct_options", "held", "key", "kind", "left", "name"),
         *("out_bytes", "probing", "quick", "quick_choice", "quick_options", "route", "run"),
         *("runs", "sole", "spread", "surprises", "took", "unpicklable", "waived", "where"),
-        *("_last", "asked", "origin", "outdated"),
+        *("_last", "asked", "byte", "origin", "outdated"),
     )
 
     cpu: float
@@ -97,6 +99,7 @@ class Belief:
         self.runs = self.surprises = self.quick = self.probing = self.left = self.asked = 0
         self.run = self.cpu = self.spread = self.out_bytes = 0.0
         self.held: float = 1.0
+        self.byte: float | None = None
         self.quick_options: Any = None
         self.direct_options: Any = None
         self.took: dict[str, float] = {}
@@ -141,7 +144,7 @@ class Belief:
 
         One that is far from taking long may be run by its submitter sooner than others.
         """
-        for name in ("run", "cpu", "held", "spread", "out_bytes", "unpicklable"):
+        for name in ("run", "cpu", "held", "spread", "out_bytes", "unpicklable", "byte"):
             setattr(self, name, getattr(other, name))
         self.runs = min(other.runs, _SURE_RUNS)
         if other.kind == "quick" and _GROWTH * other.run <= TINY_SECONDS:
@@ -211,6 +214,14 @@ class Belief:
         if together > _OVERLAP * wall:
             self.held = max(0.0, 2 - together / wall)
         self.classify()
+
+    def pickled(self, size: float, seconds: float) -> None:
+        """Take note of how long it took to pickle so many bytes for another process here.
+
+        There they are unpickled, which takes about as long, and what comes back as well.
+        """
+        sample = _MOVED_BYTE + 2 * max(0.0, seconds) / size
+        self.byte = sample if self.byte is None else self.byte + 0.2 * (sample - self.byte)
 
     def is_another(self, seconds: float) -> bool:
         """Say whether a call took so long inline that what is known is of no use for the next."""

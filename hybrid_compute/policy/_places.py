@@ -21,7 +21,6 @@ _PROCESS_SECONDS = 100e-6
 _START_SECONDS = 40e-3  # of the first worker process
 _REMOTE_SECONDS = 2e-3
 _LOCAL_BYTE = 2e-9  # seconds to pickle, move and unpickle one: both ways are counted
-_MOVED_BYTE = 0.5e-9  # of these, to move it by shared memory: two copies, see benchmarks/README.rst
 _REMOTE_BYTE = 20e-9  # 50 MB/s: measured on loopback for JSON; a network is slower
 _STEP = 0.1
 
@@ -129,18 +128,14 @@ class Place:
         # Of what is still in its first call the length is not known, but that it computes: on a
         # thread it would keep the GIL from those that start the processes.
         start = _START_SECONDS if not self.used and belief.runs else 0.0
-        return self.delay + start + queue + size * self.byte + run
+        byte = self.byte
+        if belief.byte is not None and not (self.shares or self.remote):
+            byte = belief.byte
+        return self.delay + start + queue + size * byte + run
 
     def moved(self, size: float, seconds: float) -> None:
         """Take note of how long so many bytes have taken to another machine, and from there."""
         self.byte += 0.2 * (max(0.0, seconds) / size - self.byte)
-
-    def pickled(self, size: float, seconds: float) -> None:
-        """Take note of how long it took to pickle so many bytes for another process here.
-
-        There they are unpickled, which takes about as long, and what comes back as well.
-        """
-        self.byte += 0.2 * (_MOVED_BYTE + 2 * max(0.0, seconds) / size - self.byte)
 
     def took(self, seconds: float) -> None:
         """Take note of what a hand-over has cost an item that found nobody before it."""

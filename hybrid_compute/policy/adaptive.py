@@ -349,8 +349,7 @@ class Adaptive(_exit.Member):
             seconds: of this thread, for that.
         """
         with self._lock:
-            if item.counted is not None:
-                item.counted[0].pickled(size, seconds)
+            item.belief.pickled(size, seconds)
 
     def seen(
         self, belief: Belief, wall: float, cpu: float | None, *, together: float = 0.0
