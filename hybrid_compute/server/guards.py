@@ -18,7 +18,7 @@ hold no more than a call that sleeps as long. Who has not got as far gets none.
 
 from __future__ import annotations
 
-from asyncio import TimerHandle
+from asyncio import BufferedProtocol, TimerHandle
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
 from typing import Any
@@ -38,6 +38,7 @@ _PIPELINED = 16  # requests that a connection may have sent before the first is 
 _FRAGMENTS = 2**17  # of one message; Autobahn's cases have half as many
 _AT_ONCE = pack("ii", 1, 0)
 _LINGER = 2.0  # seconds in which a caller who still sends can read why he is cut off
+_READ = 2**18  # bytes
 
 
 class _Watch:
@@ -73,6 +74,26 @@ class _Watch:
         self._timer = self._protocol.loop.call_later(self._seconds, self._look)
 
 
+class _Buffered(BufferedProtocol):
+    """Has what is read come by way of one buffer for all connections of a server.
+
+    Else the loop makes a new one of 256 KiB for each read, for which the C library asks the system:
+    that takes longer than all else about a small message. In one turn of the loop it is filled, and
+    emptied again.
+    """
+
+    _buffer: memoryview
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        raise NotImplementedError
+
+
 class _TooLarge(Exception):
     """The head of a request is beyond its bounds."""
 
@@ -80,7 +101,8 @@ class _TooLarge(Exception):
 def http_guard(limits: Limits) -> type[HttpToolsProtocol]:  # noqa: C901 - one class
     """Return uvicorn's protocol for HTTP with bounds on the head of a request."""
 
-    class Guarded(HttpToolsProtocol):
+    class Guarded(HttpToolsProtocol, _Buffered):
+        _buffer = memoryview(bytearray(_READ))
         _idle_bytes = 0  # that came since something was complete: a head, or a piece of a body
         _head = 0  # of the headers that are complete
         _body = False  # the head is complete
@@ -188,7 +210,8 @@ def http_guard(limits: Limits) -> type[HttpToolsProtocol]:  # noqa: C901 - one c
 def ws_guard(limits: Limits) -> type[WebSocketsSansIOProtocol]:  # noqa: C901 - one class
     """Return uvicorn's protocol for WebSockets with bounds on a message's time and fragments."""
 
-    class Guarded(WebSocketsSansIOProtocol):
+    class Guarded(WebSocketsSansIOProtocol, _Buffered):
+        _buffer = memoryview(bytearray(_READ))
         _joined: bytearray | None = None  # the fragments of a message so far
         _fragments = 0
         _complete = 0  # messages
