@@ -1,11 +1,18 @@
 """Deadlines: which items' time is up, and a thread that waits for it where no executor can.
 
-`Deadlines` is a heap and nothing else; who has one guards it. `Alarm` has a lock, which guards
-its heap, and a thread, which is there only while there are items that are not done. Who is done
-says so without the lock: it leaves the set of them, notes that it was the last, and then looks
-whether the thread waits for a deadline that nobody has any more; the thread says first that it may,
-and then looks at that note. It fails items with no lock held; what an item's executor does with it
-afterwards finds the future done, and is dropped.
+`Deadlines` is a heap and nothing else; who has one guards it. A `Row` has the items that were given
+the same time, in the order of their coming, which is that of their deadlines but for moments. Items
+come and go there without a lock, so that this costs next to nothing. `Alarm` has a lock, which
+guards its heap, and a thread, which is there only while there are items that are not done. It fails
+items with no lock held; what an item's executor does with it afterwards finds the future done, and
+is dropped.
+
+Why no deadline is missed: who adds to a row looks afterwards whether there is a thread, and how
+long it waits; the thread says first that whoever comes is to wake it, then looks into the rows, and
+then says, under the lock with which it waits, how long it will. It ends in the same way: it says so
+first, and then looks once more. Who is done says so without the lock: it leaves the row, or the set
+of those in the heap, notes that it was the last, and then looks whether the thread waits for a
+deadline that nobody has any more; the thread says first that it may, and then looks at that note.
 """
 
 from __future__ import annotations
@@ -17,7 +24,8 @@ import time
 import weakref
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
 
 from hybrid_compute import _exit
 from hybrid_compute._timer import Timer
@@ -25,12 +33,14 @@ from hybrid_compute._timer import Timer
 if TYPE_CHECKING:
     from hybrid_compute.items import WorkItem
     from hybrid_compute.routed import RoutedItem
+    from hybrid_compute.supervised import SupervisedItem
 
-__all__ = ["Alarm", "Deadlines"]
+__all__ = ["Alarm", "Deadlines", "Row"]
 
 _LONGEST = 3600.0  # seconds of one wait: there are limits to what a lock can wait for
 _LINGER = 0.010  # seconds that the thread stays when nothing is out: starting one takes 60 us
 _SPARE = 64  # entries of items that are done, before they are looked for
+_ROWS = 64  # the thread looks at each of them
 
 
 class Deadlines:
@@ -80,6 +90,40 @@ def _item_of(reference: weakref.ref[Any]) -> WorkItem | None:
     return item
 
 
+class Row(dict["SupervisedItem", None]):
+    """Items that are not done and had the same time, in the order of their deadlines.
+
+    Any thread, and no lock: each of the steps is one of a dict's own. Who leaves takes himself out,
+    and tells if there is nobody left.
+    """
+
+    __slots__ = ("_alarm",)
+
+    def __init__(self, alarm: Alarm) -> None:
+        super().__init__()
+        self._alarm = alarm
+
+    def emptied(self) -> None:
+        """Be told that there may be none in it any more."""
+        self._alarm.emptied()
+
+    def first(self) -> SupervisedItem | None:
+        """Return the item with the soonest deadline; None: there is none."""
+        while True:
+            try:
+                return next(iter(self), None)
+            except RuntimeError:  # another thread was in between
+                continue
+
+    def due(self, now: float) -> list[WorkItem]:
+        """Remove and return the items whose time is up."""
+        found: list[WorkItem] = []
+        while (item := self.first()) is not None and cast("float", item.deadline) <= now:
+            self.pop(item, None)
+            found.append(item)
+        return found
+
+
 class Alarm(_exit.Member):
     """Fails items at their deadlines.
 
@@ -91,26 +135,49 @@ class Alarm(_exit.Member):
         self._lock = threading.RLock()  # guards all below
         self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
-        self._out: set[int] = set()  # futures, by id, that are not done; needs no lock
-        self._until = 0.0  # when the thread looks again by itself; 0: it is about to
+        self._out: set[int] = set()  # futures of these, by id, not done yet; needs no lock
+        self.rows: dict[float, Row] = {}  # by the seconds that their items have; none is removed
+        # When the thread looks again by itself; 0: it is about to; inf: it looks just now, and may
+        # have passed by what comes.
+        self.until = 0.0
         self._lingers = False  # it waits for a moment only, and not for a deadline
         self._emptied = False  # there was none that is not done, since it looked
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
         self.timer: Timer = Timer("pauses")
         _exit.register(self)
+
+    def row(self, seconds: float) -> Row | None:
+        """Return the row of the items that have so much time; None: there are too many rows."""
+        row = self.rows.get(seconds)
+        if row is None:
+            with self._lock:
+                if len(self.rows) < _ROWS:
+                    row = self.rows.setdefault(seconds, Row(self))
+        return row
+
+    def _start(self) -> None:
+        """See to it that there is a thread. With the lock held, for which it waits."""
+        if self.thread is None:
+            thread = threading.Thread(target=self._run, name="alarm", daemon=True)
+            thread.start()  # it may not be possible
+            self.thread = thread
+
+    def rouse(self, deadline: float) -> None:
+        """See to it that there is a thread, and that it does not wait beyond a deadline."""
+        if self.thread is None or deadline < self.until:
+            with self._lock:
+                self._start()
+                # Waking it costs more than all else here, and most deadlines are later than others.
+                if deadline < self.until:
+                    self._changed.notify_all()
 
     def set(self, item: RoutedItem) -> None:
         """See to it that the item, unless it is done before, fails at its deadline."""
         with self._lock:
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="alarm", daemon=True)
-                thread.start()  # it may not be possible; it waits for our lock
-                self._thread = thread
+            self._start()  # first, as it may raise
             self._deadlines.add(item)
             self._out.add(id(item.future))
-            # Waking it costs more than all else here, and most deadlines are later than others.
-            if item.deadline is not None and item.deadline < self._until:
-                self._changed.notify_all()
+            self.rouse(cast("float", item.deadline))
         if item.streams:  # it has another future once the stream has begun
             item.future.add_done_callback(self.over)
 
@@ -120,29 +187,43 @@ class Alarm(_exit.Member):
         if key in out:
             out.discard(key)
             if not out:
-                self._emptied = True
-                if not self._lingers:
-                    with self._lock:
-                        if not self._lingers:  # else it has seen it, and is not to be cut short
-                            self._changed.notify_all()
+                self.emptied()
+
+    def emptied(self) -> None:
+        """Be told that there may be none any more that is not done. Any thread."""
+        self._emptied = True
+        if not self._lingers:
+            with self._lock:
+                if not self._lingers:  # else it has seen it, and is not to be cut short
+                    self._changed.notify_all()
+
+    def _is_idle(self) -> bool:
+        return not self._out and not any(self.rows.values())
 
     def _run(self) -> None:
         while True:
             changed = self._changed
             with changed:
-                due: list[Any] = self._deadlines.due(time.monotonic())
+                self.until = inf  # before the rows are looked into
+                now = time.monotonic()
+                due: list[Any] = self._deadlines.due(now)
+                for row in self.rows.values():
+                    due += row.due(now)
                 if not due:
                     if self._deadlines.next() is None:
                         # Who was done before `set` noted it, in another's hands, said so too early.
                         self._out.clear()
                     lingered, self._lingers = self._lingers, False
                     emptied, self._emptied = self._emptied, False
-                    if lingered and not emptied and not self._out:
-                        self._thread = None
-                        return
+                    if lingered and not emptied and self._is_idle():
+                        thread, self.thread = self.thread, None
+                        if self._is_idle():  # else who has come now may have seen us
+                            return
+                        self.thread = thread
                     # Where one call follows another, it is not woken for each.
-                    self._lingers = emptied or not self._out
+                    self._lingers = emptied or self._is_idle()
                     self._wait(changed)
+                self.until = 0.0
             for item in due:
                 try:
                     keeper = item.keeper
@@ -159,18 +240,20 @@ class Alarm(_exit.Member):
     def _wait(self, changed: threading.Condition) -> None:
         """Wait for the next deadline, or for a moment if it lingers. Under the lock."""
         now = time.monotonic()
-        soonest = self._deadlines.next()
-        if self._lingers:
-            soonest = now + _LINGER if soonest is None else min(soonest, now + _LINGER)
-        self._until = now + _LONGEST if soonest is None else min(soonest, now + _LONGEST)
-        changed.wait(max(0.0, self._until - now))
-        self._until = 0.0
+        until = now + (_LINGER if self._lingers else _LONGEST)
+        if (soonest := self._deadlines.next()) is not None:
+            until = min(until, soonest)
+        for row in self.rows.values():
+            if (item := row.first()) is not None:
+                until = min(until, cast("float", item.deadline))
+        self.until = until
+        changed.wait(max(0.0, until - now))
 
     def after_fork(self) -> None:
         """Forget the parent's items and thread."""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
-        self._out = set()
-        self._until, self._lingers, self._emptied = 0.0, False, False
-        self._thread = None
+        self._out, self.rows = set(), {}
+        self.until, self._lingers, self._emptied = 0.0, False, False
+        self.thread = None

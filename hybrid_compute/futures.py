@@ -232,6 +232,8 @@ class HybridFuture(Future[T]):
         if keeper is not None and (timeout is None or timeout > 0):
             end = None if timeout is None else time.monotonic() + timeout
             keeper.attend(timeout)
+            if self._state == FINISHED:
+                return
             if end is not None:
                 timeout = max(0.0, end - time.monotonic())
         keeper = None  # what is raised here must not hold it

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from hybrid_compute.items import Keeper, Meter
     from hybrid_compute.privacy import Guard
 
-__all__ = ["RoutedItem", "alarm_of", "is_quiet", "limit_of"]
+__all__ = ["RoutedItem", "alarm_in", "alarm_of", "is_quiet", "limit_of", "time_is_up"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
@@ -59,16 +59,30 @@ def limit_of(item: WorkItem) -> str:
 
 
 def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
-    """Return the alarm of an executor, made when the first item needs one; else None."""
+    """Return the alarm of an executor if an item may need it; else None."""
     retries = item.options.retries
     if item.deadline is None and (retries is None or isinstance(retries, int)):
         return None
+    return alarm_in(executor)
+
+
+def alarm_in(executor: object) -> Alarm:
+    """Return the alarm of an executor, made when the first item needs it."""
     alarm: Alarm | None = executor.__dict__.get("_alarm")
     if alarm is None:
         from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
 
         alarm = executor.__dict__.setdefault("_alarm", Alarm())  # whichever thread comes first
     return alarm
+
+
+def time_is_up(item: WorkItem) -> TaskTimeout:
+    """Return the error of an item whose deadline has passed."""
+    return TaskTimeout(
+        f"{item.name!r} was not done within {limit_of(item)}",
+        item_name=item.name,
+        timeout=item.options.timeout or 0.0,
+    )
 
 
 class RoutedItem(WorkItem):
@@ -170,6 +184,23 @@ class RoutedItem(WorkItem):
         routed.future = item.future
         routed.future._item = routed
         return routed
+
+    def take_over(
+        self, executor: SubExecutor, alarm: Alarm | None, *, since: float, started: bool
+    ) -> None:
+        """Be where an item was that had one executor to go to, and in whose place this one is.
+
+        Args:
+            executor: where that one was, which alone is the route.
+            alarm: as for `launch`.
+            since: when it was submitted, by the performance counter.
+            started: whether its future is running.
+        """
+        self.executor = name = executor.name
+        self._route, self._fleet, self._alarm = (name,), {name: executor}, alarm
+        self._started = started
+        decision = self.decision = self.future._decision = Decision(_BY_POLICY, since)
+        decision.executor = name
 
     def launch(
         self,
@@ -364,13 +395,7 @@ class RoutedItem(WorkItem):
         if self._settles():
             super().end()
 
-    def time_is_up(self) -> TaskTimeout:
-        """Return the error of an item whose deadline has passed."""
-        return TaskTimeout(
-            f"{self.name!r} was not done within {limit_of(self)}",
-            item_name=self.name,
-            timeout=self.options.timeout or 0.0,
-        )
+    time_is_up = time_is_up
 
     def _goes_on(self, error: BaseException) -> bool:
         raised, self._raised = self._raised, False
@@ -430,9 +455,9 @@ class RoutedItem(WorkItem):
             self.decision.executor = None
 
 
-_QUIET = PLAIN | {RoutedItem}
+QUIET = set(PLAIN | {RoutedItem})  # kinds of items; `supervised` adds its own
 
 
 def is_quiet(item: WorkItem | None) -> bool:
     """Say whether to deliver a result to an item runs nobody's code, but for its callbacks."""
-    return type(item) in _QUIET and item.meter is None  # type: ignore[union-attr]  # None is not in it
+    return type(item) in QUIET and item.meter is None  # type: ignore[union-attr]  # None is not in it

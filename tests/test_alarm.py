@@ -356,10 +356,10 @@ def test_a_forked_child_has_no_alarm_of_its_parent():
     alarm = Alarm()
     item = RoutedItem(int, (), None, TaskOptions(timeout=1000))
     alarm.set(item)
-    thread, changed = alarm._thread, alarm._changed
+    thread, changed = alarm.thread, alarm._changed
     assert thread.is_alive()
     alarm.after_fork()  # what a child calls, where the thread is not
-    assert (alarm._thread, alarm._out, len(alarm._deadlines)) == (None, set(), 0)
+    assert (alarm.thread, alarm._out, len(alarm._deadlines)) == (None, set(), 0)
     item.cancel()
     while thread.is_alive():  # here it is there, and has nothing to do any more
         with changed:
@@ -373,8 +373,8 @@ def test_calls_one_after_the_other_share_the_thread(monkeypatch):
     with ThreadExecutor(1) as ex:
         for _ in range(50):
             assert ex.submit(call).result(SOON) == 0
-            if ex._alarm._thread not in threads:
-                threads.append(ex._alarm._thread)
+            if ex._alarm.thread not in threads:
+                threads.append(ex._alarm.thread)
         # Though nothing was out between them: it ends at such a moment only, and not so soon.
         assert len(threads) <= 2 + (time.monotonic() - begun) / 0.2
         until(is_quiet)
@@ -385,8 +385,8 @@ def test_an_item_that_was_done_before_the_alarm_knew_of_it_does_not_keep_the_thr
     item = RoutedItem(int, (), None, TaskOptions(timeout=1000))
     item.cancel()
     alarm.set(item)
-    alarm._thread.join(SOON)
-    assert alarm._thread is None
+    alarm.thread.join(SOON)
+    assert alarm.thread is None
 
 
 def test_calls_one_after_the_other_do_not_wake_the_thread_each(monkeypatch):

@@ -15,6 +15,8 @@ import os
 import selectors
 import signal
 import time
+from concurrent.futures import Future
+from typing import Any
 
 from hybrid_compute.errors import WorkerStartError
 from hybrid_compute.executors._answers import Answers, crash, why
@@ -52,7 +54,7 @@ class Lives:
         self._serials = 0
         self._by_serial: dict[int, Worker] = {}
         self._setup: bytes | None = None  # the pickled initializer
-        self._kills: dict[WorkItem, int] = {}
+        self._kills: dict[Future[Any], int] = {}  # by the futures of the items that did it
         self.not_before = 0.0
         self.held: list[Worker] = []
         self.ending = False
@@ -229,7 +231,7 @@ class Lives:
         if guilty is not None:
             self._blame(guilty, worker)
         if self._kills:
-            self._kills = {k: n for k, n in self._kills.items() if not k.future.done()}
+            self._kills = {k: n for k, n in self._kills.items() if not k.done()}
         if not worker.ready and not self.ending:
             # SIGKILL comes from somebody else, who may stop: it takes ten times as many.
             killed = worker.status is not None and os.WIFSIGNALED(worker.status)
@@ -277,10 +279,10 @@ class Lives:
     def _blame(self, item: WorkItem, worker: Worker) -> None:
         if self._stops.take(item) or item.future.done():
             return
-        kills = self._kills.pop(item, 0) + 1
+        kills = self._kills.pop(item.future, 0) + 1
         error = crash(worker, item, kills)
         if kills < _TRIES:
-            self._kills[item] = kills  # it may come again: see `RoutedItem.fail`
+            self._kills[item.future] = kills  # it may come again: see `RoutedItem.fail`
             settle(item.fail, error)
         else:
             settle(item.give_up, error)

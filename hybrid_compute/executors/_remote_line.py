@@ -396,8 +396,11 @@ class Line(LineTurns):
     def _received(self, session: ClientSession, frame: bytes, outcomes: list[Outcome]) -> None:
         if self._session is not session:
             return
-        self._lock.mark()
-        for event in session.receive(frame, outcomes):
+        events = session.receive(frame, outcomes)
+        # While `_expected` is down, who puts a call into the queue sees to it himself: see `_put`.
+        if self._expected or self._queue or session.has_to_send():
+            self._lock.mark()
+        for event in events:
             if isinstance(event, Items):
                 outcomes.append((event.context, Portion(event.items, event.size), None))
             elif isinstance(event, Ended):

@@ -321,6 +321,10 @@ class ClientSession:
         """
         return self._outbox.under_way > 0 and bool(self._pending)
 
+    def has_to_send(self) -> bool:
+        """Say whether there may be a frame to send now."""
+        return self._outbox.has_to_send(idle=not self._pending)
+
     def frames_to_send(self) -> list[bytes]:
         """Return the frames to send now; to be asked after each `call` and `receive`.
 

@@ -110,6 +110,15 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def has_to_send(self, *, idle: bool = False) -> bool:
+        """Tell whether `frames` may return one, if it is given room."""
+        return bool(
+            self._messages
+            or self._urgent
+            or self._ready
+            or (self._came - self._told >= WINDOW and not idle)
+        )
+
     def is_full(self) -> bool:
         """Tell whether WINDOW frames are under way: what is queued now waits for an ack."""
         return self.greeted and self._sent - self._acked >= WINDOW
