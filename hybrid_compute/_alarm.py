@@ -1,18 +1,19 @@
 """Deadlines: which items' time is up, and a thread that waits for it where no executor can.
 
-`Deadlines` is a heap and nothing else; who has one guards it. A `Row` has the items that were given
-the same time, in the order of their coming, which is that of their deadlines but for moments. Items
-come and go there without a lock, so that this costs next to nothing. `Alarm` has a lock, which
-guards its heap, and a thread, which is there only while there are items that are not done. It fails
-items with no lock held; what an item's executor does with it afterwards finds the future done, and
-is dropped.
+`Deadlines` is a heap and nothing else; who has one guards it. Light items stand in rows, those that
+have the same time in one: the order of their coming is that of their deadlines, but for moments.
+They come and go without a lock, so that it costs next to nothing. `Alarm` has a lock, which guards
+its heap, and a thread, which is there only while there are items that are not done. It fails items
+with no lock held; what an item's executor does with it afterwards finds the future done, and is
+dropped.
 
-Why no deadline is missed: who adds to a row looks afterwards whether there is a thread, and how
-long it waits; the thread says first that whoever comes is to wake it, then looks into the rows, and
-then says, under the lock with which it waits, how long it will. It ends in the same way: it says so
-first, and then looks once more. Who is done says so without the lock: it leaves the row, or the set
-of those in the heap, notes that it was the last, and then looks whether the thread waits for a
-deadline that nobody has any more; the thread says first that it may, and then looks at that note.
+Why no deadline is missed: who adds to a row looks afterwards whether there is a thread, and for how
+long it waits. The thread says first that whoever comes is to wake it, and only then looks into the
+rows. Who wants to wake it needs the lock, and has it when the thread waits, or has ended.
+
+Who is done says so without the lock: it leaves the row, or the set of those in the heap, notes that
+it was the last, and then looks whether the thread waits for a deadline that nobody has any more.
+The thread says first that it may, and then looks at that note.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ import itertools
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from hybrid_compute import _exit
+from hybrid_compute._rows import Row
 from hybrid_compute._timer import Timer
 
 if TYPE_CHECKING:
     from hybrid_compute.items import WorkItem
     from hybrid_compute.routed import RoutedItem
-    from hybrid_compute.supervised import SupervisedItem
 
-__all__ = ["Alarm", "Deadlines", "Row"]
+__all__ = ["Alarm", "Deadlines"]
 
 _LONGEST = 3600.0  # seconds of one wait: there are limits to what a lock can wait for
 _LINGER = 0.010  # seconds that the thread stays when nothing is out: starting one takes 60 us
@@ -90,44 +92,16 @@ def _item_of(reference: weakref.ref[Any]) -> WorkItem | None:
     return item
 
 
-class Row(dict["SupervisedItem", None]):
-    """Items that are not done and had the same time, in the order of their deadlines.
-
-    Any thread, and no lock: each of the steps is one of a dict's own. Who leaves takes himself out,
-    and tells if there is nobody left.
-    """
-
-    __slots__ = ("_alarm",)
-
-    def __init__(self, alarm: Alarm) -> None:
-        super().__init__()
-        self._alarm = alarm
-
-    def emptied(self) -> None:
-        """Be told that there may be none in it any more."""
-        self._alarm.emptied()
-
-    def first(self) -> SupervisedItem | None:
-        """Return the item with the soonest deadline; None: there is none."""
-        while True:
-            try:
-                return next(iter(self), None)
-            except RuntimeError:  # another thread was in between
-                continue
-
-    def due(self, now: float) -> list[WorkItem]:
-        """Remove and return the items whose time is up."""
-        found: list[WorkItem] = []
-        while (item := self.first()) is not None and cast("float", item.deadline) <= now:
-            self.pop(item, None)
-            found.append(item)
-        return found
-
-
 class Alarm(_exit.Member):
     """Fails items at their deadlines.
 
     Attributes:
+        rows: light items, by the seconds that they have. No row is ever removed.
+        repeated: the same of those that may be repeated, for which a shutdown waits.
+        on_empty: called when the last one of a row has gone; None: nobody wants to know.
+        thread: None while there is none.
+        until: when it looks again by itself; 0: it is about to; inf: it looks just now, and may
+            have passed by what comes.
         timer: for those that pause between two attempts.
     """
 
@@ -136,24 +110,31 @@ class Alarm(_exit.Member):
         self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
         self._out: set[int] = set()  # futures of these, by id, not done yet; needs no lock
-        self.rows: dict[float, Row] = {}  # by the seconds that their items have; none is removed
-        # When the thread looks again by itself; 0: it is about to; inf: it looks just now, and may
-        # have passed by what comes.
-        self.until = 0.0
+        self.rows: dict[float, Row] = {}
+        self.repeated: dict[float, Row] = {}
+        self.on_empty: Callable[[], object] | None = None
+        self.until: float = 0.0
         self._lingers = False  # it waits for a moment only, and not for a deadline
         self._emptied = False  # there was none that is not done, since it looked
         self.thread: threading.Thread | None = None
         self.timer: Timer = Timer("pauses")
         _exit.register(self)
 
-    def row(self, seconds: float) -> Row | None:
-        """Return the row of the items that have so much time; None: there are too many rows."""
-        row = self.rows.get(seconds)
-        if row is None:
-            with self._lock:
-                if len(self.rows) < _ROWS:
-                    row = self.rows.setdefault(seconds, Row(self))
-        return row
+    def add_row(self, rows: dict[float, Row], seconds: float) -> Row | None:
+        """Return the row of the items that have so much time; None: there are too many rows.
+
+        Args:
+            rows: those of `rows` or of `repeated`.
+            seconds: how much time.
+        """
+        with self._lock:
+            if len(rows) >= _ROWS and seconds not in rows:
+                return None
+            return rows.setdefault(seconds, Row(self.emptied))
+
+    def _all_rows(self) -> list[Row]:
+        """Return all rows: a finalizer that submits may add one under our eyes."""
+        return [*self.rows.values(), *self.repeated.values()]
 
     def _start(self) -> None:
         """See to it that there is a thread. With the lock held, for which it waits."""
@@ -196,9 +177,11 @@ class Alarm(_exit.Member):
             with self._lock:
                 if not self._lingers:  # else it has seen it, and is not to be cut short
                     self._changed.notify_all()
+        if self.on_empty is not None:
+            self.on_empty()
 
     def _is_idle(self) -> bool:
-        return not self._out and not any(self.rows.values())
+        return not self._out and not any(self._all_rows())
 
     def _run(self) -> None:
         while True:
@@ -207,8 +190,8 @@ class Alarm(_exit.Member):
                 self.until = inf  # before the rows are looked into
                 now = time.monotonic()
                 due: list[Any] = self._deadlines.due(now)
-                for row in self.rows.values():
-                    due += row.due(now)
+                for row in self._all_rows():
+                    row.take_due(now, due)
                 if not due:
                     if self._deadlines.next() is None:
                         # Who was done before `set` noted it, in another's hands, said so too early.
@@ -216,10 +199,8 @@ class Alarm(_exit.Member):
                     lingered, self._lingers = self._lingers, False
                     emptied, self._emptied = self._emptied, False
                     if lingered and not emptied and self._is_idle():
-                        thread, self.thread = self.thread, None
-                        if self._is_idle():  # else who has come now may have seen us
-                            return
-                        self.thread = thread
+                        self.thread = None
+                        return
                     # Where one call follows another, it is not woken for each.
                     self._lingers = emptied or self._is_idle()
                     self._wait(changed)
@@ -240,13 +221,9 @@ class Alarm(_exit.Member):
     def _wait(self, changed: threading.Condition) -> None:
         """Wait for the next deadline, or for a moment if it lingers. Under the lock."""
         now = time.monotonic()
+        soonest = [self._deadlines.next(), *(each.deadline() for each in self._all_rows())]
         until = now + (_LINGER if self._lingers else _LONGEST)
-        if (soonest := self._deadlines.next()) is not None:
-            until = min(until, soonest)
-        for row in self.rows.values():
-            if (item := row.first()) is not None:
-                until = min(until, cast("float", item.deadline))
-        self.until = until
+        self.until = until = min([until, *(each for each in soonest if each is not None)])
         changed.wait(max(0.0, until - now))
 
     def after_fork(self) -> None:
@@ -254,6 +231,6 @@ class Alarm(_exit.Member):
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
-        self._out, self.rows = set(), {}
+        self._out, self.rows, self.repeated = set(), {}, {}
         self.until, self._lingers, self._emptied = 0.0, False, False
         self.thread = None

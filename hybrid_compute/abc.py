@@ -25,13 +25,12 @@ from typing import (
 from hybrid_compute._contexts import Carried, current_context
 from hybrid_compute._seats import here, known
 from hybrid_compute._values import Value
-from hybrid_compute.errors import ExecutorUnavailable
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.mapper import Mapper
 from hybrid_compute.maps import MapOptions, map_by_submit
 from hybrid_compute.privacy import Guard, guard_of, is_bare, needs_a_look, open_map, refuse_to_send
-from hybrid_compute.routed import RoutedItem, alarm_in, alarm_of
+from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.streams import Stream
 from hybrid_compute.supervised import SupervisedItem
@@ -130,6 +129,7 @@ class SubExecutor(Mapper):
     # Whether it fails items at their deadlines itself, as those do that can end what runs.
     _keeps_time: bool = False
     _alarm: Alarm | None = None  # see `alarm_in`
+    _outstanding: None = None  # it counts nothing: see `SupervisedItem`
 
     def can_run(self, item: WorkItem) -> bool:
         """Say whether this executor could run the item at all. Quick, pure, any thread."""
@@ -275,30 +275,16 @@ class SubExecutor(Mapper):
     def _submit_alone(
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HybridFuture[Any] | None:
-        """Submit a supervised call as a light item; None: that cannot be."""
-        can, timeout, row = self.capabilities, fn.options.timeout, None
-        if can.blocks or (known.deadlines and here.deadline is not None):
+        """Submit a supervised call as a light item; None: it has to be another one."""
+        if self.capabilities.blocks or (known.deadlines and here.deadline is not None):
             return None
-        if timeout is not None and not (self._keeps_time or can.kills):
-            alarm = self._alarm or alarm_in(self)
-            row = alarm.rows.get(timeout)
-            if row is None and (row := alarm.row(timeout)) is None:
-                return None
-        item = SupervisedItem(fn, args, kwargs, self, row, current_context())
+        item = SupervisedItem(fn, args, kwargs, fn.options, current_context())
+        item.future._decision = self.name
         try:
-            if row is not None:
-                row[item] = None  # before it is looked whether somebody waits for that
-                if alarm.thread is None or item.deadline < alarm.until:  # type: ignore[operator]  # it has one
-                    alarm.rouse(item.deadline)  # type: ignore[arg-type]
-            if self.retry_budget is not None:
-                self.retry_budget.earn()
-            self.execute(item)
-        except ExecutorUnavailable as error:
-            item.abandon(error.with_traceback(None))  # which would lead back to the item
+            return item.future if item.hand_over(self, self) else None
         except BaseException:
             item.future.cancel()  # nobody has it
             raise
-        return item.future
 
     def _guard(
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -57,12 +57,14 @@ from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.router import Router, as_policy
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.streams import Stream
+from hybrid_compute.supervised import SupervisedItem
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
 from hybrid_compute.views import ExecutorView, ThreadPoolShape
 
 if TYPE_CHECKING:
     from contextvars import Context, ContextVar
 
+    from hybrid_compute._alarm import Alarm
     from hybrid_compute.executors.remote import RemoteExecutor
     from hybrid_compute.prices import Price
     from hybrid_compute.privacy import Guard
@@ -124,6 +126,8 @@ class HybridExecutor(Mapper):
             ValueError too).
         TypeError: a size is no number, or `initializer` cannot be called.
     """
+
+    _alarm: Alarm | None = None  # see `alarm_in`
 
     def __init__(  # noqa: PLR0913 - the stdlib's four, and one setting each by name
         self,
@@ -293,7 +297,12 @@ class HybridExecutor(Mapper):
                         return self._run_quick(
                             fn, args, kwargs, belief, self._learning, reports=self._reports
                         )
-                if self._direct and not timed and fn.key in self._direct:
+                if (
+                    self._direct
+                    and not timed
+                    and fn.key in self._direct
+                    and (self._recorder is None or not fn.options.supervised)
+                ):
                     belief = direct_belief(self._direct, fn, args, kwargs)
                     if belief is not None:
                         return self._hand_over(fn, args, kwargs, belief)
@@ -317,12 +326,15 @@ class HybridExecutor(Mapper):
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], belief: Any
     ) -> HybridFuture[Any]:
         """Give a call to the one executor that it can go to."""
-        item = self._make_direct(fn, args, kwargs, belief, self._learning)
-        item.context = current_context()
+        item = self._make_direct(fn, args, kwargs, belief, self._learning, current_context())
         if self._reports is not None:
             item.future._unretrieved = self._reports
         try:
-            self._fleet[item.place].execute(item)
+            executor = self._fleet[item.place]
+            if not fn.options.supervised:
+                executor.execute(item)
+            elif not item.hand_over(executor, self) and (routed := item.routed()) is not None:
+                return self._launch(routed, (item.place,), self._fleet)
         except BaseException:
             item.future.cancel()  # nobody has it
             raise
@@ -339,13 +351,11 @@ class HybridExecutor(Mapper):
             raise RuntimeError(_CLOSED)
         options, streams = said, False
         # What a work item with a deadline submits has no more time than is left of it.
-        routed = (
-            self._observed or options.supervised or (known.deadlines and here.deadline is not None)
-        )
+        routed = self._observed or (known.deadlines and here.deadline is not None)
         if isinstance(fn, Task):
             options = fn.options if said is NO_OPTIONS else said.over(fn.options)
             streams = fn.streams
-            routed = self._learns or routed or options.supervised
+            routed = self._learns or routed
         elif self._learns and (options.movable or self._router.moves_plain):
             routed = True
         guard = self._router.guard(said, fn, args, kwargs, options)
@@ -357,11 +367,17 @@ class HybridExecutor(Mapper):
             head.future._unretrieved = self._reports
             return submit_hedged(self, head, guard)
         context = self._context(fn)
-        if routed or streams or guard is not None:
+        supervised = options.supervised
+        if routed or streams or guard is not None or (supervised and self._recorder is not None):
             item = self._item(
                 fn, args, kwargs, options, streams=streams, guard=guard, context=context
             )
             return self._route(item)
+        if supervised:
+            watched = SupervisedItem(fn, args, kwargs, options, context)
+            if self._reports is not None:
+                watched.future._unretrieved = self._reports
+            return self._route(watched)
         # Others have one place to go, and go there once: they need not be routed ones.
         plain = (
             self._make_call(fn, args, kwargs, options)
@@ -392,7 +408,10 @@ class HybridExecutor(Mapper):
             if len(route) > 1:
                 return self._launch(self._routed(item), route, fleet)
             item.future._decision = first
-            fleet[first].execute(item)
+            if type(item) is not SupervisedItem:
+                fleet[first].execute(item)
+            elif fleet[first].capabilities.blocks or not item.hand_over(fleet[first], self):
+                return self._launch(self._routed(item), route, fleet)
         except (PlacementError, PolicyError, ExecutorUnavailable) as error:
             # Its traceback, and that of its cause, would lead from the future to this frame.
             if error.__cause__ is not None:

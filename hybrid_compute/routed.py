@@ -68,12 +68,17 @@ def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
 
 def alarm_in(executor: object) -> Alarm:
     """Return the alarm of an executor, made when the first item needs it."""
-    alarm: Alarm | None = executor.__dict__.get("_alarm")
-    if alarm is None:
-        from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
+    own = executor.__dict__
+    alarm: Alarm | None = own.get("_alarm")
+    if alarm is not None:
+        return alarm
+    from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
 
-        alarm = executor.__dict__.setdefault("_alarm", Alarm())  # whichever thread comes first
-    return alarm
+    made: Alarm = own.setdefault("_alarm", Alarm())  # whichever thread comes first
+    outstanding = own.get("_outstanding")
+    if outstanding is not None:
+        outstanding.alarm, made.on_empty = made, outstanding.look
+    return made
 
 
 def time_is_up(item: WorkItem) -> TaskTimeout:
@@ -153,6 +158,8 @@ class RoutedItem(WorkItem):
         self.keeper = self.guard = None
         self.future = HybridFuture(self)
         self._failures = self._place = 0
+        self._route: tuple[str, ...] = ()
+        self._fleet: Fleet = _NO_FLEET
         self._again = self._inside = self._raised = self._started = self._settled = False
         self._last: BaseException | None = None  # what ended the attempt before
         self.executor: str | None = None
@@ -181,26 +188,25 @@ class RoutedItem(WorkItem):
         assert item.fn is not None  # noqa: S101 - it was just submitted
         routed = cls(item.fn, item.args, item.kwargs, item.options)
         routed.context = item.context
+        if item.deadline is not None:
+            routed.deadline = item.deadline
         routed.future = item.future
         routed.future._item = routed
         return routed
 
-    def take_over(
-        self, executor: SubExecutor, alarm: Alarm | None, *, since: float, started: bool
-    ) -> None:
+    def take_over(self, executor: SubExecutor, alarm: Alarm | None, *, since: float) -> None:
         """Be where an item was that had one executor to go to, and in whose place this one is.
 
         Args:
             executor: where that one was, which alone is the route.
             alarm: as for `launch`.
             since: when it was submitted, by the performance counter.
-            started: whether its future is running.
         """
         self.executor = name = executor.name
         self._route, self._fleet, self._alarm = (name,), {name: executor}, alarm
-        self._started = started
-        decision = self.decision = self.future._decision = Decision(_BY_POLICY, since)
-        decision.executor = name
+        if self.decision is None:
+            self.decision = self.future._decision = Decision(_BY_POLICY, since)
+        self.decision.executor = name
 
     def launch(
         self,

@@ -12,70 +12,116 @@ takes the place under the future's lock, so that who cancels meets one of the tw
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import PENDING, RUNNING
+from contextlib import suppress
 from threading import current_thread
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute._contexts import bind, pool_in
 from hybrid_compute._seats import here, known
+from hybrid_compute.errors import ExecutorUnavailable
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
-from hybrid_compute.routed import QUIET, RoutedItem, alarm_of, time_is_up
+from hybrid_compute.routed import QUIET, RoutedItem, alarm_in, alarm_of, time_is_up
 
 if TYPE_CHECKING:
     from contextvars import Context
 
-    from hybrid_compute._alarm import Row
+    from hybrid_compute._rows import Row
     from hybrid_compute.abc import SubExecutor
-    from hybrid_compute.tasks import Task
+    from hybrid_compute.items import Keeper
+    from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["SupervisedItem"]
 
 
 class SupervisedItem(WorkItem):
-    """A work item with one executor to go to.
+    """A work item that has one executor to go to, with retries or a deadline.
 
     Args:
-        fn: the task, whose options are the item's. It does not stream.
+        fn: what is called. It does not stream.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        executor: where it goes, which does not block.
-        row: where the alarm finds it; None: it has no deadline, or the executor keeps the time.
+        options: the call's own, completed by the task's.
         context: as for `ContextItem`.
     """
 
-    __slots__ = ("_executor", "_row", "_submitted", "context", "deadline")
+    fn: Callable[..., Any] | None
+    future: HybridFuture[Any]
+    keeper: Keeper | None
+    kwargs: dict[str, Any] | None
+    context: Context | None
+    deadline: float | None
+
+    __slots__ = ("_among", "_executor", "_owner", "_submitted", "context", "deadline")
 
     time_is_up = time_is_up
 
     def __init__(
         self,
-        fn: Task[..., Any],
+        fn: Callable[..., Any],
         args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        executor: SubExecutor,
-        row: Row | None,
+        kwargs: dict[str, Any] | None,
+        options: TaskOptions,
         context: Context | None,
     ) -> None:
-        # By hand: super().__init__(fn, args, kwargs, fn.options), as every submit comes by here.
+        # By hand: super().__init__(fn, args, kwargs, options), as every submit comes by here.
         self.fn = fn
         self.args = args
         self.kwargs = kwargs or None
-        self.options = options = fn.options
+        self.options = options
         self.keeper = None
-        self.future = future = HybridFuture(self)
-        future._decision = executor.name
-        self.context: Context | None = context
-        self._executor: SubExecutor | None = executor
-        self._row = row
+        self.future = HybridFuture(self)
+        self.context = context
+        self._executor: SubExecutor | None = None
+        self._owner: Any = None  # see `hand_over`
+        self._among: Row | None = None  # where it stands until it is over
         self._submitted = now = time.monotonic()
         if (timeout := options.timeout) is None:
-            self.deadline: float | None = None
+            self.deadline = None
         else:
             self.deadline = now + timeout
             known.deadlines = True
+
+    def hand_over(self, executor: SubExecutor, owner: Any) -> bool:
+        """Give it to an executor, which does not block; False: that cannot be.
+
+        Args:
+            executor: where it goes.
+            owner: who has the alarm, and counts what is outstanding if that has to be.
+
+        Raises:
+            Exception: what `execute` raises, but for ExecutorUnavailable, with which it fails.
+        """
+        self._executor, self._owner = executor, owner
+        deadline, seconds, outstanding = self.deadline, self.options.timeout, owner._outstanding
+        if (
+            seconds is not None
+            and deadline is not None
+            and not (executor._keeps_time or executor.capabilities.kills)
+        ):
+            alarm = owner._alarm or alarm_in(owner)
+            rows = alarm.repeated if self.options.retries else alarm.rows
+            row = rows.get(seconds)
+            if row is None and (row := alarm.add_row(rows, seconds)) is None:
+                return False
+            self._among = row
+            row[self] = None  # before it is looked whether somebody waits for that
+            if alarm.thread is None or deadline < alarm.until:
+                alarm.rouse(deadline)
+        elif outstanding is not None and self.options.retries:
+            self._among = outstanding.row
+            outstanding.row[self] = None
+        if executor.retry_budget is not None:
+            executor.retry_budget.earn()
+        try:
+            executor.execute(self)
+        except ExecutorUnavailable as error:
+            self.abandon(error.with_traceback(None))  # which would lead back to this item
+        return True
 
     def run(self) -> None:
         """Run the call right here, on this thread, and deliver its outcome. Never raises."""
@@ -113,9 +159,9 @@ class SupervisedItem(WorkItem):
         return future._begin()
 
     def _let_go(self) -> None:
-        """Note that it is over. Whoever keeps it must not keep its executor."""
-        self._executor = None
-        row = self._row
+        """Note that it is over. Whoever keeps it must not keep executors."""
+        self._executor = self._owner = None
+        row = self._among
         if row is not None:
             row.pop(self, None)
             if not row:
@@ -123,13 +169,13 @@ class SupervisedItem(WorkItem):
 
     def succeed(self, value: Any) -> None:
         """Deliver the result."""
-        self._executor = None  # as `_let_go` does it
-        row = self._row
+        self._executor = self._owner = None  # as `_let_go` does it
+        row = self._among
         if row is not None:
             row.pop(self, None)
             if not row:
                 row.emptied()
-        try:
+        try:  # noqa: SIM105 - every call comes by here, and `suppress` takes as long as all else
             self.future.set_result(value)
         except InvalidStateError:
             pass  # its time was up
@@ -137,18 +183,14 @@ class SupervisedItem(WorkItem):
     def give_up(self, error: BaseException) -> None:
         """Deliver the failure for good."""
         self._let_go()
-        try:
+        with suppress(InvalidStateError):
             self.future.set_exception(error)
-        except InvalidStateError:
-            pass
 
     def end(self) -> None:
         """Deliver that the work was ended because that was asked for."""
         self._let_go()
-        try:
+        with suppress(InvalidStateError):
             super().end()
-        except InvalidStateError:
-            pass
 
     def release(self) -> None:
         """Let go of the call, which was cancelled."""
@@ -167,22 +209,41 @@ class SupervisedItem(WorkItem):
 
     def _routed(self) -> RoutedItem | None:
         """Return the item that takes its place; None: it is over, as its future tells."""
-        fn, args, kwargs, executor = self.fn, self.args, self.kwargs, self._executor
+        executor, owner = self._executor, self._owner
+        routed = None if executor is None else self._replaced((PENDING, RUNNING))
+        if routed is not None and executor is not None:
+            self._is_outstanding()
+            since = time.perf_counter() - (time.monotonic() - self._submitted)
+            routed.take_over(executor, alarm_of(owner, routed), since=since)
         self._let_go()
-        if fn is None or executor is None:
-            return None
-        future, routed = self.future, RoutedItem(fn, args, kwargs, self.options)
+        return routed
+
+    def _is_outstanding(self) -> None:
+        """Have the item that takes its place counted, before this one leaves its row."""
+        owner = self._owner
+        if owner is not None and owner._outstanding is not None and self.options.retries:
+            owner._outstanding.add()
+            self.future.add_done_callback(owner._outstanding.remove)
+
+    def _replaced(self, states: tuple[str, ...]) -> RoutedItem | None:
+        """Put another item in its place, if its future is in one of these states."""
+        fn, args, kwargs, future = self.fn, self.args, self.kwargs, self.future
+        if fn is None:
+            return None  # it was cancelled
+        routed = self._stand_in(fn, args, kwargs)
         routed.context, routed.deadline = self.context, self.deadline
         with future._lock:
-            state = future._state
-            if state not in (PENDING, RUNNING):
+            if future._state not in states:
                 return None
+            routed._started = future._state == RUNNING
             routed.future = future
             future._item = routed  # who cancels it now releases that one
-        since = time.perf_counter() - (time.monotonic() - self._submitted)
-        alarm = alarm_of(executor, routed)
-        routed.take_over(executor, alarm, since=since, started=state == RUNNING)
         return routed
+
+    def _stand_in(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> RoutedItem:
+        return RoutedItem(fn, args, kwargs, self.options)
 
 
 QUIET.add(SupervisedItem)

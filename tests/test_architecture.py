@@ -23,7 +23,18 @@ FOLDER = Path(__file__).parents[1] / PACKAGE
 FLOORS: dict[int, tuple[str, ...]] = {
     0: (
         *("errors", "tasks", "events", "futures", "items", "maps", "mapper", "abc", "prices"),
-        *("attempts", "decisions", "routed", "supervised", "direct", "_metered", "_alarm", "_timer", "_pauses"),
+        *(
+            "attempts",
+            "decisions",
+            "routed",
+            "supervised",
+            "direct",
+            "_metered",
+            "_alarm",
+            "_rows",
+            "_timer",
+            "_pauses",
+        ),
         *("_keys", "_hedge"),
         *("retry", "breaker", "sensitive", "privacy", "_secrets"),
         *("_config_keys", "_plugins", "_contexts", "_progress", "_unretrieved"),

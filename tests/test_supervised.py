@@ -1,0 +1,435 @@
+"""Supervised calls as light items: what they keep, and what becomes of them when something fails.
+
+What the caller sees of retries and deadlines is in tests/faults and test_alarm, for light items and
+for routed ones.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from typing import Any
+
+import pytest
+
+from hybrid_compute import (
+    HybridExecutor,
+    InlineExecutor,
+    ProcessExecutor,
+    Retry,
+    ThreadExecutor,
+    _alarm,
+    current,
+    task,
+)
+from hybrid_compute.abc import Capabilities, SubExecutor
+from hybrid_compute.errors import ExecutorUnavailable, TaskTimeout
+from hybrid_compute.items import WorkItem
+from hybrid_compute.policy import Adaptive, Always
+from hybrid_compute.routed import RoutedItem
+from hybrid_compute.supervised import SupervisedItem
+from hybrid_compute.testing import ManualExecutor
+
+SOON = 60  # seconds; nothing here takes that long, and a hang shall be a failure of its test
+PAUSE = threading.Event()  # never set
+
+
+@task(timeout=1000, retries=3, idempotent=True)
+def supervised(value: Any) -> Any:
+    return value
+
+
+def gate(event: threading.Event) -> bool:
+    return event.wait(SOON)
+
+
+class Taken(SubExecutor):
+    """Keeps the items that it gets, for the test to see and to end."""
+
+    name = "taken"
+    capabilities = Capabilities(shares_memory=True)
+    workers = 1
+
+    def __init__(self) -> None:
+        self.items: list[WorkItem] = []
+
+    def execute(self, item: WorkItem) -> None:
+        self.items.append(item)
+
+    def load(self) -> float:
+        return len(self.items)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for item in self.items:
+            item.cancel()
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        PAUSE.wait(0.002)
+
+
+# -- which calls they are ------------------------------------------------------------------------
+
+
+def test_a_supervised_call_is_a_light_item_until_it_fails() -> None:
+    ex = Taken()
+    future = ex.submit(supervised, 1)
+    (item,) = ex.items
+    assert type(item) is SupervisedItem
+    assert future.explain().executor == "taken"
+    assert item.start()
+    item.raised(ValueError("first"))
+    _, second = ex.items
+    assert type(second) is RoutedItem
+    assert second.future is future
+    assert second.deadline == item.deadline
+    second.run()
+    assert future.result(SOON) == 1
+    told = future.explain()
+    assert [each.error for each in told.attempts] == ["ValueError: first", None]
+    assert told.elapsed is not None
+    assert 0 < told.elapsed < SOON
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": 9}, {"retries": 2}, {"retries": Retry(3), "timeout": 9}], ids=str
+)
+@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+def test_so_they_are_on_threads_and_in_processes(
+    make: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[type[WorkItem]] = []
+    execute = make.execute
+    monkeypatch.setattr(
+        make, "execute", lambda ex, item: [kinds.append(type(item)), execute(ex, item)]
+    )
+    with make(1) as ex:
+        assert ex.submit(task(**options)(abs), -2).result(SOON) == 2
+    assert kinds == [SupervisedItem]
+
+
+def test_so_are_those_of_a_hybrid_executor_that_have_one_place_to_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kinds: list[type[WorkItem]] = []
+    execute = ThreadExecutor.execute
+    monkeypatch.setattr(
+        ThreadExecutor, "execute", lambda ex, item: [kinds.append(type(item)), execute(ex, item)]
+    )
+    with HybridExecutor(1, policy=Always("thread")) as ex:
+        assert ex.submit(supervised, 1).result(SOON) == 1
+        assert ex.options(timeout=9).submit(abs, -2).result(SOON) == 2
+    with HybridExecutor(1) as ex:
+        assert ex.options(retries=1, timeout=9).submit(abs, -2).result(SOON) == 2
+    assert kinds == [SupervisedItem] * 3
+
+
+@pytest.mark.parametrize("make", [InlineExecutor, lambda: HybridExecutor(policy=Always("inline"))])
+def test_who_runs_work_in_its_submitter_gets_a_routed_one(make: Any) -> None:
+    with make() as ex:
+        assert ex.submit(supervised, 1).result(SOON) == 1
+        runs: list[int] = []
+
+        def work() -> int:
+            runs.append(1)
+            if len(runs) < 3:
+                raise ValueError
+            return len(runs)
+
+        assert ex.submit(task(retries=3)(work)).result(SOON) == 3
+
+
+def test_what_a_call_with_a_deadline_submits_has_no_more_time_than_is_left_of_it() -> None:
+    with ThreadExecutor(2) as ex:
+        inner: list[Any] = []
+
+        def outer() -> float | None:
+            inner.append(ex.submit(task(timeout=2000)(lambda: current().deadline)))
+            return current().deadline
+
+        deadline = ex.submit(task(timeout=1000)(outer)).result(SOON)
+        assert deadline is not None
+        assert inner[0].result(SOON) == deadline
+        # And it is forgotten by the thread.
+        assert ex.submit(lambda: current().deadline).result(SOON) is None
+
+
+# -- attempts ------------------------------------------------------------------------------------
+
+
+def test_the_next_attempts_are_counted_and_bounded_as_ever() -> None:
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(current().attempt)
+        raise ValueError(len(runs))
+
+    with ThreadExecutor(1) as ex:
+        future = ex.submit(task(retries=2)(work))
+        assert str(future.exception(SOON)) == "3"
+        assert len(future.explain().attempts) == 3
+    assert runs == [1, 2, 3]
+
+
+def test_an_executor_that_does_not_take_it_fails_it_without_a_start() -> None:
+    class Away(Taken):
+        def execute(self, item: WorkItem) -> None:
+            raise ExecutorUnavailable("away")
+
+    ex = Away()
+    future = ex.submit(supervised, 1)
+    assert str(future.exception(SOON)) == "away"
+    assert not any(ex._alarm.repeated.values())  # type: ignore[union-attr]
+
+
+def test_one_that_raises_something_else_has_its_say_and_keeps_nothing() -> None:
+    class Broken(Taken):
+        def execute(self, item: WorkItem) -> None:
+            raise RuntimeError("shut down")
+
+    ex = Broken()
+    with pytest.raises(RuntimeError, match="shut down"):
+        ex.submit(supervised, 1)
+    assert not any(ex._alarm.repeated.values())  # type: ignore[union-attr]
+
+
+def test_a_cancelled_one_keeps_nothing_and_is_not_tried() -> None:
+    class Argument:
+        pass
+
+    ex = Taken()
+    argument = Argument()
+    future = ex.submit(supervised, argument)
+    (item,) = ex.items
+    assert future.cancel()
+    alive = weakref.ref(argument)
+    del argument
+    gc.collect()
+    assert alive() is None
+    assert not any(ex._alarm.repeated.values())  # type: ignore[union-attr]
+    item.fail(ValueError())  # whoever has it still may say what he wants
+    item.succeed(1)
+    item.run()
+    assert len(ex.items) == 1
+    assert wait([future], SOON).done
+    with pytest.raises(CancelledError):
+        future.result(SOON)
+
+
+def test_one_that_is_cancelled_after_it_was_replaced_keeps_nothing() -> None:
+    class Argument:
+        pass
+
+    ex = Taken()
+    argument = Argument()
+    future = ex.submit(supervised, argument)
+    (item,) = ex.items
+    item.fail(RuntimeError("it has not started"))
+    assert len(ex.items) == 2
+    assert future.cancel()
+    alive = weakref.ref(argument)
+    del argument, item, ex.items[0]
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("end", ["succeed", "give_up", "end", "fail", "raised"])
+def test_whoever_keeps_one_that_is_over_keeps_no_executor(end: str) -> None:
+    ex = Taken()
+    ex.submit(task(timeout=1000)(abs), 1)
+    item = ex.items.pop()
+    assert item.start()
+    getattr(item, end)(*([] if end == "end" else [ValueError()]))
+    assert item.future.done()
+    alive = weakref.ref(ex)
+    del ex
+    gc.collect()
+    assert alive() is None
+
+
+# -- deadlines -----------------------------------------------------------------------------------
+
+
+def test_what_comes_after_its_time_changes_nothing() -> None:
+    ex = Taken()
+    future = ex.submit(task(timeout=0.02, retries=5)(abs), 1)
+    (item,) = ex.items
+    assert item.start()
+    assert isinstance(future.exception(SOON), TaskTimeout)
+    item.succeed(1)
+    item.raised(ValueError())
+    item.give_up(ValueError())
+    item.end()
+    assert isinstance(future.exception(SOON), TaskTimeout)
+    assert len(ex.items) == 1
+
+
+def test_its_deadline_counts_for_the_item_that_takes_its_place() -> None:
+    ex = Taken()
+    begun = time.monotonic()
+    future = ex.submit(task(timeout=0.1, retries=5)(abs), 1)
+    assert ex.items[0].start()
+    ex.items[0].raised(ValueError())
+    assert isinstance(future.exception(SOON), TaskTimeout)
+    assert time.monotonic() - begun >= 0.1
+    assert len(future.explain().attempts) == 2
+
+
+def test_the_alarm_wakes_for_each_whatever_their_order() -> None:
+    ex = Taken()
+    seconds = (0.3, 0.05, 0.2, 0.1, 0.05)
+    begun = time.monotonic()
+    futures = [ex.submit(task(timeout=each)(abs), 1) for each in seconds]
+    for future, each in zip(futures, seconds, strict=True):
+        future.add_done_callback(lambda _, each=each: took.append((each, time.monotonic() - begun)))
+    took: list[tuple[float, float]] = []
+    assert not wait(futures, SOON).not_done
+    until(lambda: len(took) == len(seconds))
+    assert [each for each, _ in took] == sorted(seconds)
+    assert all(late >= each for each, late in took)
+
+
+def test_with_many_different_times_each_is_kept_and_little_is_remembered() -> None:
+    ex = Taken()
+    futures = [
+        ex.submit(task(timeout=0.05 + number / 10_000)(abs), 1)
+        for number in range(2 * _alarm._ROWS)
+    ]
+    assert len(ex._alarm.rows) == _alarm._ROWS  # type: ignore[union-attr]
+    for future in futures:
+        assert isinstance(future.exception(SOON), TaskTimeout)
+    with HybridExecutor(1, policy=Always("thread")) as hybrid:
+        for number in range(2 * _alarm._ROWS):
+            call = hybrid.options(timeout=100 + number)
+            assert call.submit(abs, -number).result(SOON) == number
+
+
+def test_the_alarm_keeps_none_alive_that_is_over() -> None:
+    event, others = threading.Event(), threading.Event()
+    with ThreadExecutor(2) as ex:
+        future = ex.submit(task(timeout=1000)(gate), event)
+        behind = ex.submit(task(timeout=1000)(gate), others)
+        until(lambda: ex._alarm.until > time.monotonic() + 500)  # type: ignore[union-attr]
+        alive = weakref.ref(future)
+        event.set()
+        assert future.result(SOON)
+        del future
+        until(lambda: gc.collect() >= 0 and alive() is None)
+        others.set()
+        assert behind.result(SOON)
+
+
+def test_if_there_can_be_no_thread_for_the_alarm_it_is_said_and_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ex = Taken()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            ex.submit(supervised, 1)
+    assert not any(ex._alarm.repeated.values())  # type: ignore[union-attr]
+    assert ex.items == []
+    future = ex.submit(task(timeout=0.02)(abs), 1)
+    assert isinstance(future.exception(SOON), TaskTimeout)
+
+
+# -- shutdown ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"retries": 2}, {"retries": 2, "timeout": 1000}], ids=str)
+@pytest.mark.parametrize("policy", [Always("thread"), Adaptive()], ids=repr)
+def test_a_shutdown_waits_for_attempts_that_follow(policy: Any, options: dict[str, Any]) -> None:
+    event, runs = threading.Event(), []
+
+    def work() -> int:
+        runs.append(1)
+        assert event.wait(SOON)
+        if len(runs) < 3:
+            raise ValueError
+        return len(runs)
+
+    ex = HybridExecutor(1, policy=policy)
+    future = ex.options(**options).submit(work)
+    until(lambda: runs)
+    closing = threading.Thread(target=ex.shutdown)
+    closing.start()
+    PAUSE.wait(0.05)
+    assert closing.is_alive()
+    event.set()
+    assert future.result(SOON) == 3
+    closing.join(SOON)
+    assert not closing.is_alive()
+
+
+@pytest.mark.parametrize("options", [{"retries": 2}, {"retries": 2, "timeout": 1000}], ids=str)
+def test_a_shutdown_that_does_not_wait_lets_them_follow(options: dict[str, Any]) -> None:
+    event, runs = threading.Event(), []
+
+    def work() -> int:
+        runs.append(1)
+        assert event.wait(SOON)
+        if len(runs) < 3:
+            raise ValueError
+        return len(runs)
+
+    ex = HybridExecutor(1, policy=Always("thread"))
+    future = ex.options(**options).submit(work)
+    until(lambda: runs)
+    ex.shutdown(wait=False)
+    event.set()
+    assert future.result(SOON) == 3
+    ex.shutdown()
+
+
+def test_a_shutdown_waits_for_none_that_is_not_tried_again() -> None:
+    manual = ManualExecutor()
+    ex = HybridExecutor(1, executors={"thread": manual}, policy=Always("thread"))
+    future = ex.options(timeout=1000).submit(abs, 1)
+    ex.shutdown(cancel_futures=True)
+    assert future.cancelled()
+
+
+def test_foreign_executors_get_them_as_well() -> None:
+    runs: list[int] = []
+
+    def work() -> int:
+        runs.append(1)
+        if len(runs) < 3:
+            raise ValueError
+        return len(runs)
+
+    with HybridExecutor(
+        1, executors={"thread": ThreadPoolExecutor(1)}, policy=Always("thread")
+    ) as ex:
+        assert ex.options(retries=2, timeout=100).submit(work).result(SOON) == 3
+
+
+# -- all at once ---------------------------------------------------------------------------------
+
+
+def test_each_of_many_ends_once_however_its_end_and_its_time_fall_together() -> None:
+    ends: list[Any] = []
+    with ThreadExecutor(4) as ex:
+        calls = [task(timeout=each, retries=1)(PAUSE.wait) for each in (0.001, 0.002, 0.003)]
+        futures = []
+        for number in range(600):
+            future = ex.submit(calls[number % 3], 0.0015)
+            future.add_done_callback(ends.append)
+            futures.append(future)
+            if not number % 7:
+                future.cancel()
+        assert not wait(futures, SOON).not_done
+        until(lambda: len(ends) == len(futures))
+        assert len(set(map(id, ends))) == len(futures)
+        until(lambda: not any(ex._alarm.repeated.values()))  # type: ignore[union-attr]
+        until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
+        assert ex.submit(abs, -1).result(SOON) == 1
