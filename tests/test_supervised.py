@@ -25,12 +25,15 @@ from hybrid_compute import (
     current,
     task,
 )
+from hybrid_compute._rows import Row
+from hybrid_compute._seats import here
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ExecutorUnavailable, TaskTimeout
 from hybrid_compute.items import WorkItem
 from hybrid_compute.policy import Adaptive, Always
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.supervised import SupervisedItem
+from hybrid_compute.tasks import TaskOptions
 from hybrid_compute.testing import ManualExecutor
 
 SOON = 60  # seconds; nothing here takes that long, and a hang shall be a failure of its test
@@ -156,8 +159,18 @@ def test_what_a_call_with_a_deadline_submits_has_no_more_time_than_is_left_of_it
         deadline = ex.submit(task(timeout=1000)(outer)).result(SOON)
         assert deadline is not None
         assert inner[0].result(SOON) == deadline
-        # And it is forgotten by the thread.
-        assert ex.submit(lambda: current().deadline).result(SOON) is None
+
+
+@pytest.mark.parametrize("work", [int, lambda: 1 // 0])
+def test_its_thread_has_no_deadline_any_more_behind_it(work: Any) -> None:
+    with ThreadExecutor(1) as ex:
+        ex.submit(task(timeout=1000)(work)).exception(SOON)
+        assert ex.submit(lambda: here.deadline).result(SOON) is None
+
+
+def test_one_that_has_to_be_another_after_all_keeps_its_deadline() -> None:
+    item = SupervisedItem(int, (), None, TaskOptions(timeout=1000), None)
+    assert RoutedItem.in_place_of(item).deadline == item.deadline
 
 
 # -- attempts ------------------------------------------------------------------------------------
@@ -239,6 +252,21 @@ def test_one_that_is_cancelled_after_it_was_replaced_keeps_nothing() -> None:
     assert alive() is None
 
 
+def test_one_that_is_cancelled_while_it_is_replaced_stays_cancelled() -> None:
+    class Between(SupervisedItem):
+        def _stand_in(self, *given: Any) -> RoutedItem:
+            assert self.future.cancel()
+            return super()._stand_in(*given)
+
+    ex = Taken()
+    item = Between(abs, (1,), None, TaskOptions(retries=3), None)
+    assert item.hand_over(ex, ex)
+    item.fail(ValueError())
+    assert item.future.cancelled()
+    assert item.future._item is None
+    assert len(ex.items) == 1
+
+
 @pytest.mark.parametrize("end", ["succeed", "give_up", "end", "fail", "raised"])
 def test_whoever_keeps_one_that_is_over_keeps_no_executor(end: str) -> None:
     ex = Taken()
@@ -293,6 +321,34 @@ def test_the_alarm_wakes_for_each_whatever_their_order() -> None:
     until(lambda: len(took) == len(seconds))
     assert [each for each, _ in took] == sorted(seconds)
     assert all(late >= each for each, late in took)
+
+
+def test_one_that_comes_while_the_alarm_looks_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    ex, futures, looked = Taken(), [], threading.Event()
+    call = task(timeout=0.02)(abs)
+    look = Row.deadline
+
+    def submit() -> None:
+        futures.append(ex.submit(call, 1))
+
+    def deadline(row: Row) -> float | None:
+        found = look(row)
+        alarm = ex._alarm
+        if alarm is not None and row is alarm.rows.get(0.02) and not looked.is_set():
+            looked.set()  # it has looked into this row, and found nothing
+            threading.Thread(target=submit).start()
+            until(lambda: row)
+        return found
+
+    ex.submit(task(timeout=0.02)(abs), 1).exception(SOON)  # the row is there
+    until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
+    with monkeypatch.context() as patch:
+        patch.setattr(Row, "deadline", deadline)
+        far = ex.submit(task(timeout=1000)(abs), 1)
+        assert looked.wait(SOON)
+        until(lambda: futures)
+        assert isinstance(futures[0].exception(SOON / 2), TaskTimeout)
+    assert far.cancel()
 
 
 def test_with_many_different_times_each_is_kept_and_little_is_remembered() -> None:
@@ -371,6 +427,21 @@ def test_a_shutdown_waits_for_attempts_that_follow(policy: Any, options: dict[st
 
 
 @pytest.mark.parametrize("options", [{"retries": 2}, {"retries": 2, "timeout": 1000}], ids=str)
+def test_a_shutdown_ends_when_the_last_one_ends_well(options: dict[str, Any]) -> None:
+    event = threading.Event()
+    ex = HybridExecutor(1, policy=Always("thread"))
+    futures = [ex.options(**options).submit(gate, event) for _ in range(3)]
+    until(futures[0].running)
+    closing = threading.Thread(target=ex.shutdown)
+    closing.start()
+    until(lambda: ex._outstanding._when_none)
+    event.set()
+    closing.join(SOON)
+    assert not closing.is_alive()
+    assert all(each.result(SOON) for each in futures)
+
+
+@pytest.mark.parametrize("options", [{"retries": 2}, {"retries": 2, "timeout": 1000}], ids=str)
 def test_a_shutdown_that_does_not_wait_lets_them_follow(options: dict[str, Any]) -> None:
     event, runs = threading.Event(), []
 
@@ -430,6 +501,7 @@ def test_each_of_many_ends_once_however_its_end_and_its_time_fall_together() -> 
         assert not wait(futures, SOON).not_done
         until(lambda: len(ends) == len(futures))
         assert len(set(map(id, ends))) == len(futures)
+        assert {type(each.exception()) for each in futures if not each.cancelled()} >= {TaskTimeout}
         until(lambda: not any(ex._alarm.repeated.values()))  # type: ignore[union-attr]
         until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
         assert ex.submit(abs, -1).result(SOON) == 1
