@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from hybrid_compute import HybridExecutor, task
 from hybrid_compute.server import Limits, Tokens, create_app
-from hybrid_compute.server.guards import ws_guard
+from hybrid_compute.server.guards import http_guard, ws_guard
 from hybrid_compute.server.shortway import SHORT_WAY
 from hybrid_compute.transports._frames import frame_of
 
@@ -282,4 +282,21 @@ def test_nothing_is_written_the_short_way_when_it_would_not_go(stop):
             protocol.data_received(frame_of(b"\x03\xe8", 8))
         assert not way.can_write()
 
+    guarded(script)
+
+
+def test_the_loop_reads_into_a_buffer_that_stays_and_messages_do_not_change_with_it():
+    async def script(way, protocol, wire, receive, send):
+        got = []
+        assert way.listen(got.append)
+        for data in (b"\x00one", b"\x00two"):
+            frame = frame_of(data, BINARY)
+            buffer = protocol.get_buffer(-1)
+            buffer[: len(frame)] = frame
+            protocol.buffer_updated(len(frame))
+        assert got == [b"\x00one", b"\x00two"]
+        assert protocol.get_buffer(-1) is buffer
+
+    assert issubclass(http_guard(Limits()), asyncio.BufferedProtocol)
+    assert issubclass(ws_guard(Limits()), asyncio.BufferedProtocol)
     guarded(script)
