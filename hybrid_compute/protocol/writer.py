@@ -59,10 +59,20 @@ class Writer:
         one argument or none.
         """
         encode = self.codec.encode
-        plain = timeout is None and credit is None and key is None and not variables
-        if len(args) == 1 and not kwargs and plain:
+        lone = len(args) == 1 and not kwargs and credit is None and key is None and not variables
+        if lone and timeout is None:
             before, between, after = self._calls.get(task) or self._mould(task)
             return before + encode(identity) + between + encode(args[0], "$.input") + after
+        if (
+            lone
+            and timeout is not None
+            and self.codec.tagged
+            and _is_short_name(task)
+            and self._are_small((identity, args[0]))
+        ):
+            # At once: nothing in it can be refused.
+            timed = {"id": identity, "task": task, "input": args[0], "timeout": float(timeout)}
+            return self.codec.record(timed)
         fields = {"id": encode(identity)} | self.call(task, args, kwargs, timeout=timeout)
         if credit is not None and self.codec.tagged:
             fields["credit"] = encode(list(credit))

@@ -378,3 +378,31 @@ def test_the_errors_are_what_a_user_would_catch():
     }.items():
         for kind in kinds:
             assert issubclass(getattr(errors, name), kind)
+
+
+@given(
+    value=st.integers() | st.text() | st.booleans() | st.none() | st.floats(allow_nan=False),
+    name=st.text(st.characters(codec="ascii"), min_size=1, max_size=20) | st.just("größe"),
+    timeout=st.floats(0.001, 1e9) | st.integers(1, 10**9),
+    binary=st.booleans(),
+)
+def test_a_call_with_a_deadline_is_the_same_however_it_is_written(value, name, timeout, binary):
+    codec = Codec(tagged=True, binary=binary)
+    writer = Writer(codec)
+    try:
+        fields = {"id": codec.encode(7)} | writer.call(name, (value,), timeout=timeout)
+        expected = codec.fields(**fields)
+    except (Refused, errors.HybridComputeError) as refusal:
+        with pytest.raises(type(refusal)):
+            writer.request(7, name, (value,), timeout=timeout)
+        return
+    written = writer.request(7, name, (value,), timeout=timeout)
+    assert parse_request(codec.decode(written), codec) == parse_request(
+        codec.decode(expected), codec
+    )
+
+
+def test_a_peer_that_is_not_ours_learns_of_no_deadline():
+    codec = Codec()
+    written = Writer(codec).request(7, "f", (1,), timeout=9)
+    assert json.loads(written) == {"id": 7, "task": "f", "input": 1}
