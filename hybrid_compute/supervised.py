@@ -79,12 +79,14 @@ class SupervisedItem(WorkItem):
         self._executor: SubExecutor | None = None
         self._owner: Any = None  # see `hand_over`
         self._among: Row | None = None  # where it stands until it is over
-        self._submitted = now = time.monotonic()
-        if (timeout := options.timeout) is None:
-            self.deadline = None
-        else:
-            self.deadline = now + timeout
-            known.deadlines = True
+        self._submitted = 0.0
+        self.deadline = None
+        timeout = options.timeout
+        if timeout is not None or options.retries:  # of those that are measured, most have neither
+            self._submitted = now = time.monotonic()
+            if timeout is not None:
+                self.deadline = now + timeout
+                known.deadlines = True
 
     def hand_over(self, executor: SubExecutor, owner: Any) -> bool:
         """Give it to an executor, which does not block; False: that cannot be.
