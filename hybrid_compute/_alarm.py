@@ -23,7 +23,6 @@ import itertools
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
 from math import inf
@@ -97,8 +96,6 @@ class Alarm(_exit.Member):
 
     Attributes:
         rows: light items, by the seconds that they have. No row is ever removed.
-        repeated: the same of those that may be repeated, for which a shutdown waits.
-        on_empty: called when the last one of a row has gone; None: nobody wants to know.
         thread: None while there is none.
         until: when it looks again by itself; 0: it is about to; inf: it looks just now, and may
             have passed by what comes.
@@ -111,8 +108,6 @@ class Alarm(_exit.Member):
         self._deadlines = Deadlines()
         self._out: set[int] = set()  # futures of these, by id, not done yet; needs no lock
         self.rows: dict[float, Row] = {}
-        self.repeated: dict[float, Row] = {}
-        self.on_empty: Callable[[], object] | None = None
         self.until: float = 0.0
         self._lingers = False  # it waits for a moment only, and not for a deadline
         self._emptied = False  # there was none that is not done, since it looked
@@ -120,21 +115,16 @@ class Alarm(_exit.Member):
         self.timer: Timer = Timer("pauses")
         _exit.register(self)
 
-    def add_row(self, rows: dict[float, Row], seconds: float) -> Row | None:
-        """Return the row of the items that have so much time; None: there are too many rows.
-
-        Args:
-            rows: those of `rows` or of `repeated`.
-            seconds: how much time.
-        """
+    def add_row(self, seconds: float) -> Row | None:
+        """Return the row of the items that have so much time; None: there are too many rows."""
         with self._lock:
-            if len(rows) >= _ROWS and seconds not in rows:
+            if len(self.rows) >= _ROWS and seconds not in self.rows:
                 return None
-            return rows.setdefault(seconds, Row(self.emptied))
+            return self.rows.setdefault(seconds, Row())
 
     def _all_rows(self) -> list[Row]:
         """Return all rows: a finalizer that submits may add one under our eyes."""
-        return [*self.rows.values(), *self.repeated.values()]
+        return [*self.rows.values()]
 
     def _start(self) -> None:
         """See to it that there is a thread. With the lock held, for which it waits."""
@@ -177,13 +167,19 @@ class Alarm(_exit.Member):
             with self._lock:
                 if not self._lingers:  # else it has seen it, and is not to be cut short
                     self._changed.notify_all()
-        if self.on_empty is not None:
-            self.on_empty()
 
     def _is_idle(self) -> bool:
         return not self._out and not any(self._all_rows())
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        finally:
+            with self._lock:
+                if self.thread is threading.current_thread():
+                    self.thread = None  # whatever has ended it, the next item has another one
+
+    def _watch(self) -> None:
         while True:
             changed = self._changed
             with changed:
@@ -231,6 +227,6 @@ class Alarm(_exit.Member):
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
-        self._out, self.rows, self.repeated = set(), {}, {}
+        self._out, self.rows = set(), {}
         self.until, self._lingers, self._emptied = 0.0, False, False
         self.thread = None

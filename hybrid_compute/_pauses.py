@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hybrid_compute import _exit
-from hybrid_compute._rows import Row
 from hybrid_compute.items import Keeper, WorkItem
 
 if TYPE_CHECKING:
@@ -21,26 +20,13 @@ __all__ = ["Outstanding", "Pause"]
 
 
 class Outstanding(_exit.Member):
-    """Counts the items that may need an executor once more.
-
-    Attributes:
-        row: light ones, which the alarm does not know.
-        alarm: it has rows of others; None: there is none yet.
-    """
+    """Counts the items that may need an executor once more."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # guards both below; re-entrant: finalizers may submit
         self._count = 0
         self._when_none: list[Callable[[], object]] = []  # each shutdown() has its own
-        self.row = Row(self.look)
-        self.alarm: Alarm | None = None
         _exit.register(self)
-
-    def _are_none(self) -> bool:
-        if self._count or self.row:
-            return False
-        # Another thread may add a row meanwhile; a tuple is made in one step.
-        return self.alarm is None or not any(tuple(self.alarm.repeated.values()))
 
     def add(self) -> None:
         """Count one more."""
@@ -51,22 +37,15 @@ class Outstanding(_exit.Member):
         """Count one less; a done-callback."""
         with self._lock:
             self._count = max(0, self._count - 1)  # in a forked child, one of the parent's
-        self.look()
-
-    def look(self) -> None:
-        """Call who waits for that, if there are none. Any thread; from who settles an item."""
-        # A light one goes without the lock, and looks here afterwards; who waits has said so first.
-        if self._when_none:
-            with self._lock:
-                calls = tuple(self._when_none) if self._are_none() else ()
-            for call in calls:
-                call()
+            calls = () if self._count else tuple(self._when_none)
+        for call in calls:
+            call()
 
     def when_none(self, call: Callable[[], object]) -> None:
         """Call `call` once there are none, or more than once: now, or from who settles the last."""
         with self._lock:
             self._when_none.append(call)
-            none = self._are_none()
+            none = not self._count
         if none:
             call()
 
@@ -81,7 +60,6 @@ class Outstanding(_exit.Member):
         self._lock = threading.RLock()
         self._count = 0
         self._when_none = []
-        self.row = Row(self.look)
 
 
 class Pause(Keeper):

@@ -6,7 +6,7 @@ row: to come and to go is one step of a dict each, on whatever thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,35 +14,38 @@ if TYPE_CHECKING:
 
 __all__ = ["Row"]
 
+_BATCH = 1024
+
 
 class Row(dict["SupervisedItem", None]):
     """Items that are not done. Who comes puts himself in, and who goes takes himself out.
 
-    Attributes:
-        emptied: called by who has gone if nobody is left at that moment. Any thread.
+    It keeps them alive until they are over, or due.
     """
 
-    __slots__ = ("emptied",)
-
-    def __init__(self, emptied: Callable[[], object]) -> None:
-        super().__init__()
-        self.emptied: Callable[[], object] = emptied
-
-    def first(self) -> SupervisedItem | None:
-        """Return the item that came first; None: there is none."""
-        while True:
-            try:
-                return next(iter(self), None)
-            except RuntimeError:  # another thread was in between
-                continue
+    __slots__ = ()
 
     def deadline(self) -> float | None:
-        """Return the deadline of that item; None: there is none."""
-        item = self.first()
-        return None if item is None else item.deadline
+        """Return the deadline of the item that came first; None: there is none."""
+        while True:
+            try:
+                item = next(iter(self), None)
+            except RuntimeError:  # another thread was in between
+                continue
+            return None if item is None else item.deadline
 
     def take_due(self, now: float, due: list[Any]) -> None:
         """Move items from here whose deadlines have passed, the first ones first."""
-        while (item := self.first()) is not None and (item.deadline or 0.0) <= now:
-            self.pop(item, None)
-            due.append(item)
+        while True:
+            try:
+                # Not one by one: to find the first takes the longer the more have gone before it.
+                some = list(islice(self, _BATCH))
+            except RuntimeError:  # as above
+                continue
+            for item in some:
+                if (item.deadline or 0.0) > now:
+                    return
+                if self.pop(item, item) is None:  # it has not gone by itself meanwhile
+                    due.append(item)
+            if len(some) < _BATCH:
+                return

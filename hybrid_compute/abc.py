@@ -128,8 +128,9 @@ class SubExecutor(Mapper):
     carried: Carried | None = None
     # Whether it fails items at their deadlines itself, as those do that can end what runs.
     _keeps_time: bool = False
+    # Whether it keeps all items that it has until they are over, though it be dropped itself.
+    _holds_items: bool = False
     _alarm: Alarm | None = None  # see `alarm_in`
-    _outstanding: None = None  # it counts nothing: see `SupervisedItem`
 
     def can_run(self, item: WorkItem) -> bool:
         """Say whether this executor could run the item at all. Quick, pure, any thread."""
@@ -276,7 +277,7 @@ class SubExecutor(Mapper):
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HybridFuture[Any] | None:
         """Submit a supervised call as a light item; None: it has to be another one."""
-        if self.capabilities.blocks or (known.deadlines and here.deadline is not None):
+        if known.deadlines and here.deadline is not None:
             return None
         item = SupervisedItem(fn, args, kwargs, fn.options, current_context())
         item.future._decision = self.name

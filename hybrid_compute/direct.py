@@ -10,14 +10,15 @@ used up, and the next item goes the long way, where the policy thinks again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures._base import PENDING
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute._metered import run_measured
 from hybrid_compute.decisions import Decision
+from hybrid_compute.items import WorkItem
 from hybrid_compute.routed import RoutedItem
-from hybrid_compute.supervised import SupervisedItem
 from hybrid_compute.tasks import Task
 
 if TYPE_CHECKING:
@@ -28,30 +29,30 @@ if TYPE_CHECKING:
 __all__ = ["DirectItem"]
 
 
-class DirectItem(SupervisedItem):
-    """A work item with one place to go, where it is measured; and looked after, if it is to be.
+class DirectItem(WorkItem):
+    """A work item with one place to go, where it is measured.
 
     Attributes:
         decision: what `HybridFuture.explain` will tell.
         place: name of the executor.
     """
 
-    __slots__ = ("belief", "decision", "meter", "place")
+    __slots__ = ("belief", "context", "decision", "meter", "place")
 
     decision: Decision
 
-    def __init__(  # noqa: PLR0917 - as every submit comes by here
+    def __init__(
         self,
         fn: Task[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         belief: Any,
         meter: Meter,
-        context: Context | None = None,
     ) -> None:
-        SupervisedItem.__init__(self, fn, args, kwargs, fn.options, context)
+        WorkItem.__init__(self, fn, args, kwargs, fn.options)
         self.belief: Any = belief
         self.meter: Meter | None = meter
+        self.context: Context | None = None
         decision = Decision(belief.choice, perf_counter())
         self.place: str = belief.route[0]
         decision.executor = self.place
@@ -62,46 +63,39 @@ class DirectItem(SupervisedItem):
     def succeed(self, value: Any) -> None:
         """Deliver the result."""
         self.decision.ended = perf_counter()
-        if self._among is None:  # most are not looked after
-            self.future.set_result(value)
-        else:
-            SupervisedItem.succeed(self, value)
+        self.future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
-        """Deliver what the work raised, or what became of it; or have it tried again."""
-        if self._among is None:
-            self.give_up(error)
-        else:
-            super().fail(error)
-
-    def raised(self, error: BaseException) -> None:
-        """Deliver what the work raised, or have it tried again."""
-        if self._among is None:
-            self.fail(error)
-        else:
-            super().raised(error)
-
-    def give_up(self, error: BaseException) -> None:
-        """Deliver the failure for good."""
+        """Deliver what the work raised, or what became of it."""
         self.decision.ended = perf_counter()
-        super().give_up(error)
+        self.future.set_exception(error)
+
+    def _routed(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> RoutedItem:
+        return RoutedItem(fn, args, kwargs, self.options)
 
     def routed(self) -> RoutedItem | None:
         """Return an item in its place that can go anywhere; None: it was cancelled.
 
         For who has taken it out of its executor's queue.
         """
-        routed = self._replaced((PENDING,))
+        fn, args, kwargs, future = self.fn, self.args, self.kwargs, self.future
+        routed = None
+        if fn is not None:
+            routed = self._routed(fn, args, kwargs)
+            with future._lock:
+                if future._state == PENDING:
+                    routed.future = future
+                    future._item = routed  # who cancels it now releases that one
+                else:
+                    routed = None
         if routed is None:
             self.start()  # tells those who wait() for it, as who takes it from the queue would
-        else:
-            self._is_outstanding()
-        self._let_go()
-        return routed
-
-    def _replaced(self, states: tuple[str, ...]) -> RoutedItem | None:
-        routed = super()._replaced(states)
-        if routed is not None:
-            routed.belief, routed.meter = self.belief, self.meter
-            routed.choice, routed.decision = self.decision.choice, self.decision
+            return None
+        routed.belief = self.belief
+        routed.choice = self.decision.choice
+        routed.meter = self.meter
+        routed.context = self.context
+        routed.decision = self.decision
         return routed

@@ -297,12 +297,7 @@ class HybridExecutor(Mapper):
                         return self._run_quick(
                             fn, args, kwargs, belief, self._learning, reports=self._reports
                         )
-                if (
-                    self._direct
-                    and not timed
-                    and fn.key in self._direct
-                    and (self._recorder is None or not fn.options.supervised)
-                ):
+                if self._direct and not timed and fn.key in self._direct:
                     belief = direct_belief(self._direct, fn, args, kwargs)
                     if belief is not None:
                         return self._hand_over(fn, args, kwargs, belief)
@@ -326,15 +321,12 @@ class HybridExecutor(Mapper):
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], belief: Any
     ) -> HybridFuture[Any]:
         """Give a call to the one executor that it can go to."""
-        item = self._make_direct(fn, args, kwargs, belief, self._learning, current_context())
+        item = self._make_direct(fn, args, kwargs, belief, self._learning)
+        item.context = current_context()
         if self._reports is not None:
             item.future._unretrieved = self._reports
         try:
-            executor = self._fleet[item.place]
-            if not fn.options.supervised:
-                executor.execute(item)
-            elif not item.hand_over(executor, self) and (routed := item.routed()) is not None:
-                return self._launch(routed, (item.place,), self._fleet)
+            self._fleet[item.place].execute(item)
         except BaseException:
             item.future.cancel()  # nobody has it
             raise
@@ -367,23 +359,21 @@ class HybridExecutor(Mapper):
             head.future._unretrieved = self._reports
             return submit_hedged(self, head, guard)
         context = self._context(fn)
-        supervised = options.supervised
-        if routed or streams or guard is not None or (supervised and self._recorder is not None):
+        # Those that may be tried again are counted, for who shuts down.
+        again = options.retries or (options.supervised and self._recorder is not None)
+        if routed or again or streams or guard is not None:
             item = self._item(
                 fn, args, kwargs, options, streams=streams, guard=guard, context=context
             )
             return self._route(item)
-        if supervised:
-            watched = SupervisedItem(fn, args, kwargs, options, context)
-            if self._reports is not None:
-                watched.future._unretrieved = self._reports
-            return self._route(watched)
         # Others have one place to go, and go there once: they need not be routed ones.
-        plain = (
-            self._make_call(fn, args, kwargs, options)
-            if context is None
-            else self._make_context_call(fn, args, kwargs, options, context)
-        )
+        plain: WorkItem
+        if options.timeout is not None:
+            plain = SupervisedItem(fn, args, kwargs, options, context)
+        elif context is None:
+            plain = self._make_call(fn, args, kwargs, options)
+        else:
+            plain = self._make_context_call(fn, args, kwargs, options, context)
         if self._reports is not None:
             plain.future._unretrieved = self._reports
         return self._route(plain)
@@ -410,7 +400,7 @@ class HybridExecutor(Mapper):
             item.future._decision = first
             if type(item) is not SupervisedItem:
                 fleet[first].execute(item)
-            elif fleet[first].capabilities.blocks or not item.hand_over(fleet[first], self):
+            elif not item.hand_over(fleet[first], self):
                 return self._launch(self._routed(item), route, fleet)
         except (PlacementError, PolicyError, ExecutorUnavailable) as error:
             # Its traceback, and that of its cause, would lead from the future to this frame.

@@ -198,12 +198,12 @@ class RecordedDirectItem(Notes, DirectItem):
         self._note_failure("cancelled", None)
         super().release()
 
-    def _stand_in(
+    def _routed(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
     ) -> RoutedItem:
         recording, self.recording = self.recording, None
         if recording is None:
-            return super()._stand_in(fn, args, kwargs)
+            return super()._routed(fn, args, kwargs)
         routed = RecordedItem(fn, args, kwargs, self.options)
         routed.follow(recording, self.number)
         routed.waits_ns = self.waits_ns

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hybrid_compute._failures import text_of
 from hybrid_compute._metered import run_measured
@@ -68,17 +68,13 @@ def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
 
 def alarm_in(executor: object) -> Alarm:
     """Return the alarm of an executor, made when the first item needs it."""
-    own = executor.__dict__
-    alarm: Alarm | None = own.get("_alarm")
-    if alarm is not None:
-        return alarm
-    from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
+    alarm: Alarm | None = executor.__dict__.get("_alarm")
+    if alarm is None:
+        from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
 
-    made: Alarm = own.setdefault("_alarm", Alarm())  # whichever thread comes first
-    outstanding = own.get("_outstanding")
-    if outstanding is not None:
-        outstanding.alarm, made.on_empty = made, outstanding.look
-    return made
+        # Whichever thread comes first.
+        alarm = cast("Alarm", executor.__dict__.setdefault("_alarm", Alarm()))
+    return alarm
 
 
 def time_is_up(item: WorkItem) -> TaskTimeout:

@@ -5,8 +5,12 @@ nothing of routes and attempts: it has its deadline. If its first attempt fails,
 takes its place, with the same future and the same deadline, and decides what it would have decided.
 
 Threads and locks: an item is in one pair of hands at a time, but for the alarm, which may fail it
-at any moment. Whoever comes first to the future settles it, and the other lets go. The routed item
-takes the place under the future's lock, so that who cancels meets one of the two.
+at any moment. Whoever comes first to the future settles it, and the other lets go. What the alarm
+has taken out of its row is not replaced any more. The routed item takes the place under the
+future's lock, so that who cancels meets one of the two.
+
+Under a HybridExecutor one that may be tried again is a routed item from the start: who shuts down
+counts those, and waits for them.
 """
 
 from __future__ import annotations
@@ -30,12 +34,16 @@ from hybrid_compute.routed import QUIET, RoutedItem, alarm_in, alarm_of, time_is
 if TYPE_CHECKING:
     from contextvars import Context
 
+    from hybrid_compute._alarm import Alarm
     from hybrid_compute._rows import Row
     from hybrid_compute.abc import SubExecutor
+    from hybrid_compute.hybrid import HybridExecutor
     from hybrid_compute.items import Keeper
     from hybrid_compute.tasks import TaskOptions
 
 __all__ = ["SupervisedItem"]
+
+_HELD_UP = 0.005  # seconds from its submission: then the policy, or who was asked, has taken long
 
 
 class SupervisedItem(WorkItem):
@@ -56,7 +64,7 @@ class SupervisedItem(WorkItem):
     context: Context | None
     deadline: float | None
 
-    __slots__ = ("_among", "_executor", "_owner", "_submitted", "context", "deadline")
+    __slots__ = ("_alarm", "_executor", "_row", "_submitted", "context", "deadline")
 
     time_is_up = time_is_up
 
@@ -77,46 +85,46 @@ class SupervisedItem(WorkItem):
         self.future = HybridFuture(self)
         self.context = context
         self._executor: SubExecutor | None = None
-        self._owner: Any = None  # see `hand_over`
-        self._among: Row | None = None  # where it stands until it is over
-        self._submitted = 0.0
-        self.deadline = None
-        timeout = options.timeout
-        if timeout is not None or options.retries:  # of those that are measured, most have neither
-            self._submitted = now = time.monotonic()
-            if timeout is not None:
-                self.deadline = now + timeout
-                known.deadlines = True
+        self._alarm: Alarm | None = None  # which sees to its deadline
+        self._row: Row | None = None  # where that finds it, until it is over
+        self._submitted = now = time.monotonic()
+        if (timeout := options.timeout) is None:
+            self.deadline = None
+        else:
+            self.deadline = now + timeout
+            known.deadlines = True
 
-    def hand_over(self, executor: SubExecutor, owner: Any) -> bool:
-        """Give it to an executor, which does not block; False: that cannot be.
+    def hand_over(self, executor: SubExecutor, owner: SubExecutor | HybridExecutor) -> bool:
+        """Give it to an executor; False: for that it has to be a `RoutedItem`.
 
         Args:
             executor: where it goes.
-            owner: who has the alarm, and counts what is outstanding if that has to be.
+            owner: whose alarm it is that sees to its deadline, where the executor does not.
 
         Raises:
             Exception: what `execute` raises, but for ExecutorUnavailable, with which it fails.
         """
-        self._executor, self._owner = executor, owner
-        deadline, seconds, outstanding = self.deadline, self.options.timeout, owner._outstanding
+        if executor.capabilities.blocks:
+            return False
+        self._executor = executor
+        deadline, seconds = self.deadline, self.options.timeout
         if (
             seconds is not None
             and deadline is not None
             and not (executor._keeps_time or executor.capabilities.kills)
         ):
+            if not executor._holds_items:
+                return False  # a row would keep it, and all that is its, until its time is up
             alarm = owner._alarm or alarm_in(owner)
-            rows = alarm.repeated if self.options.retries else alarm.rows
-            row = rows.get(seconds)
-            if row is None and (row := alarm.add_row(rows, seconds)) is None:
+            row = alarm.rows.get(seconds)
+            if row is None and (row := alarm.add_row(seconds)) is None:
                 return False
-            self._among = row
+            if owner is not executor and time.monotonic() - self._submitted > _HELD_UP:
+                return False  # others have come meanwhile, whose deadlines are later
+            self._alarm, self._row = alarm, row
             row[self] = None  # before it is looked whether somebody waits for that
             if alarm.thread is None or deadline < alarm.until:
                 alarm.rouse(deadline)
-        elif outstanding is not None and self.options.retries:
-            self._among = outstanding.row
-            outstanding.row[self] = None
         if executor.retry_budget is not None:
             executor.retry_budget.earn()
         try:
@@ -160,23 +168,23 @@ class SupervisedItem(WorkItem):
                 return True
         return future._begin()
 
-    def _let_go(self) -> None:
-        """Note that it is over. Whoever keeps it must not keep executors."""
-        self._executor = self._owner = None
-        row = self._among
-        if row is not None:
-            row.pop(self, None)
-            if not row:
-                row.emptied()
+    def _let_go(self) -> bool:
+        """Note that it is over; False: the alarm has taken it, and is about to fail it.
+
+        Whoever keeps it must not keep its executor.
+        """
+        self._executor = None
+        row = self._row
+        if row is None:
+            return True
+        mine = row.pop(self, self) is None
+        if not row and self._alarm is not None:
+            self._alarm.emptied()
+        return mine
 
     def succeed(self, value: Any) -> None:
         """Deliver the result."""
-        self._executor = self._owner = None  # as `_let_go` does it
-        row = self._among
-        if row is not None:
-            row.pop(self, None)
-            if not row:
-                row.emptied()
+        self._let_go()
         try:  # noqa: SIM105 - every call comes by here, and `suppress` takes as long as all else
             self.future.set_result(value)
         except InvalidStateError:
@@ -211,41 +219,21 @@ class SupervisedItem(WorkItem):
 
     def _routed(self) -> RoutedItem | None:
         """Return the item that takes its place; None: it is over, as its future tells."""
-        executor, owner = self._executor, self._owner
-        routed = None if executor is None else self._replaced((PENDING, RUNNING))
-        if routed is not None and executor is not None:
-            self._is_outstanding()
-            since = time.perf_counter() - (time.monotonic() - self._submitted)
-            routed.take_over(executor, alarm_of(owner, routed), since=since)
-        self._let_go()
-        return routed
-
-    def _is_outstanding(self) -> None:
-        """Have the item that takes its place counted, before this one leaves its row."""
-        owner = self._owner
-        if owner is not None and owner._outstanding is not None and self.options.retries:
-            owner._outstanding.add()
-            self.future.add_done_callback(owner._outstanding.remove)
-
-    def _replaced(self, states: tuple[str, ...]) -> RoutedItem | None:
-        """Put another item in its place, if its future is in one of these states."""
         fn, args, kwargs, future = self.fn, self.args, self.kwargs, self.future
-        if fn is None:
-            return None  # it was cancelled
-        routed = self._stand_in(fn, args, kwargs)
+        executor = self._executor
+        if not self._let_go() or fn is None or executor is None:
+            return None  # else the alarm would not know of the thread that the other one is on
+        routed = RoutedItem(fn, args, kwargs, self.options)
         routed.context, routed.deadline = self.context, self.deadline
         with future._lock:
-            if future._state not in states:
+            if future._state not in (PENDING, RUNNING):
                 return None
             routed._started = future._state == RUNNING
             routed.future = future
             future._item = routed  # who cancels it now releases that one
+        since = time.perf_counter() - (time.monotonic() - self._submitted)
+        routed.take_over(executor, self._alarm or alarm_of(executor, routed), since=since)
         return routed
-
-    def _stand_in(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
-    ) -> RoutedItem:
-        return RoutedItem(fn, args, kwargs, self.options)
 
 
 QUIET.add(SupervisedItem)

@@ -154,53 +154,6 @@ def test_a_task_that_begins_to_compute_leaves_the_direct_way() -> None:
         assert executor.submit(pause, SHORT).explain().rule.startswith("computes")
 
 
-def test_one_with_retries_goes_the_direct_way_and_is_tried_again(handed: list[DirectItem]) -> None:
-    runs: list[int] = []
-
-    @task(retries=2)
-    def flaky(seconds: float) -> int:
-        sleep(seconds)
-        runs.append(1)
-        if len(runs) % 3:
-            raise ValueError(len(runs))
-        return len(runs)
-
-    with HybridExecutor(2, max_processes=1) as executor:
-        know(executor, flaky)
-        assert handed
-        del handed[:], runs[:]
-        future = executor.submit(flaky, SHORT)
-        assert future.result(20) == 3
-        (item,) = handed
-        assert type(item) is DirectItem
-        told = future.explain()
-        assert [each.executor for each in told.attempts] == ["lane"] * 3
-        assert told.elapsed is not None
-        assert told.elapsed >= 3 * SHORT
-        assert not executor._outstanding.row
-    assert executor._outstanding._count == 0
-
-
-def test_one_with_retries_that_is_taken_back_keeps_a_shutdown_waiting() -> None:
-    event = threading.Event()
-    with HybridExecutor(2, max_processes=1) as executor, ThreadExecutor(1) as pool:
-        running = pool.submit(gate, event)
-        belief = Belief("pause", "here:pause", ("pause", 0))
-        belief.route, belief.choice = ("lane",), Choice(rule="mostly waits")
-        again = task(retries=1)(pause.fn)
-        item = DirectItem(again, (0.0, "mine"), {}, belief, Meter())  # type: ignore[arg-type]
-        assert item.hand_over(pool, executor)
-        assert list(executor._outstanding.row) == [item]
-        (routed,) = pool.give_back(belief)
-        assert not executor._outstanding.row
-        assert executor._outstanding._count == 1
-        routed.launch(("thread",), {"thread": pool})
-        event.set()
-        assert running.result()
-        assert item.future.result(20) == "mine"
-        assert executor._outstanding._count == 0
-
-
 def test_one_that_waits_for_a_thread_can_be_taken_back_and_routed_anew() -> None:
     event = threading.Event()
     with ThreadExecutor(1) as pool:

@@ -7,10 +7,12 @@ for routed ones.
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import time
 import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +32,7 @@ from hybrid_compute._seats import here
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ExecutorUnavailable, TaskTimeout
 from hybrid_compute.items import WorkItem
-from hybrid_compute.policy import Adaptive, Always
+from hybrid_compute.policy import Always
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.supervised import SupervisedItem
 from hybrid_compute.tasks import TaskOptions
@@ -55,6 +57,7 @@ class Taken(SubExecutor):
     name = "taken"
     capabilities = Capabilities(shares_memory=True)
     workers = 1
+    _holds_items = True
 
     def __init__(self) -> None:
         self.items: list[WorkItem] = []
@@ -125,12 +128,53 @@ def test_so_are_those_of_a_hybrid_executor_that_have_one_place_to_go(
     monkeypatch.setattr(
         ThreadExecutor, "execute", lambda ex, item: [kinds.append(type(item)), execute(ex, item)]
     )
+    timed = task(timeout=1000)(abs)
     with HybridExecutor(1, policy=Always("thread")) as ex:
-        assert ex.submit(supervised, 1).result(SOON) == 1
+        assert ex.submit(timed, -1).result(SOON) == 1
         assert ex.options(timeout=9).submit(abs, -2).result(SOON) == 2
     with HybridExecutor(1) as ex:
-        assert ex.options(retries=1, timeout=9).submit(abs, -2).result(SOON) == 2
+        assert ex.options(timeout=9).submit(abs, -2).result(SOON) == 2
     assert kinds == [SupervisedItem] * 3
+
+
+def test_those_that_a_shutdown_has_to_wait_for_are_routed_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kinds: list[type[WorkItem]] = []
+    execute = ThreadExecutor.execute
+    monkeypatch.setattr(
+        ThreadExecutor, "execute", lambda ex, item: [kinds.append(type(item)), execute(ex, item)]
+    )
+    with HybridExecutor(1, policy=Always("thread")) as ex:
+        assert ex.submit(supervised, 1).result(SOON) == 1
+        assert ex.options(retries=1).submit(abs, -2).result(SOON) == 2
+    assert kinds == [RoutedItem] * 2
+
+
+def test_one_on_which_the_policy_has_taken_long_is_a_routed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Others have come meanwhile whose deadlines are later: it may not stand behind them.
+    class Slow:
+        def route(self, item: WorkItem, fleet: Any) -> tuple[str, ...]:
+            PAUSE.wait(0.02)
+            return ("thread",)
+
+    kinds: list[type[WorkItem]] = []
+    execute = ThreadExecutor.execute
+    monkeypatch.setattr(
+        ThreadExecutor, "execute", lambda ex, item: [kinds.append(type(item)), execute(ex, item)]
+    )
+    with HybridExecutor(1, policy=Slow()) as ex:
+        assert ex.submit(task(timeout=1000)(abs), -1).result(SOON) == 1
+    assert kinds == [RoutedItem]
+
+
+def test_one_that_is_recorded_is_recorded(tmp_path: Path) -> None:
+    with HybridExecutor(1) as ex, ex.record(tmp_path / "log.jsonl"):
+        assert ex.options(timeout=9).submit(abs, -2).result(SOON) == 2
+    (line,) = [json.loads(each) for each in (tmp_path / "log.jsonl").read_text().splitlines()[1:]]
+    assert line["outcome"] == "ok"
 
 
 @pytest.mark.parametrize("make", [InlineExecutor, lambda: HybridExecutor(policy=Always("inline"))])
@@ -198,7 +242,7 @@ def test_an_executor_that_does_not_take_it_fails_it_without_a_start() -> None:
     ex = Away()
     future = ex.submit(supervised, 1)
     assert str(future.exception(SOON)) == "away"
-    assert not any(ex._alarm.repeated.values())  # type: ignore[union-attr]
+    assert not any(ex._alarm.rows.values())  # type: ignore[union-attr]
 
 
 def test_one_that_raises_something_else_has_its_say_and_keeps_nothing() -> None:
@@ -209,7 +253,7 @@ def test_one_that_raises_something_else_has_its_say_and_keeps_nothing() -> None:
     ex = Broken()
     with pytest.raises(RuntimeError, match="shut down"):
         ex.submit(supervised, 1)
-    assert not any(ex._alarm.repeated.values())  # type: ignore[union-attr]
+    assert not any(ex._alarm.rows.values())  # type: ignore[union-attr]
 
 
 def test_a_cancelled_one_keeps_nothing_and_is_not_tried() -> None:
@@ -225,7 +269,7 @@ def test_a_cancelled_one_keeps_nothing_and_is_not_tried() -> None:
     del argument
     gc.collect()
     assert alive() is None
-    assert not any(ex._alarm.repeated.values())  # type: ignore[union-attr]
+    assert not any(ex._alarm.rows.values())  # type: ignore[union-attr]
     item.fail(ValueError())  # whoever has it still may say what he wants
     item.succeed(1)
     item.run()
@@ -252,19 +296,74 @@ def test_one_that_is_cancelled_after_it_was_replaced_keeps_nothing() -> None:
     assert alive() is None
 
 
-def test_one_that_is_cancelled_while_it_is_replaced_stays_cancelled() -> None:
-    class Between(SupervisedItem):
-        def _stand_in(self, *given: Any) -> RoutedItem:
-            assert self.future.cancel()
-            return super()._stand_in(*given)
-
+def test_one_that_is_cancelled_while_it_is_replaced_stays_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ex = Taken()
-    item = Between(abs, (1,), None, TaskOptions(retries=3), None)
-    assert item.hand_over(ex, ex)
-    item.fail(ValueError())
-    assert item.future.cancelled()
-    assert item.future._item is None
+    future = ex.submit(task(retries=3)(abs), 1)
+    (item,) = ex.items
+    init = RoutedItem.__init__
+
+    def cancelled(self: RoutedItem, *given: Any) -> None:
+        assert future.cancel()
+        init(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoutedItem, "__init__", cancelled)
+        item.fail(ValueError())
+    assert future.cancelled()
+    assert future._item is None
     assert len(ex.items) == 1
+
+
+def test_one_that_the_alarm_has_taken_is_not_replaced() -> None:
+    ex = Taken()
+    future = ex.submit(supervised, 1)
+    (item,) = ex.items
+    assert item.start()
+    due: list[Any] = []
+    (row,) = ex._alarm.rows.values()  # type: ignore[union-attr]
+    row.take_due(time.monotonic() + 2000, due)
+    assert due == [item]
+    item.raised(ValueError())  # else the alarm would not know of the thread that the next is on
+    assert len(ex.items) == 1
+    item.give_up(TimeoutError())
+    assert isinstance(future.exception(SOON), TimeoutError)
+
+
+def fail_then_wait(folder: Path) -> int:
+    """Fail once it is told to, the first time; take for ever the second time."""
+    before = len(list(folder.glob("run*")))
+    (folder / f"run{before}").touch()
+    while not (folder / "go").exists() or before:
+        time.sleep(0.01)
+    (folder / "failed").touch()
+    raise ValueError
+
+
+def test_who_cancels_a_running_one_ends_the_attempt_that_has_taken_its_place(
+    tmp_path: Path,
+) -> None:
+    with ProcessExecutor(2) as ex:
+        future = ex.submit(task(retries=3)(fail_then_wait), tmp_path)
+        until((tmp_path / "run0").exists)
+        busy, ready = threading.Event(), threading.Event()
+        # The reader is in a callback when it is asked, and finds the failure before the request.
+        other = ex.submit(time.sleep, 0.05)
+        other.add_done_callback(lambda _: (busy.set(), ready.wait(SOON)))
+        assert busy.wait(SOON)
+        cancelled: list[bool] = []
+        asking = threading.Thread(target=lambda: cancelled.append(future.cancel_running()))
+        asking.start()
+        (tmp_path / "go").touch()
+        until((tmp_path / "failed").exists)
+        until(lambda: ex._pool.requests)
+        PAUSE.wait(0.05)  # the answer is on its way
+        ready.set()
+        asking.join(SOON)
+        assert cancelled == [True]
+        assert future.cancelled()
+        assert len(list(tmp_path.glob("run*"))) <= 2
 
 
 @pytest.mark.parametrize("end", ["succeed", "give_up", "end", "fail", "raised"])
@@ -381,6 +480,58 @@ def test_the_alarm_keeps_none_alive_that_is_over() -> None:
         assert behind.result(SOON)
 
 
+def test_many_that_are_due_together_are_all_found() -> None:
+    ex, due = Taken(), []
+    call = task(timeout=1000)(abs)
+    futures = [ex.submit(call, 1) for _ in range(5000)]
+    (row,) = ex._alarm.rows.values()  # type: ignore[union-attr]
+    later = time.monotonic() + 2000
+    for item in ex.items[::2]:
+        item.succeed(1)
+    row.take_due(time.monotonic(), due)
+    assert due == []
+    row.take_due(later, due)
+    assert due == ex.items[1::2]
+    assert not row
+    for item in due:
+        item.give_up(TimeoutError())
+    assert all(each.done() for each in futures)
+
+
+def test_an_alarm_goes_with_its_executor_and_needs_no_collector_for_that() -> None:
+    def used() -> weakref.ref[Any]:
+        with ThreadExecutor(1) as ex:
+            ex.submit(supervised, 1).result(SOON)
+            until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
+            return weakref.ref(ex._alarm)
+
+    gc.disable()
+    try:
+        alive = used()
+        until(lambda: alive() is None)
+    finally:
+        gc.enable()
+
+
+def test_one_that_its_executor_has_forgotten_is_forgotten() -> None:
+    class Forgetful(Taken):
+        _holds_items = False  # nobody else's executor says that it does
+
+        def execute(self, item: WorkItem) -> None:
+            pass
+
+    class Argument:
+        pass
+
+    ex, argument = Forgetful(), Argument()
+    future = ex.submit(supervised, argument)
+    alive = weakref.ref(argument)
+    del future, argument
+    gc.collect()
+    assert alive() is None
+    until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
+
+
 def test_if_there_can_be_no_thread_for_the_alarm_it_is_said_and_nothing_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -392,73 +543,13 @@ def test_if_there_can_be_no_thread_for_the_alarm_it_is_said_and_nothing_is_kept(
         patch.setattr(threading.Thread, "start", start)
         with pytest.raises(RuntimeError, match="can't start"):
             ex.submit(supervised, 1)
-    assert not any(ex._alarm.repeated.values())  # type: ignore[union-attr]
+    assert not any(ex._alarm.rows.values())  # type: ignore[union-attr]
     assert ex.items == []
     future = ex.submit(task(timeout=0.02)(abs), 1)
     assert isinstance(future.exception(SOON), TaskTimeout)
 
 
 # -- shutdown ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", [{"retries": 2}, {"retries": 2, "timeout": 1000}], ids=str)
-@pytest.mark.parametrize("policy", [Always("thread"), Adaptive()], ids=repr)
-def test_a_shutdown_waits_for_attempts_that_follow(policy: Any, options: dict[str, Any]) -> None:
-    event, runs = threading.Event(), []
-
-    def work() -> int:
-        runs.append(1)
-        assert event.wait(SOON)
-        if len(runs) < 3:
-            raise ValueError
-        return len(runs)
-
-    ex = HybridExecutor(1, policy=policy)
-    future = ex.options(**options).submit(work)
-    until(lambda: runs)
-    closing = threading.Thread(target=ex.shutdown)
-    closing.start()
-    PAUSE.wait(0.05)
-    assert closing.is_alive()
-    event.set()
-    assert future.result(SOON) == 3
-    closing.join(SOON)
-    assert not closing.is_alive()
-
-
-@pytest.mark.parametrize("options", [{"retries": 2}, {"retries": 2, "timeout": 1000}], ids=str)
-def test_a_shutdown_ends_when_the_last_one_ends_well(options: dict[str, Any]) -> None:
-    event = threading.Event()
-    ex = HybridExecutor(1, policy=Always("thread"))
-    futures = [ex.options(**options).submit(gate, event) for _ in range(3)]
-    until(futures[0].running)
-    closing = threading.Thread(target=ex.shutdown)
-    closing.start()
-    until(lambda: ex._outstanding._when_none)
-    event.set()
-    closing.join(SOON)
-    assert not closing.is_alive()
-    assert all(each.result(SOON) for each in futures)
-
-
-@pytest.mark.parametrize("options", [{"retries": 2}, {"retries": 2, "timeout": 1000}], ids=str)
-def test_a_shutdown_that_does_not_wait_lets_them_follow(options: dict[str, Any]) -> None:
-    event, runs = threading.Event(), []
-
-    def work() -> int:
-        runs.append(1)
-        assert event.wait(SOON)
-        if len(runs) < 3:
-            raise ValueError
-        return len(runs)
-
-    ex = HybridExecutor(1, policy=Always("thread"))
-    future = ex.options(**options).submit(work)
-    until(lambda: runs)
-    ex.shutdown(wait=False)
-    event.set()
-    assert future.result(SOON) == 3
-    ex.shutdown()
 
 
 def test_a_shutdown_waits_for_none_that_is_not_tried_again() -> None:
@@ -502,6 +593,6 @@ def test_each_of_many_ends_once_however_its_end_and_its_time_fall_together() -> 
         until(lambda: len(ends) == len(futures))
         assert len(set(map(id, ends))) == len(futures)
         assert {type(each.exception()) for each in futures if not each.cancelled()} >= {TaskTimeout}
-        until(lambda: not any(ex._alarm.repeated.values()))  # type: ignore[union-attr]
+        until(lambda: not any(ex._alarm.rows.values()))  # type: ignore[union-attr]
         until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
         assert ex.submit(abs, -1).result(SOON) == 1

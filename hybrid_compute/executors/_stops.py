@@ -35,6 +35,7 @@ from hybrid_compute.executors._family import Family
 from hybrid_compute.executors._frames import DECODING, LIMIT, STARTED
 from hybrid_compute.items import WorkItem
 from hybrid_compute.routed import limit_of
+from hybrid_compute.supervised import SupervisedItem
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._answers import Answers
@@ -234,7 +235,7 @@ class Stops:
                 queue = next((each for each in queues if item in each), None)
                 if queue is not None:
                     queue.remove(item)
-                elif item.keeper is pool:
+                elif self._follows(stop) or item.keeper is pool:
                     return now + _TICK  # in somebody's hand, on its way
             elif worker.dead:  # and on its way to its grave: we are in a callback
                 worker.number += worker.items[0] is item
@@ -246,6 +247,20 @@ class Stops:
             stop.deliver()
         stop.answer(here=queue is not None)
         return None
+
+    def _follows(self, stop: _Stop) -> bool:
+        """Say whether another item has taken the place of this one; then that is to be ended."""
+        item, successor = stop.item, stop.item.future._item
+        if type(item) is not SupervisedItem or successor is item or successor is None:
+            return False
+        del self._active[item]
+        other = self._active.get(successor)
+        if other is None:
+            stop.item = successor
+            self._active[successor] = stop
+        else:
+            other.requests += stop.requests
+        return True
 
     def _withhold(self, stop: _Stop, worker: Worker, now: float) -> float | None:
         """End an item that was sent: see the module's docstring."""

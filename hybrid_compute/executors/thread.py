@@ -57,6 +57,8 @@ class ThreadExecutor(SubExecutor):
 
     capabilities: Capabilities = Capabilities(shares_memory=True, streams=True)
 
+    _holds_items = True  # its threads end when all is done
+
     def __init__(
         self,
         max_workers: int | None = None,

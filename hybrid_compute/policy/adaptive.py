@@ -205,6 +205,7 @@ class Adaptive(_exit.Member):
                 and belief.where.shares
                 and belief.cpu < COMPUTES  # what computes is counted, for the others' sake
                 and options.movable is None
+                and not options.supervised
                 and options.hedge is None
                 and item.guard is None
             ):
