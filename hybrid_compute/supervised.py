@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from hybrid_compute._alarm import Alarm
     from hybrid_compute._rows import Row
     from hybrid_compute.abc import SubExecutor
-    from hybrid_compute.hybrid import HybridExecutor
     from hybrid_compute.items import Keeper
     from hybrid_compute.tasks import TaskOptions
 
@@ -94,7 +93,7 @@ class SupervisedItem(WorkItem):
             self.deadline = now + timeout
             known.deadlines = True
 
-    def hand_over(self, executor: SubExecutor, owner: SubExecutor | HybridExecutor) -> bool:
+    def hand_over(self, executor: SubExecutor, owner: Any) -> bool:
         """Give it to an executor; False: for that it has to be a `RoutedItem`.
 
         Args:

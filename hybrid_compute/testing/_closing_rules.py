@@ -132,7 +132,7 @@ def loses_nothing_when_it_ends(scene: Scene) -> None:
                 futures.append(scene.executor.submit(echo, 1))
                 begun.set()
                 if ended.is_set():
-                    return
+                    break
             ended.wait(scene.timeout)
             futures.append(scene.executor.submit(echo, 1))  # certainly too late
         except RuntimeError:
