@@ -33,6 +33,7 @@ lands in the middle gets an error instead of a deadlock.
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
 import time
@@ -173,14 +174,19 @@ class OutboxFile:
     # -- sessions ----------------------------------------------------------------------------
 
     def begin(self, name: str) -> None:
-        """Begin a session, whose name is locked already."""
+        """Begin a session, whose name is locked already.
 
-        def insert(connection: sqlite3.Connection) -> int:
-            return (
-                connection.execute("INSERT INTO sessions (name) VALUES (?)", (name,)).lastrowid or 0
-            )
-
-        self.session = self.transact(insert, sync=True)
+        Its id is like no other before. SQLite would give that of the last one once more when that
+        is gone, and who was taken for dead and wakes up does not know yet that it is not his.
+        """
+        session = random.SystemRandom().getrandbits(62)
+        self.transact(
+            lambda connection: connection.execute(
+                "INSERT INTO sessions (id, name) VALUES (?, ?)", (session, name)
+            ),
+            sync=True,
+        )
+        self.session = session
 
     def sessions(self) -> list[tuple[int, str, int, bool]]:
         """Return the id, name and beat of the other sessions, and whether rows wait for each."""

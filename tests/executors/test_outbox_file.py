@@ -287,6 +287,22 @@ def test_the_end_of_a_session_leaves_no_file_behind(session, path):
     assert [each.name for each in path.parent.iterdir() if "live" in each.name] == []
 
 
+def test_a_session_that_was_taken_for_dead_is_no_other_one_when_it_wakes_up(session):
+    clock = Clock()
+    looker, sleeper = session(clock=clock), session(clock=clock)
+    sleeper.add()
+    looker.lives.bury()
+    clock.now += 10
+    assert looker.lives.bury() == 1
+    other = session(clock=clock)  # which comes when the last one has gone
+    (draft,) = other.add()
+    assert not sleeper.file.beat()
+    assert not sleeper.file.remove([(draft.id, draft.key)], sync=True)
+    sleeper.end()
+    assert other.file.beat()
+    assert other.file.remove([(draft.id, draft.key)], sync=True)
+
+
 def test_a_session_that_stands_still_for_a_lease_is_taken_for_dead(session):
     clock = Clock()
     one, two = session(), session(clock=clock, lease=10)
