@@ -532,6 +532,24 @@ def test_one_that_its_executor_has_forgotten_is_forgotten() -> None:
     until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
 
 
+def test_an_alarm_that_something_has_ended_has_a_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def look(*_: object) -> None:
+        raise OSError("never seen so far")
+
+    monkeypatch.setattr(threading, "excepthook", lambda told: seen.append(told.exc_value))
+    ex = Taken()
+    with monkeypatch.context() as patch:
+        patch.setattr(Row, "take_due", look)
+        first = ex.submit(task(timeout=0.02)(abs), 1)
+        until(lambda: seen and ex._alarm.thread is None)  # type: ignore[union-attr]
+    second = ex.submit(task(timeout=0.02)(abs), 1)
+    assert isinstance(second.exception(SOON), TaskTimeout)
+    assert isinstance(first.exception(SOON), TaskTimeout)
+    assert [str(each) for each in seen] == ["never seen so far"]
+
+
 def test_if_there_can_be_no_thread_for_the_alarm_it_is_said_and_nothing_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
