@@ -103,7 +103,9 @@ class Alarm(_exit.Member):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # guards all below
+        # Guards all below. Without it items come to rows, and go from them and from `_out`; and who
+        # comes reads `thread` and `until`: see above.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
         self._out: set[int] = set()  # futures of these, by id, not done yet; needs no lock

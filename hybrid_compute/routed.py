@@ -31,7 +31,7 @@ from hybrid_compute.errors import (
     TaskTimeout,
 )
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import PLAIN, WorkItem
+from hybrid_compute.items import WorkItem
 from hybrid_compute.privacy import last_word
 from hybrid_compute.tasks import TaskOptions
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from hybrid_compute.items import Keeper, Meter
     from hybrid_compute.privacy import Guard
 
-__all__ = ["RoutedItem", "alarm_in", "alarm_of", "is_quiet", "limit_of", "time_is_up"]
+__all__ = ["RoutedItem", "alarm_in", "alarm_of", "limit_of", "time_is_up"]
 
 
 _NO_FLEET: Fleet = MappingProxyType({})
@@ -455,11 +455,3 @@ class RoutedItem(WorkItem):
             text = f"{type(error).__name__}: {text_of(error)}"
             self.decision.earlier += (Attempt(executor=self.executor, error=text),)
             self.decision.executor = None
-
-
-QUIET = set(PLAIN | {RoutedItem})  # kinds of items; `supervised` adds its own
-
-
-def is_quiet(item: WorkItem | None) -> bool:
-    """Say whether to deliver a result to an item runs nobody's code, but for its callbacks."""
-    return type(item) in QUIET and item.meter is None  # type: ignore[union-attr]  # None is not in it

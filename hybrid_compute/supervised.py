@@ -28,8 +28,8 @@ from hybrid_compute._contexts import bind, pool_in
 from hybrid_compute._seats import here, known
 from hybrid_compute.errors import ExecutorUnavailable
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.items import WorkItem
-from hybrid_compute.routed import QUIET, RoutedItem, alarm_in, alarm_of, time_is_up
+from hybrid_compute.items import PLAIN, WorkItem
+from hybrid_compute.routed import RoutedItem, alarm_in, alarm_of, time_is_up
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from hybrid_compute.items import Keeper
     from hybrid_compute.tasks import TaskOptions
 
-__all__ = ["SupervisedItem"]
+__all__ = ["SupervisedItem", "is_quiet"]
 
 _HELD_UP = 0.005  # seconds from its submission: then the policy, or who was asked, has taken long
 
@@ -235,4 +235,9 @@ class SupervisedItem(WorkItem):
         return routed
 
 
-QUIET.add(SupervisedItem)
+_QUIET = PLAIN | {RoutedItem, SupervisedItem}
+
+
+def is_quiet(item: WorkItem | None) -> bool:
+    """Say whether to deliver a result to an item runs nobody's code, but for its callbacks."""
+    return type(item) in _QUIET and item.meter is None  # type: ignore[union-attr]  # None is not in it

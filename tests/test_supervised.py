@@ -51,6 +51,10 @@ def gate(event: threading.Event) -> bool:
     return event.wait(SOON)
 
 
+class Argument:
+    """Something of which a weak reference can tell whether it is kept."""
+
+
 class Taken(SubExecutor):
     """Keeps the items that it gets, for the test to see and to end."""
 
@@ -257,9 +261,6 @@ def test_one_that_raises_something_else_has_its_say_and_keeps_nothing() -> None:
 
 
 def test_a_cancelled_one_keeps_nothing_and_is_not_tried() -> None:
-    class Argument:
-        pass
-
     ex = Taken()
     argument = Argument()
     future = ex.submit(supervised, argument)
@@ -280,9 +281,6 @@ def test_a_cancelled_one_keeps_nothing_and_is_not_tried() -> None:
 
 
 def test_one_that_is_cancelled_after_it_was_replaced_keeps_nothing() -> None:
-    class Argument:
-        pass
-
     ex = Taken()
     argument = Argument()
     future = ex.submit(supervised, argument)
@@ -519,9 +517,6 @@ def test_one_that_its_executor_has_forgotten_is_forgotten() -> None:
 
         def execute(self, item: WorkItem) -> None:
             pass
-
-    class Argument:
-        pass
 
     ex, argument = Forgetful(), Argument()
     future = ex.submit(supervised, argument)

@@ -23,7 +23,7 @@ from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import Call
 from hybrid_compute.executors._remote_streams import Portion, feed, finish
 from hybrid_compute.items import PLAIN, WorkItem
-from hybrid_compute.routed import is_quiet
+from hybrid_compute.supervised import is_quiet
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_circuit import Circuit

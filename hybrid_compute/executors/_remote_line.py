@@ -52,8 +52,8 @@ from hybrid_compute.items import PLAIN, WorkItem
 from hybrid_compute.protocol import ClientSession
 from hybrid_compute.protocol.outcomes import Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
-from hybrid_compute.routed import is_quiet
 from hybrid_compute.streamed import StreamItem
+from hybrid_compute.supervised import is_quiet
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_circuit import Circuit

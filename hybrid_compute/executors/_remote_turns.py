@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hybrid_compute.executors._remote_ends import LineEnds
 from hybrid_compute.executors._remote_streams import Portion
-from hybrid_compute.routed import is_quiet
+from hybrid_compute.supervised import is_quiet
 
 if TYPE_CHECKING:
     from hybrid_compute.executors._remote_calls import Call
