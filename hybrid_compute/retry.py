@@ -165,16 +165,19 @@ class RetryBudget:
     """Keeps attempts that repeat others to a share of all, so that a service is not buried in them.
 
     Each first attempt earns a part of a retry, and so does time; what is not used is kept, up to a
-    bound. (As Finagle's `RetryBudget`, whose defaults these are: a fifth, and ten a second.)
+    bound. (As Finagle's `RetryBudget`, whose defaults these are: a fifth, and ten a second.) What
+    it has not left, another executor of the item's route may do, if there is one.
     Thread-safe; never blocks.
 
     Args:
         share: retries for each first attempt.
         least: retries a second, whatever happens.
-        most: how many may be saved up.
+        most: how many may be saved up, and are there at first. By default enough for the loss of a
+            connection with all the calls that a server takes over it (256: `Limits.in_flight` and
+            `Limits.ahead`), and for that of the next.
     """
 
-    def __init__(self, share: float = 0.2, least: float = 10.0, most: float = 100.0) -> None:
+    def __init__(self, share: float = 0.2, least: float = 10.0, most: float = 512.0) -> None:
         self._share = share
         self._least = least
         self._most = most

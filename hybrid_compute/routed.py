@@ -431,24 +431,34 @@ class RoutedItem(WorkItem):
         )
         if verdict is Verdict.GIVE_UP:
             return False
-        if verdict is Verdict.SAME_ROUTE and not self._may_repeat(error):
+        place = self._place + 1 if verdict is Verdict.NEXT_EXECUTOR else self._again_at(error)
+        if place is None:
             return False
-        self._place = 0 if verdict is Verdict.SAME_ROUTE else self._place + 1
+        self._place = place
         self._note(error)
         return True
 
-    def _may_repeat(self, error: BaseException) -> bool:
+    def _again_at(self, error: BaseException) -> int | None:
+        """Return the place in the route that tries it again; None: none may.
+
+        It is the first whose budget has a retry for it: a budget spares its executor, and the item
+        may run on the others as well.
+        """
         now = time.monotonic()
         if self._pause and self.deadline is not None and now + self._pause >= self.deadline:
-            return False  # there is no time left for another attempt
-        budget = self._fleet[self.executor].retry_budget if self.executor is not None else None
-        if budget is None or budget.spend(now):
-            return True
+            return None  # there is no time left for another attempt
+        fleet = self._fleet
+        if not fleet:
+            return None  # its time was up a moment ago, and somebody is about to say so
+        for place, name in enumerate(self._route):
+            budget = fleet[name].retry_budget
+            if budget is None or budget.spend(now):
+                return place
+        names = " and ".join(map(repr, self._route))
         error.add_note(
-            f"not tried again: {self.executor!r} has had as many retries of late as its "
-            "RetryBudget allows"
+            f"not tried again: {names} had as many retries of late as RetryBudget allows"
         )
-        return False
+        return None
 
     def _note(self, error: BaseException) -> None:
         if self.decision is not None and self.executor is not None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hybrid_compute import HybridExecutor, Retry, ThreadExecutor, task
 from hybrid_compute.abc import Capabilities, SubExecutor, WorkItem
 from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable, TaskTimeout
-from hybrid_compute.policy import Always
+from hybrid_compute.policy import Always, Prefer
 from hybrid_compute.retry import RetryBudget
+from hybrid_compute.server.settings import Limits
 
 TIMEOUT = 30.0
 
@@ -235,6 +236,45 @@ def test_a_service_that_fails_is_not_buried_in_retries() -> None:
         errors = [view.submit(task(str)).exception(TIMEOUT) for _ in range(10)]
     assert away.tries == 15
     assert "RetryBudget allows" in errors[-1].__notes__[0]  # type: ignore[union-attr]
+
+
+def test_where_the_budget_is_used_up_another_executor_of_the_route_tries_again() -> None:
+    away = Away(RetryBudget(share=0.0, least=0.0, most=2.0))
+    fleet = {"away": away, "thread": ThreadExecutor(1)}
+    with HybridExecutor(executors=fleet, policy=Prefer("away", "thread")) as executor:
+        view = executor.options(retries=3)
+        futures = [view.submit(task(str), n) for n in range(10)]
+        assert [each.result(TIMEOUT) for each in futures] == [str(n) for n in range(10)]
+    assert away.tries == 12
+    earlier = [[each.executor for each in future.explain().attempts] for future in futures]
+    assert earlier == [["away"] * 3 + ["thread"]] + [["away", "thread"]] * 9
+
+
+def test_the_budget_is_that_of_the_executor_that_tries_again() -> None:
+    """The service lost nothing to the crash of another executor, and is spared all the same."""
+
+    class Crashes(Away):
+        def execute(self, item: WorkItem) -> None:
+            self.tries += 1
+            if self.tries == 1:
+                raise ExecutorUnavailable("not yet")
+            super().execute(item)
+
+    first, second = Crashes(RetryBudget(0.0, 0.0, 1.0)), Away(RetryBudget(0.0, 0.0, 0.0))
+    fleet = {"first": first, "second": second}
+    with HybridExecutor(executors=fleet, policy=Prefer("first", "second")) as executor:
+        future = executor.options(retries=9).submit(task(str))
+        error = future.exception(TIMEOUT)
+    assert isinstance(error, OSError)
+    assert (first.tries, second.tries) == (3, 1)  # refused; `second` failed; the one retry; none
+    assert "'first' and 'second'" in error.__notes__[0]
+
+
+def test_a_default_budget_tries_all_calls_of_a_lost_connection_again() -> None:
+    limits = Limits()
+    budget = RetryBudget()
+    assert all(budget.spend(0.0) for _ in range(2 * (limits.in_flight + limits.ahead)))
+    assert not budget.spend(0.0)
 
 
 def test_an_executor_that_refuses_costs_no_budget() -> None:

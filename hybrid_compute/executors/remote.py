@@ -89,6 +89,7 @@ class RemoteExecutor(SubExecutor):
 
     Attributes:
         breaker: that breaker; its `state` can be read at any time.
+        retry_budget: a `RetryBudget()`, which bounds how many calls may repeat others; may be set.
 
     Raises:
         ConfigurationError: an argument has a wrong value, or a token would travel in the clear; or
