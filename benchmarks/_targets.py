@@ -215,8 +215,16 @@ def _survive() -> tuple[Target, ...]:
     worker = "survive: first result after a killed worker"
     server = "survive: first result after a restarted server"
     return (
-        Target(
-            submit, f"ThreadExecutor, a task {more}", "ThreadExecutor, a task", "more", 0.5, None
+        *(
+            Target(
+                submit,
+                f"ThreadExecutor, a task {more}{part}",
+                f"ThreadExecutor, a task{part}",
+                "more",
+                0.5,
+                None,
+            )
+            for part in (", submit", "")  # the call of `submit`, and all of it, the result too
         ),
         # What nobody has asked for is not to cost anything.
         Target(

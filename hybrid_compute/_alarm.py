@@ -7,9 +7,9 @@ its heap, and a thread, which is there only while there are items that are not d
 with no lock held; what an item's executor does with it afterwards finds the future done, and is
 dropped.
 
-Why no deadline is missed: who adds to a row looks afterwards whether there is a thread, and for how
-long it waits. The thread says first that whoever comes is to wake it, and only then looks into the
-rows. Who wants to wake it needs the lock, and has it when the thread waits, or has ended.
+Why no deadline is missed: who adds to a row looks afterwards until when the thread waits, if there
+is one. The thread says first that whoever comes is to wake it, and only then looks into the rows.
+Who wants to wake it needs the lock, and has it when the thread waits, or has ended.
 
 Who is done says so without the lock: it leaves the row, or the set of those in the heap, notes that
 it was the last, and then looks whether the thread waits for a deadline that nobody has any more.
@@ -97,20 +97,20 @@ class Alarm(_exit.Member):
     Attributes:
         rows: light items, by the seconds that they have. No row is ever removed.
         thread: None while there is none.
-        until: when it looks again by itself; 0: it is about to; inf: it looks just now, and may
-            have passed by what comes.
+        until: when it looks again by itself; 0: it is about to; inf: there is none, or it looks
+            just now, and may have passed by what comes.
         timer: for those that pause between two attempts.
     """
 
     def __init__(self) -> None:
         # Guards all below. Without it items come to rows, and go from them and from `_out`; and who
-        # comes reads `thread` and `until`: see above.
+        # comes reads `until`: see above.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
         self._out: set[int] = set()  # futures of these, by id, not done yet; needs no lock
-        self.rows: dict[float, Row] = {}
-        self.until: float = 0.0
+        self.rows: dict[float | None, Row] = {}  # None is none's, but may be asked for
+        self.until: float = inf
         self._lingers = False  # it waits for a moment only, and not for a deadline
         self._emptied = False  # there was none that is not done, since it looked
         self.thread: threading.Thread | None = None
@@ -133,11 +133,11 @@ class Alarm(_exit.Member):
         if self.thread is None:
             thread = threading.Thread(target=self._run, name="alarm", daemon=True)
             thread.start()  # it may not be possible
-            self.thread = thread
+            self.thread, self.until = thread, 0.0
 
     def rouse(self, deadline: float) -> None:
         """See to it that there is a thread, and that it does not wait beyond a deadline."""
-        if self.thread is None or deadline < self.until:
+        if deadline < self.until:
             with self._lock:
                 self._start()
                 # Waking it costs more than all else here, and most deadlines are later than others.
@@ -179,7 +179,8 @@ class Alarm(_exit.Member):
         finally:
             with self._lock:
                 if self.thread is threading.current_thread():
-                    self.thread = None  # whatever has ended it, the next item has another one
+                    # Whatever has ended it, the next item has another one.
+                    self.thread, self.until = None, inf
 
     def _watch(self) -> None:
         while True:
@@ -197,7 +198,7 @@ class Alarm(_exit.Member):
                     lingered, self._lingers = self._lingers, False
                     emptied, self._emptied = self._emptied, False
                     if lingered and not emptied and self._is_idle():
-                        self.thread = None
+                        self.thread = None  # `until` says so as well
                         return
                     # Where one call follows another, it is not woken for each.
                     self._lingers = emptied or self._is_idle()
@@ -230,5 +231,5 @@ class Alarm(_exit.Member):
         self._changed = threading.Condition(self._lock)
         self._deadlines = Deadlines()
         self._out, self.rows = set(), {}
-        self.until, self._lingers, self._emptied = 0.0, False, False
+        self.until, self._lingers, self._emptied = inf, False, False
         self.thread = None

@@ -25,23 +25,26 @@ def run_measured(item: Any) -> None:
     belief, meter, context = item.belief, item.meter, item.context
     fn, args = (item.fn, item.args) if context is None else bind(context, item.fn, item.args)
     deadline = item.deadline
-    outer = None if deadline is None else here.deadline
+    limit = outer = None
+    if deadline is not None:
+        limit = here.limit
+        outer = limit.deadline
     cpu = None if meter is None else meter.begin(item)
     begun = perf_counter()
     try:
-        if deadline is not None:
-            here.deadline = deadline  # for what it submits; in here, so that it is taken back
+        if limit is not None:
+            limit.deadline = deadline  # for what it submits; in here, so that it is taken back
         kwargs = item.kwargs
         value = fn(*args, **kwargs) if kwargs else fn(*args)
     except BaseException as error:
-        if deadline is not None:
-            here.deadline = outer
+        if limit is not None:
+            limit.deadline = outer
         news = meter is not None and meter.end(item, begun, cpu, None)
         item.raised(error)
         item = kwargs = context = fn = args = None
     else:
-        if deadline is not None:
-            here.deadline = outer
+        if limit is not None:
+            limit.deadline = outer
         news = meter is not None and meter.end(item, begun, cpu, value)
         if type(value) is GeneratorType:
             pool = current_thread().__dict__.get("hybrid_pool")

@@ -28,6 +28,7 @@ from hybrid_compute.errors import DeadlockError
 
 __all__ = [
     "Bench",
+    "Limit",
     "Node",
     "Seat",
     "SeatEvent",
@@ -294,16 +295,33 @@ class Waiters:
         return len(self._made)
 
 
+class Limit:
+    """How long a thread has for what it runs.
+
+    An object of its own, as a thread's own attribute takes long to be set.
+
+    Attributes:
+        deadline: monotonic time by which it must be done; None: never mind.
+    """
+
+    __slots__ = ("deadline",)
+
+    def __init__(self) -> None:
+        self.deadline: float | None = None
+
+
 class _Here(threading.local):
     """What the current thread knows of itself.
 
     Attributes:
         seat: its own, in a pool; None: it is nobody's.
-        deadline: monotonic time by which what it runs must be done; None: never mind.
+        limit: for what it runs; always the same one.
     """
 
     seat: Seat | None = None
-    deadline: float | None = None
+
+    def __init__(self) -> None:  # for each thread
+        self.limit = Limit()
 
 
 here = _Here()

@@ -25,6 +25,7 @@ from typing import (
 from hybrid_compute._contexts import Carried, current_context
 from hybrid_compute._seats import here, known
 from hybrid_compute._values import Value
+from hybrid_compute.errors import ExecutorUnavailable
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.mapper import Mapper
@@ -252,17 +253,17 @@ class SubExecutor(Mapper):
             options = fn.options
             guard = None if is_bare(fn) else self._guard(fn, args, kwargs)
             if guard is not None or fn._special:
-                if guard is None and not fn.streams:
-                    alone = self._submit_alone(fn, args, kwargs)
-                    if alone is not None:
-                        return alone
+                # What work with a deadline submits has no more time than is left of it.
+                timed = known.deadlines and here.limit.deadline is not None
+                if not (timed or fn.streams or guard is not None):
+                    return self._submit_alone(fn, args, kwargs)
                 kind = StreamItem if fn.streams else RoutedItem
                 return self._submit_supervised(kind(fn, args, kwargs, options), guard)
             context = current_context()
         else:
             options, context = NO_OPTIONS, None
-        if known.deadlines and here.deadline is not None:
-            # What it submits has no more time than is left.
+        if known.deadlines and here.limit.deadline is not None:
+            # As above: another item has to see to that.
             return self._submit_supervised(RoutedItem(fn, args, kwargs, options), None)
         item = (
             WorkItem(fn, args, kwargs, options)
@@ -275,17 +276,33 @@ class SubExecutor(Mapper):
 
     def _submit_alone(
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> HybridFuture[Any] | None:
-        """Submit a supervised call as a light item; None: it has to be another one."""
-        if known.deadlines and here.deadline is not None:
-            return None
-        item = SupervisedItem(fn, args, kwargs, fn.options, current_context())
-        item.future._decision = self.name
+    ) -> HybridFuture[Any]:
+        """Submit a supervised call: as a light item, if that will do."""
+        options, alarm = fn.options, self._alarm
+        row = None if alarm is None else alarm.rows.get(options.timeout)
+        item = SupervisedItem(fn, args, kwargs, options, current_context(), self, alarm, row)
+        future = item.future
+        future._decision = self.name
         try:
-            return item.future if item.hand_over(self, self) else None
+            if row is None or alarm is None:
+                if item.hand_over(self, self):
+                    return future
+                return self._submit_supervised(RoutedItem(fn, args, kwargs, options), None)
+            # By hand, as `hand_over`, whose questions were answered when there came to be the row.
+            row[item] = None
+            deadline = item.deadline
+            if deadline is not None and deadline < alarm.until:
+                alarm.rouse(deadline)
+            if (budget := self.retry_budget) is not None:
+                budget.earn()
+            try:
+                self.execute(item)
+            except ExecutorUnavailable as error:
+                item.abandon(error.with_traceback(None))
         except BaseException:
-            item.future.cancel()  # nobody has it
+            future.cancel()  # nobody has it
             raise
+        return future
 
     def _guard(
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -330,7 +347,7 @@ class SubExecutor(Mapper):
         self, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: MapOptions
     ) -> Iterator[Any]:
         by_itself = isinstance(fn, Task) and (fn.options.supervised or fn.streams)
-        if by_itself or here.deadline is not None:  # a retry, and a deadline, is of one call
+        if by_itself or here.limit.deadline is not None:  # a retry, and a deadline, is of one call
             return map_by_submit(self.submit, fn, iterables, options)
         if isinstance(fn, Task) and needs_a_look(remote=self.capabilities.remote):
             if self.capabilities.remote:

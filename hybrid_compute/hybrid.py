@@ -288,7 +288,7 @@ class HybridExecutor(Mapper):
         if self._closed:
             raise RuntimeError(_CLOSED)
         # What a work item with a deadline submits has no more time than is left of it.
-        timed = known.deadlines and here.deadline is not None
+        timed = known.deadlines and here.limit.deadline is not None
         if type(fn) is Task or timed or not self._short_way:
             if type(fn) is Task:
                 if self._quick and fn.key in self._quick:
@@ -343,7 +343,7 @@ class HybridExecutor(Mapper):
             raise RuntimeError(_CLOSED)
         options, streams = said, False
         # What a work item with a deadline submits has no more time than is left of it.
-        routed = self._observed or (known.deadlines and here.deadline is not None)
+        routed = self._observed or (known.deadlines and here.limit.deadline is not None)
         if isinstance(fn, Task):
             options = fn.options if said is NO_OPTIONS else said.over(fn.options)
             streams = fn.streams

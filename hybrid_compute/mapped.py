@@ -41,7 +41,7 @@ def map_on(  # noqa: PLR0911 - a case each
         return map_by_submit(executor.submit, fn, iterables, mapping)
     context = executor._context(fn)
     plain_way = executor._short_way or executor._short_way_on
-    timed = here.deadline is not None  # a deadline is of a call, and not of a chunk
+    timed = here.limit.deadline is not None  # a deadline is of a call, and not of a chunk
     if said is NO_OPTIONS and plain_way and not timed and not isinstance(fn, Task):
         return _map_on_threads(executor, executor._thread, context, fn, iterables, mapping)
     options = said.over(fn.options) if isinstance(fn, Task) else said

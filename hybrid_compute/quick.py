@@ -65,7 +65,7 @@ def direct_belief(
 
 
 def _read(frame: Any) -> Current:
-    return Current(frame["fn"].name, 1, here.deadline, executor=frame["learning"].owner)
+    return Current(frame["fn"].name, 1, here.limit.deadline, executor=frame["learning"].owner)
 
 
 @runs_work(_read)

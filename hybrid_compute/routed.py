@@ -163,8 +163,8 @@ class RoutedItem(WorkItem):
         if options.timeout is not None:
             self.deadline = time.monotonic() + options.timeout
             known.deadlines = True
-        if known.deadlines and here.deadline is not None:
-            self._inherit(here.deadline)
+        if known.deadlines and here.limit.deadline is not None:
+            self._inherit(here.limit.deadline)
         self._alarm: Alarm | None = None
         self._pause = 0.0
         self.belief = self.choice = self.counted = self.meter = self.handed_at = None

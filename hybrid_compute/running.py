@@ -172,7 +172,7 @@ def _of_seat(seat: Any) -> Current:
         return item_runs(item, owner)
     if job is None:
         return _NOTHING
-    return Current(job.name, 1, here.deadline, executor=owner, over=job.is_unwanted)
+    return Current(job.name, 1, here.limit.deadline, executor=owner, over=job.is_unwanted)
 
 
 def _of_worker() -> Current:

@@ -55,13 +55,13 @@ class PullSource(Source):
     def pull(self) -> bool:
         """Run it as far as its next item."""
         deadline = self._item.deadline
-        if deadline is not None and here.deadline != deadline:
-            outer = here.deadline
-            here.deadline = deadline  # for what it submits
+        if deadline is not None and here.limit.deadline != deadline:
+            outer = here.limit.deadline
+            here.limit.deadline = deadline  # for what it submits
             try:
                 return self.pull()
             finally:
-                here.deadline = outer
+                here.limit.deadline = outer
         try:
             value = next(self._iterator)
         except StopIteration as end:

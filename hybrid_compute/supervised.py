@@ -15,12 +15,12 @@ counts those, and waits for them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import PENDING, RUNNING
 from contextlib import suppress
 from threading import current_thread
+from time import monotonic, perf_counter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,9 @@ class SupervisedItem(WorkItem):
         kwargs: its keyword arguments.
         options: the call's own, completed by the task's.
         context: as for `ContextItem`.
+        executor: where it goes, if that is known; else `hand_over` is told.
+        alarm: whose row it is put into; likewise.
+        row: likewise.
     """
 
     fn: Callable[..., Any] | None
@@ -63,17 +66,20 @@ class SupervisedItem(WorkItem):
     context: Context | None
     deadline: float | None
 
-    __slots__ = ("_alarm", "_executor", "_row", "_submitted", "context", "deadline")
+    __slots__ = ("_alarm", "_executor", "_row", "_untimed_since", "context", "deadline")
 
     time_is_up = time_is_up
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - it is called for every submit, and names take longer
         self,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
         options: TaskOptions,
         context: Context | None,
+        executor: SubExecutor | None = None,
+        alarm: Alarm | None = None,
+        row: Row | None = None,
     ) -> None:
         # By hand: super().__init__(fn, args, kwargs, options), as every submit comes by here.
         self.fn = fn
@@ -83,15 +89,23 @@ class SupervisedItem(WorkItem):
         self.keeper = None
         self.future = HybridFuture(self)
         self.context = context
-        self._executor: SubExecutor | None = None
-        self._alarm: Alarm | None = None  # which sees to its deadline
-        self._row: Row | None = None  # where that finds it, until it is over
-        self._submitted = now = time.monotonic()
-        if (timeout := options.timeout) is None:
+        self._executor = executor
+        self._alarm = alarm  # which sees to its deadline
+        self._row = row  # where that finds it, until it is over
+        timeout = options.timeout
+        if timeout is None:
             self.deadline = None
+            self._untimed_since = monotonic()
         else:
-            self.deadline = now + timeout
-            known.deadlines = True
+            self.deadline = monotonic() + timeout
+
+    @property
+    def _submitted(self) -> float:
+        """When it was submitted, by the monotonic clock."""
+        deadline, timeout = self.deadline, self.options.timeout
+        if deadline is None or timeout is None:
+            return self._untimed_since
+        return deadline - timeout
 
     def hand_over(self, executor: SubExecutor, owner: Any) -> bool:
         """Give it to an executor; False: for that it has to be a `RoutedItem`.
@@ -107,6 +121,8 @@ class SupervisedItem(WorkItem):
             return False
         self._executor = executor
         deadline, seconds = self.deadline, self.options.timeout
+        if seconds is not None:
+            known.deadlines = True
         if (
             seconds is not None
             and deadline is not None
@@ -118,11 +134,11 @@ class SupervisedItem(WorkItem):
             row = alarm.rows.get(seconds)
             if row is None and (row := alarm.add_row(seconds)) is None:
                 return False
-            if owner is not executor and time.monotonic() - self._submitted > _HELD_UP:
+            if owner is not executor and monotonic() - self._submitted > _HELD_UP:
                 return False  # others have come meanwhile, whose deadlines are later
             self._alarm, self._row = alarm, row
             row[self] = None  # before it is looked whether somebody waits for that
-            if alarm.thread is None or deadline < alarm.until:
+            if deadline < alarm.until:
                 alarm.rouse(deadline)
         if executor.retry_budget is not None:
             executor.retry_budget.earn()
@@ -138,21 +154,26 @@ class SupervisedItem(WorkItem):
         if not self.start():
             return
         deadline, context = self.deadline, self.context
-        fn, args = (self.fn, self.args) if context is None else bind(context, self.fn, self.args)
-        outer = None if deadline is None else here.deadline
+        fn, args = self.fn, self.args
+        if context is not None:
+            fn, args = bind(context, fn, args)
+        limit = outer = None
+        if deadline is not None:
+            limit = here.limit
+            outer = limit.deadline
         try:
-            if deadline is not None:
-                here.deadline = deadline  # for what it submits; in here, so that it is taken back
+            if limit is not None:
+                limit.deadline = deadline  # for what it submits; in here, so that it is taken back
             kwargs = self.kwargs
             value = fn(*args, **kwargs) if kwargs else fn(*args)  # type: ignore[misc]  # see `release`
         except BaseException as error:
-            if deadline is not None:
-                here.deadline = outer
+            if limit is not None:
+                limit.deadline = outer
             self.raised(error)
             self = kwargs = context = fn = args = None  # type: ignore[assignment]
         else:
-            if deadline is not None:
-                here.deadline = outer
+            if limit is not None:
+                limit.deadline = outer
             if type(value) is GeneratorType:
                 pool = current_thread().__dict__.get("hybrid_pool")
                 self.future._pool = pool if context is None else pool_in(pool, context)
@@ -183,8 +204,17 @@ class SupervisedItem(WorkItem):
 
     def succeed(self, value: Any) -> None:
         """Deliver the result."""
-        self._let_go()
-        try:  # noqa: SIM105 - every call comes by here, and `suppress` takes as long as all else
+        # By hand, as `_let_go`: every call comes by here.
+        self._executor = None
+        row = self._row
+        if row is not None:
+            try:  # noqa: SIM105 - `suppress` takes as long as all else
+                del row[self]
+            except KeyError:
+                pass  # its time is up, and the alarm is about to say so
+            if not row and self._alarm is not None:
+                self._alarm.emptied()
+        try:  # noqa: SIM105 - as above
             self.future.set_result(value)
         except InvalidStateError:
             pass  # its time was up
@@ -230,7 +260,7 @@ class SupervisedItem(WorkItem):
             routed._started = future._state == RUNNING
             routed.future = future
             future._item = routed  # who cancels it now releases that one
-        since = time.perf_counter() - (time.monotonic() - self._submitted)
+        since = perf_counter() - (monotonic() - self._submitted)
         routed.take_over(executor, self._alarm or alarm_of(executor, routed), since=since)
         return routed
 

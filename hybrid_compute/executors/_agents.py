@@ -121,12 +121,12 @@ class Agent:
         try:
             call = self._call(number)
             self._seat.job = call.item
-            here.deadline = call.item.deadline
+            here.limit.deadline = call.item.deadline
             return True, getattr(self, f"_{what}")(call, *rest)
         except BaseException as error:  # the work's own, most of them
             return False, _failures.encode_error(error)
         finally:
-            here.deadline = self._seat.job = None
+            here.limit.deadline = self._seat.job = None
 
     def _call(self, number: int) -> _Call:
         with self._known:

@@ -77,12 +77,12 @@ class Pump(Source):
     def run(self) -> None:
         """Produce, until the generator ends, the consumer has closed, or the channel is full."""
         deadline = self._item.deadline
-        if deadline is not None and here.deadline != deadline:
-            here.deadline = deadline  # for what it submits; this thread is a pool's
+        if deadline is not None and here.limit.deadline != deadline:
+            here.limit.deadline = deadline  # for what it submits; this thread is a pool's
             try:
                 self._produce()
             finally:
-                here.deadline = None
+                here.limit.deadline = None
         else:
             self._produce()
 

@@ -59,7 +59,8 @@ def _within(limit: float, task: Task[..., Any], args: Any, kwargs: Any) -> Any:
     """Make a call that has so many seconds: as an executor has it that can end nothing."""
     deadline = time.monotonic() + limit
     known.deadlines = True
-    outer, here.deadline = here.deadline, deadline  # for what it submits
+    here_limit = here.limit
+    outer, here_limit.deadline = here_limit.deadline, deadline  # for what it submits
     try:
         value = task.fn(*args, **kwargs)
     except KeyboardInterrupt:
@@ -71,7 +72,7 @@ def _within(limit: float, task: Task[..., Any], args: Any, kwargs: Any) -> Any:
         if time.monotonic() < deadline:
             return value
     finally:
-        here.deadline = outer
+        here_limit.deadline = outer
     raise TaskTimeout(
         f"{task.name!r} was not done within its timeout of {limit:g} s",
         item_name=task.name,

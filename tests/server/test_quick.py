@@ -101,7 +101,7 @@ def fail_late() -> None:
 
 @task(executor="inline")
 def has_a_deadline() -> list[bool]:
-    return [current().deadline is not None, here.deadline is not None]
+    return [current().deadline is not None, here.limit.deadline is not None]
 
 
 TASKS = [echo, double, fail, leave, cancels, nothing_to_send, long_text, stream, nap]
