@@ -204,3 +204,8 @@ class RetryBudget:
                 return False
             self._left -= 1
             return True
+
+    def give_back(self) -> None:
+        """Count one retry less: it was not made after all."""
+        with self._lock:
+            self._left = min(self._most, self._left + 1)

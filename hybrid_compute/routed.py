@@ -122,6 +122,7 @@ class RoutedItem(WorkItem):
         "_pause",
         "_place",
         "_raised",
+        "_repeats",
         "_route",
         "_settled",
         "_started",
@@ -156,7 +157,8 @@ class RoutedItem(WorkItem):
         self._failures = self._place = 0
         self._route: tuple[str, ...] = ()
         self._fleet: Fleet = _NO_FLEET
-        self._again = self._inside = self._raised = self._started = self._settled = False
+        self._again = self._inside = self._raised = self._repeats = False
+        self._started = self._settled = False
         self._last: BaseException | None = None  # what ended the attempt before
         self.executor: str | None = None
         self.deadline: float | None = None
@@ -349,15 +351,15 @@ class RoutedItem(WorkItem):
         """Deliver the failure of this attempt; another one may follow."""
         self._leave()
         if not self._goes_on(error):
-            self.give_up(error)
-        elif self._inside:
+            self.give_up(self._last or error)  # one that has not begun says less than the last one
+            return
+        self._last = error
+        if self._inside:
             self._again = True
+        elif self._pause and self._alarm is not None:
+            self.keeper = Pause(self, self._alarm, self._pause)
         else:
-            self._last = error
-            if self._pause and self._alarm is not None:
-                self.keeper = Pause(self, self._alarm, self._pause)
-            else:
-                self.go_on()
+            self.go_on()
 
     def go_on(self) -> None:
         """Begin another attempt, now. The last one's failure stands if that cannot be."""
@@ -366,9 +368,19 @@ class RoutedItem(WorkItem):
         if self.future.done():
             return  # its time was up meanwhile
         try:
-            self.launch(self._route, self._fleet, self._alarm, late=True)
+            self.launch(self._elsewhere(), self._fleet, self._alarm, late=True)
         except Exception:  # shut down meanwhile, or a foreign submit raised: what is known stays
             self.give_up(error)
+
+    def _elsewhere(self) -> tuple[str, ...]:
+        """Return the route without those who would run it here: who submitted it has gone on.
+
+        This thread is another executor's, and others wait for it.
+        """
+        fleet = self._fleet
+        if "thread" not in fleet:
+            return self._route
+        return tuple("thread" if fleet[each].capabilities.blocks else each for each in self._route)
 
     def raised(self, error: BaseException) -> None:
         """Deliver what the work itself raised; only `retries` has it run again."""
@@ -431,33 +443,43 @@ class RoutedItem(WorkItem):
         )
         if verdict is Verdict.GIVE_UP:
             return False
-        place = self._place + 1 if verdict is Verdict.NEXT_EXECUTOR else self._again_at(error)
+        place = self._place_after(verdict, error)
         if place is None:
             return False
         self._place = place
         self._note(error)
         return True
 
-    def _again_at(self, error: BaseException) -> int | None:
-        """Return the place in the route that tries it again; None: none may.
+    def _place_after(self, verdict: Verdict, error: BaseException) -> int | None:
+        """Return the place in the route that is to have it next; None: none may.
 
-        It is the first whose budget has a retry for it: a budget spares its executor, and the item
-        may run on the others as well.
+        An attempt that repeats another is paid for by who makes it: the first one whose budget has
+        a retry for it. A budget spares its executor, and the item may run on the others as well.
         """
-        now = time.monotonic()
-        if self._pause and self.deadline is not None and now + self._pause >= self.deadline:
-            return None  # there is no time left for another attempt
-        fleet = self._fleet
+        fleet, now, first = self._fleet, time.monotonic(), 0
         if not fleet:
             return None  # its time was up a moment ago, and somebody is about to say so
-        for place, name in enumerate(self._route):
-            budget = fleet[name].retry_budget
+        if verdict is Verdict.SAME_ROUTE:
+            if self._pause and self.deadline is not None and now + self._pause >= self.deadline:
+                return None  # there is no time left for another attempt
+            self._repeats = True
+        else:
+            first = self._place + 1
+            if not self._repeats:
+                return first
+            refused = fleet[self._route[self._place]].retry_budget
+            if refused is not None:
+                refused.give_back()
+        for place in range(first, len(self._route)):
+            budget = fleet[self._route[place]].retry_budget
             if budget is None or budget.spend(now):
                 return place
-        names = " and ".join(map(repr, self._route))
-        error.add_note(
-            f"not tried again: {names} had as many retries of late as RetryBudget allows"
-        )
+        names = " and ".join(map(repr, self._route[first:]))
+        for each in (error, self._last):  # of which one is delivered
+            if each is not None:
+                each.add_note(
+                    f"not tried again: {names} had as many retries of late as RetryBudget allows"
+                )
         return None
 
     def _note(self, error: BaseException) -> None:

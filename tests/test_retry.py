@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from hybrid_compute import HybridExecutor, Retry, ThreadExecutor, task
 from hybrid_compute.abc import Capabilities, SubExecutor, WorkItem
-from hybrid_compute.errors import ConfigurationError, ExecutorUnavailable, TaskTimeout
+from hybrid_compute.errors import (
+    ConfigurationError,
+    ExecutorUnavailable,
+    TaskTimeout,
+    WorkerStartError,
+)
 from hybrid_compute.policy import Always, Prefer
 from hybrid_compute.retry import RetryBudget
 from hybrid_compute.server.settings import Limits
@@ -250,24 +255,77 @@ def test_where_the_budget_is_used_up_another_executor_of_the_route_tries_again()
     assert earlier == [["away"] * 3 + ["thread"]] + [["away", "thread"]] * 9
 
 
-def test_the_budget_is_that_of_the_executor_that_tries_again() -> None:
-    """The service lost nothing to the crash of another executor, and is spared all the same."""
+def nobody_has(budget: RetryBudget) -> bool:
+    return not budget.spend(0.0)
 
-    class Crashes(Away):
-        def execute(self, item: WorkItem) -> None:
-            self.tries += 1
-            if self.tries == 1:
-                raise ExecutorUnavailable("not yet")
-            super().execute(item)
 
-    first, second = Crashes(RetryBudget(0.0, 0.0, 1.0)), Away(RetryBudget(0.0, 0.0, 0.0))
+class Refuses(Away):
+    """One that takes nothing."""
+
+    def execute(self, item: WorkItem) -> None:
+        raise ExecutorUnavailable("no")
+
+
+class NeverStarts(Away):
+    """One that takes items, and then finds that it cannot begin."""
+
+    def execute(self, item: WorkItem) -> None:
+        item.fail(WorkerStartError("no worker starts"))
+
+
+@pytest.mark.parametrize("kind", [Refuses, NeverStarts])
+@pytest.mark.parametrize("most", [None, 100.0])
+def test_the_budget_is_that_of_the_executor_that_makes_the_attempt(
+    kind: type[Away], most: float | None
+) -> None:
+    """One that refuses pays nothing, and whoever takes the item instead of it does."""
+    first = kind(RetryBudget(0.0, 0.0, most or 0.0))
+    if most is None:
+        first.retry_budget = None
+    second = Away(RetryBudget(0.0, 0.0, 2.0))
     fleet = {"first": first, "second": second}
     with HybridExecutor(executors=fleet, policy=Prefer("first", "second")) as executor:
-        future = executor.options(retries=9).submit(task(str))
-        error = future.exception(TIMEOUT)
-    assert isinstance(error, OSError)
-    assert (first.tries, second.tries) == (3, 1)  # refused; `second` failed; the one retry; none
-    assert "'first' and 'second'" in error.__notes__[0]
+        view = executor.options(retries=9)
+        errors = [view.submit(task(str)).exception(TIMEOUT) for _ in range(3)]
+    assert all(isinstance(each, OSError) for each in errors)
+    assert second.tries == 3 + 2
+    assert all("'second' had as many" in each.__notes__[0] for each in errors)  # type: ignore[union-attr]
+    if most is not None:
+        left = first.retry_budget
+        assert left is not None
+        assert all(left.spend(0.0) for _ in range(100))
+        assert nobody_has(left)
+
+
+def test_what_is_given_back_is_no_more_than_may_be_saved_up() -> None:
+    budget = RetryBudget(share=0.0, least=0.0, most=2.0)
+    budget.give_back()
+    assert [budget.spend(0.0) for _ in range(3)] == [True, True, False]
+    budget.give_back()
+    assert budget.spend(0.0)
+    assert nobody_has(budget)
+
+
+def test_what_would_run_in_its_submitter_is_tried_again_on_a_thread() -> None:
+    """The thread that delivers a failure is another executor's, and is not to run the work."""
+
+    class Elsewhere(Away):
+        def execute(self, item: WorkItem) -> None:
+            item.start()
+            threading.Thread(target=item.fail, args=(OSError("away"),), name="reader").start()
+
+    away = Elsewhere(RetryBudget(0.0, 0.0, 0.0))
+    route = Prefer("away", "inline")
+    names = []
+    with HybridExecutor(
+        executors={"away": away}, policy=route, thread_name_prefix="pool"
+    ) as executor:
+        view = executor.options(retries=1)
+        for _ in range(3):
+            future = view.submit(task(lambda: threading.current_thread().name))
+            names.append(future.result(TIMEOUT))
+            assert [each.executor for each in future.explain().attempts] == ["away", "thread"]
+    assert all(each.startswith("pool") for each in names)
 
 
 def test_a_default_budget_tries_all_calls_of_a_lost_connection_again() -> None:
@@ -278,10 +336,6 @@ def test_a_default_budget_tries_all_calls_of_a_lost_connection_again() -> None:
 
 
 def test_an_executor_that_refuses_costs_no_budget() -> None:
-    class Refuses(Away):
-        def execute(self, item: WorkItem) -> None:
-            raise ExecutorUnavailable("no")
-
     budget = RetryBudget(share=0.0, least=0.0, most=1.0)
     with HybridExecutor(executors={"away": Refuses(budget)}, policy=Always("away")) as executor:
         for _ in range(3):
