@@ -3,13 +3,14 @@
 `Deadlines` is a heap and nothing else; who has one guards it. Light items stand in rows, those that
 have the same time in one: the order of their coming is that of their deadlines, but for moments.
 They come and go without a lock, so that it costs next to nothing. `Alarm` has a lock, which guards
-its heap, and a thread, which is there only while there are items that are not done. It fails items
-with no lock held; what an item's executor does with it afterwards finds the future done, and is
-dropped.
+its heap, and a thread, which is there only while there are items that are not done. It waits, and
+fails items, with no lock held; what an item's executor does with it afterwards finds the future
+done, and is dropped.
 
 Why no deadline is missed: who adds to a row looks afterwards until when the thread waits, if there
 is one. The thread says first that whoever comes is to wake it, and only then looks into the rows.
-Who wants to wake it needs the lock, and has it when the thread waits, or has ended.
+Who wakes it rings, and what was rung is heard, whether it waits already or is about to: the ringing
+may be a finalizer's, on that very thread.
 
 Who is done says so without the lock: it leaves the row, or the set of those in the heap, notes that
 it was the last, and then looks whether the thread waits for a deadline that nobody has any more.
@@ -29,6 +30,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from hybrid_compute import _exit
+from hybrid_compute._bell import Bell
 from hybrid_compute._rows import Row
 from hybrid_compute._timer import Timer
 
@@ -106,7 +108,7 @@ class Alarm(_exit.Member):
         # Guards all below. Without it items come to rows, and go from them and from `_out`; and who
         # comes reads `until`: see above.
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._bell = Bell()  # for the thread
         self._deadlines = Deadlines()
         self._out: set[int] = set()  # futures of these, by id, not done yet; needs no lock
         self.rows: dict[float | None, Row] = {}  # None is none's, but may be asked for
@@ -142,7 +144,7 @@ class Alarm(_exit.Member):
                 self._start()
                 # Waking it costs more than all else here, and most deadlines are later than others.
                 if deadline < self.until:
-                    self._changed.notify_all()
+                    self._bell.ring()
 
     def set(self, item: RoutedItem) -> None:
         """See to it that the item, unless it is done before, fails at its deadline."""
@@ -168,7 +170,7 @@ class Alarm(_exit.Member):
         if not self._lingers:
             with self._lock:
                 if not self._lingers:  # else it has seen it, and is not to be cut short
-                    self._changed.notify_all()
+                    self._bell.ring()
 
     def _is_idle(self) -> bool:
         return not self._out and not any(self._all_rows())
@@ -178,17 +180,19 @@ class Alarm(_exit.Member):
             self._watch()
         finally:
             with self._lock:
-                if self.thread is threading.current_thread():
-                    # Whatever has ended it, the next item has another one.
+                # Whatever has ended it, the next item has another one. (It has no name here if an
+                # interrupt came as it started.)
+                if self.thread in (None, threading.current_thread()):
                     self.thread, self.until = None, inf
 
     def _watch(self) -> None:
         while True:
-            changed = self._changed
-            with changed:
+            with self._lock:
+                self._bell.wait(0.0)  # what was rung until now is seen by this look
                 self.until = inf  # before the rows are looked into
                 now = time.monotonic()
                 due: list[Any] = self._deadlines.due(now)
+                seconds = 0.0
                 for row in self._all_rows():
                     row.take_due(now, due)
                 if not due:
@@ -198,12 +202,15 @@ class Alarm(_exit.Member):
                     lingered, self._lingers = self._lingers, False
                     emptied, self._emptied = self._emptied, False
                     if lingered and not emptied and self._is_idle():
-                        self.thread = None  # `until` says so as well
-                        return
+                        me, self.thread = self.thread, None  # `until` says so as well
+                        if self._is_idle() or self.thread is not None:
+                            return
+                        self.thread = me  # a finalizer has submitted something in between
                     # Where one call follows another, it is not woken for each.
                     self._lingers = emptied or self._is_idle()
-                    self._wait(changed)
-                self.until = 0.0
+                    seconds = self._plan()
+            self._bell.wait(seconds)
+            self.until = 0.0
             for item in due:
                 try:
                     keeper = item.keeper
@@ -217,18 +224,18 @@ class Alarm(_exit.Member):
             item = keeper = None
             due.clear()
 
-    def _wait(self, changed: threading.Condition) -> None:
-        """Wait for the next deadline, or for a moment if it lingers. Under the lock."""
+    def _plan(self) -> float:
+        """Return the seconds until the next deadline, or a moment if it lingers. Under the lock."""
         now = time.monotonic()
         soonest = [self._deadlines.next(), *(each.deadline() for each in self._all_rows())]
         until = now + (_LINGER if self._lingers else _LONGEST)
         self.until = until = min([until, *(each for each in soonest if each is not None)])
-        changed.wait(max(0.0, until - now))
+        return max(0.0, until - now)
 
     def after_fork(self) -> None:
         """Forget the parent's items and thread."""
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._bell = Bell()
         self._deadlines = Deadlines()
         self._out, self.rows = set(), {}
         self.until, self._lingers, self._emptied = inf, False, False

@@ -123,8 +123,7 @@ def submit_hedged(
     hedging = executor.__dict__.setdefault("_hedging", Hedging(executor._hedge_budget))
     race = Race(executor, hedging, head)
     leg = race.first_leg(guard)
-    executor._outstanding.add()
-    race.future.add_done_callback(executor._outstanding.remove)
+    executor._outstanding.watch(race.future)
     executor._route(leg)  # whatever it raises has cancelled the leg, and the race with it
     return race.future
 

@@ -1,18 +1,20 @@
 """Pauses: items between two attempts, and how many items may need an executor once more.
 
-`Outstanding` has a lock, which guards its count; `Pause` has none: its timer has one.
+`Outstanding` has a lock, which guards what it counts; `Pause` has none: its timer has one.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
 from hybrid_compute.items import Keeper, WorkItem
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from hybrid_compute._alarm import Alarm
     from hybrid_compute.routed import RoutedItem
 
@@ -24,20 +26,26 @@ class Outstanding(_exit.Member):
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # guards both below; re-entrant: finalizers may submit
-        self._count = 0
+        self._futures: set[int] = set()  # by id: who counts them need not keep them
         self._when_none: list[Callable[[], object]] = []  # each shutdown() has its own
         _exit.register(self)
 
-    def add(self) -> None:
-        """Count one more."""
-        with self._lock:
-            self._count += 1
+    def watch(self, future: Future[Any]) -> None:
+        """Count a future until it is done.
 
-    def remove(self, future: object) -> None:
-        """Count one less; a done-callback."""
+        An interrupt may come between any two steps: who calls this then cancels the future, which
+        takes it off the count, if it was on it.
+        """
+        future.add_done_callback(self._remove)
         with self._lock:
-            self._count = max(0, self._count - 1)  # in a forked child, one of the parent's
-            calls = () if self._count else tuple(self._when_none)
+            self._futures.add(id(future))
+        if future.done():
+            self._remove(future)  # it may have been done before it was counted
+
+    def _remove(self, future: object) -> None:
+        with self._lock:
+            self._futures.discard(id(future))  # in a forked child, it may be one of the parent's
+            calls = () if self._futures else tuple(self._when_none)
         for call in calls:
             call()
 
@@ -45,7 +53,7 @@ class Outstanding(_exit.Member):
         """Call `call` once there are none, or more than once: now, or from who settles the last."""
         with self._lock:
             self._when_none.append(call)
-            none = not self._count
+            none = not self._futures
         if none:
             call()
 
@@ -58,7 +66,7 @@ class Outstanding(_exit.Member):
     def after_fork(self) -> None:
         """Forget the parent's items: this is a forked child, where they never end."""
         self._lock = threading.RLock()
-        self._count = 0
+        self._futures = set()
         self._when_none = []
 
 

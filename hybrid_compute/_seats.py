@@ -319,6 +319,7 @@ class _Here(threading.local):
     """
 
     seat: Seat | None = None
+    limit: Limit = Limit()  # for a finalizer that comes while the thread's own is being made
 
     def __init__(self) -> None:  # for each thread
         self.limit = Limit()

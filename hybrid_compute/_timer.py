@@ -1,7 +1,8 @@
 """Timer: calls things later, so that nobody has to sleep until then.
 
-Its one lock guards the heap, and its thread is there only while something waits. What it calls, it
-calls with no lock held, one after the other: so that must be quick.
+Its one lock guards the heap, and its thread is there only while something waits. It looks with the
+lock held and waits without: who changes the heap rings, and what was rung is heard. What it calls,
+it calls with no lock held, one after the other: so that must be quick.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures._base import LOGGER
 
 from hybrid_compute import _exit
+from hybrid_compute._bell import Bell
 
 __all__ = ["Timer"]
 
@@ -28,7 +30,8 @@ class Timer(_exit.Member):
     def __init__(self, name: str = "timer") -> None:
         self._name = name
         # Guards all below; re-entrant: a signal handler or a finalizer may land in the middle.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._bell = Bell()  # for the thread: the heap is another
         self._heap: list[tuple[float, int, Call]] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
@@ -37,37 +40,37 @@ class Timer(_exit.Member):
 
     def after(self, seconds: float, call: Call) -> None:
         """Have `call` called on the timer's thread; at once, if the interpreter exits before."""
-        with self._changed:
+        with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()  # it may not be possible; it waits for our lock
                 self._thread = thread
             due = time.monotonic() + (0.0 if self._at_once else seconds)
             heapq.heappush(self._heap, (due, next(self._numbers), call))
-            self._changed.notify_all()
+            self._bell.ring()
 
     def withdraw(self, call: Call) -> bool:
         """Forget a call; return whether it was still waiting."""
-        with self._changed:
+        with self._lock:
             for place, (_, _, each) in enumerate(self._heap):
                 if each is call:
                     del self._heap[place]
                     heapq.heapify(self._heap)
-                    self._changed.notify_all()
+                    self._bell.ring()
                     return True
         return False
 
     def withdraw_all(self) -> list[Call]:
         """Forget all calls, and return them."""
-        with self._changed:
+        with self._lock:
             calls = [call for _, _, call in self._heap]
             self._heap.clear()
-            self._changed.notify_all()
+            self._bell.ring()
         return calls
 
     def flush(self) -> None:
         """Call everything now: the interpreter exits."""
-        with self._changed:
+        with self._lock:
             self._at_once = True
         for call in self.withdraw_all():
             _call(call)
@@ -80,23 +83,24 @@ class Timer(_exit.Member):
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._heap:
-                    self._thread = None
-                    return
-                due, _, call = self._heap[0]
-                wait = due - time.monotonic()
-                if wait > 0:
-                    del call  # nothing is kept while it waits
-                    self._changed.wait(min(wait, _LONGEST))
-                    continue
-                heapq.heappop(self._heap)
-            _call(call)
-            del call
+                    me, self._thread = self._thread, None
+                    if not self._heap or self._thread is not None:
+                        return
+                    self._thread = me  # a finalizer has put something there in between
+                wait = self._heap[0][0] - time.monotonic()
+                # Whatever is the first by now, for the same reason: it is not due later.
+                call = heapq.heappop(self._heap)[2] if wait <= 0 else None
+            if call is None:
+                self._bell.wait(min(wait, _LONGEST))
+            else:
+                _call(call)
+                del call  # nothing is kept while it waits
 
     def after_fork(self) -> None:
         """Forget the parent's calls and thread."""
-        self._changed = threading.Condition(threading.RLock())
+        self._lock, self._bell = threading.RLock(), Bell()
         self._heap = []
         self._thread = None
 

@@ -22,6 +22,7 @@ import os
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from threading import get_ident
@@ -420,9 +421,8 @@ class HybridExecutor(Mapper):
         if item.belief is not None:
             item.meter = self._learning
         alarm = alarm_of(self, item)
-        self._outstanding.add()
-        future.add_done_callback(self._outstanding.remove)
         try:
+            self._outstanding.watch(future)
             if not self._learning.hold(item, alarm):  # shut down at this very moment
                 item.launch(self._router.for_want_of_an_answer(fleet), fleet, alarm)
         except BaseException:
@@ -478,18 +478,18 @@ class HybridExecutor(Mapper):
                 future.cancel()  # nobody has it
                 raise
             return future
-        if item.options.retries or len(route) > 1:
-            self._outstanding.add()
-            item.future.add_done_callback(self._outstanding.remove)
         me = get_ident()
-        self._launching.append(me)
         try:
+            if item.options.retries or len(route) > 1:
+                self._outstanding.watch(future)
+            self._launching.append(me)
             item.launch(route, fleet, alarm_of(self, item))  # runs it, where executors block
         except BaseException:
             future.cancel()  # nobody has it; this takes it off the count
             raise
         finally:
-            self._launching.remove(me)
+            with suppress(ValueError):  # an interrupt came before
+                self._launching.remove(me)
         return future
 
     def stream(

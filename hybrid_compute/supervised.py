@@ -66,7 +66,7 @@ class SupervisedItem(WorkItem):
     context: Context | None
     deadline: float | None
 
-    __slots__ = ("_alarm", "_executor", "_row", "_untimed_since", "context", "deadline")
+    __slots__ = ("_alarm", "_executor", "_row", "_submitted", "context", "deadline")
 
     time_is_up = time_is_up
 
@@ -92,20 +92,9 @@ class SupervisedItem(WorkItem):
         self._executor = executor
         self._alarm = alarm  # which sees to its deadline
         self._row = row  # where that finds it, until it is over
+        self._submitted = now = monotonic()
         timeout = options.timeout
-        if timeout is None:
-            self.deadline = None
-            self._untimed_since = monotonic()
-        else:
-            self.deadline = monotonic() + timeout
-
-    @property
-    def _submitted(self) -> float:
-        """When it was submitted, by the monotonic clock."""
-        deadline, timeout = self.deadline, self.options.timeout
-        if deadline is None or timeout is None:
-            return self._untimed_since
-        return deadline - timeout
+        self.deadline = None if timeout is None else now + timeout
 
     def hand_over(self, executor: SubExecutor, owner: Any) -> bool:
         """Give it to an executor; False: for that it has to be a `RoutedItem`.

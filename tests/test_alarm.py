@@ -45,7 +45,7 @@ def timed(fn, seconds=0.05, **options):
 def standing_still(ex):
     """Let nobody's time be up meanwhile, however long it takes."""
     alarm = ex.__dict__.setdefault("_alarm", Alarm())
-    with alarm._changed:
+    with alarm._lock:
         yield
 
 
@@ -356,14 +356,13 @@ def test_a_forked_child_has_no_alarm_of_its_parent():
     alarm = Alarm()
     item = RoutedItem(int, (), None, TaskOptions(timeout=1000))
     alarm.set(item)
-    thread, changed = alarm.thread, alarm._changed
+    thread, bell = alarm.thread, alarm._bell
     assert thread.is_alive()
     alarm.after_fork()  # what a child calls, where the thread is not
     assert (alarm.thread, alarm._out, len(alarm._deadlines)) == (None, set(), 0)
     item.cancel()
     while thread.is_alive():  # here it is there, and has nothing to do any more
-        with changed:
-            changed.notify_all()
+        bell.ring()
         thread.join(0.01)
 
 
@@ -391,9 +390,9 @@ def test_an_item_that_was_done_before_the_alarm_knew_of_it_does_not_keep_the_thr
 
 def test_calls_one_after_the_other_do_not_wake_the_thread_each(monkeypatch):
     waits = []
-    wait_ = Alarm._wait
+    plan = Alarm._plan
     monkeypatch.setattr(_alarm, "_LINGER", 0.2)
-    monkeypatch.setattr(Alarm, "_wait", lambda *args: [waits.append(1), wait_(*args)])
+    monkeypatch.setattr(Alarm, "_plan", lambda alarm: [waits.append(1), plan(alarm)][1])
     call = timed(int, 1000)
     with ThreadExecutor(1) as ex:
         for _ in range(200):

@@ -31,6 +31,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
             "direct",
             "_metered",
             "_alarm",
+            "_bell",
             "_rows",
             "_timer",
             "_pauses",
