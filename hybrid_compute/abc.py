@@ -298,7 +298,7 @@ class SubExecutor(Mapper):
             try:
                 self.execute(item)
             except ExecutorUnavailable as error:
-                item.abandon(error.with_traceback(None))
+                item.refused(error.with_traceback(None))
         except BaseException:
             future.cancel()  # nobody has it
             raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from math import inf
 from typing import Any
 
+from hybrid_compute._failures import text_of
 from hybrid_compute.errors import (
     AuthError,
     ExecutorUnavailable,
@@ -19,9 +21,10 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.tasks import TaskOptions
 
-__all__ = ["Verdict", "after_failure"]
+__all__ = ["Verdict", "after_failure", "has_not_begun"]
 
 
+_REFUSED = (ExecutorUnavailable, WorkerStartError)
 _FINAL = (TaskTimeout, AuthError, TLSError, UnknownTaskError, TaskInputError, NotDelivered)
 
 
@@ -33,6 +36,13 @@ class Verdict(enum.Enum):
     NEXT_EXECUTOR = "the next executor of the route"
 
 
+def has_not_begun(error: BaseException) -> bool:
+    """Say whether an attempt that an executor ended with this error certainly never began."""
+    if isinstance(error, RemoteConnectionLost):
+        return not error.may_have_run
+    return isinstance(error, _REFUSED)
+
+
 def after_failure(
     error: BaseException,
     options: TaskOptions,
@@ -40,34 +50,37 @@ def after_failure(
     failures: int,
     fallbacks: int,
     raised: bool = False,
+    elapsed: float = 0.0,
 ) -> tuple[Verdict, float]:
     """Decide what follows a failed attempt.
 
     An executor that did not accept the item, or whose workers do not start, never started
-    it: trying elsewhere is always safe. A
-    worker that crashed, or a service that was lost with the call sent, may have had effects: only
-    an idempotent item runs again. What the work
-    itself raised is its result; it is retried only if `retries` says so. KeyboardInterrupt and
-    its like are never retried, and neither is an item whose time is up.
+    it: trying elsewhere is always safe, and where there is nobody else, `retries` says whether to
+    try once more. A worker that crashed, or a service that was lost with the call sent, may have
+    had effects: only an idempotent item runs again. What the work itself raised is its result; it
+    is retried only if `retries` says so. KeyboardInterrupt and its like are never retried, and
+    neither is an item whose time is up.
 
     Args:
-        error: what ended the attempt.
+        error: what ended the attempt. If `retries` cannot be asked, it is told so in a note.
         options: the item's own.
-        failures: how many attempts have started and failed, this one included.
+        failures: how many attempts have failed, this one included, but for those that somebody
+            else of the route took over.
         fallbacks: how many executors of the route are left behind this one.
         raised: the work itself raised it, in whatever it did with executors of its own.
+        elapsed: seconds since the item was submitted.
 
     Returns:
         What to do, and the seconds to wait before that.
     """
-    if not raised and isinstance(error, (ExecutorUnavailable, WorkerStartError)):
-        return (Verdict.NEXT_EXECUTOR if fallbacks else Verdict.GIVE_UP), 0.0
+    if fallbacks and not raised and isinstance(error, _REFUSED):
+        return Verdict.NEXT_EXECUTOR, 0.0
     # What a second try cannot change: time is up, no trust, no such task, wrong arguments; or must
     # not, since somebody has the call still.
-    if isinstance(error, _FINAL):
+    if isinstance(error, _FINAL) or not isinstance(error, Exception):
         return Verdict.GIVE_UP, 0.0
-    delay = _delay(error, options.retries, failures)
-    if delay is None or not isinstance(error, Exception):
+    delay = _delay(error, options.retries, failures, elapsed)
+    if delay is None:
         return Verdict.GIVE_UP, 0.0
     effects = isinstance(error, WorkerCrashed)
     if isinstance(error, RemoteConnectionLost) and not raised:
@@ -79,8 +92,20 @@ def after_failure(
     return Verdict.SAME_ROUTE, delay
 
 
-def _delay(error: BaseException, retries: Any, failures: int) -> float | None:
+def _delay(error: Exception, retries: Any, failures: int, elapsed: float) -> float | None:
     if retries is None or isinstance(retries, int):
         # One that never started has not failed yet: it may have as many attempts as before.
         return 0.0 if failures <= (retries or 0) else None
-    return retries.delay(max(1, failures), error)  # type: ignore[no-any-return]  # a Retry
+    # Other people's code, which may do anything but keep the item from its end.
+    try:
+        delay: float | None = retries.delay(max(1, failures), error, elapsed=elapsed)
+    except BaseException as trouble:
+        error.add_note(
+            f"not tried again: `retries` was asked, and raised {type(trouble).__name__}: "
+            f"{text_of(trouble)}"
+        )
+        return None
+    if delay is not None and not 0.0 <= delay < inf:
+        error.add_note(f"not tried again: `retries` answered that it is to wait {delay!r} seconds")
+        return None
+    return delay

@@ -95,12 +95,15 @@ class Retry(Value):
         failures: int,
         error: BaseException,
         chance: Callable[[], float] | None = None,
+        *,
+        elapsed: float = 0.0,
     ) -> float | None:
         """Return the seconds to wait before the next attempt; None: there is to be none.
 
         Args:
             failures: how many attempts have failed, at least 1.
             error: what ended the last one.
+            elapsed: seconds since the first one was asked for; makes no difference here.
             chance: gives a number from 0 to 1, for the jitter; None: `random.random`.
         """
         if failures >= self.attempts or not self._is_for(error):
@@ -127,7 +130,7 @@ class _OfTenacity:
     def __init__(self, retrying: Any) -> None:
         self._retrying = retrying
 
-    def delay(self, failures: int, error: BaseException) -> float | None:
+    def delay(self, failures: int, error: BaseException, *, elapsed: float = 0.0) -> float | None:
         """Return the seconds to wait before the next attempt; None: there is to be none."""
         import tenacity  # noqa: PLC0415 - whoever has such an object has it
 
@@ -135,9 +138,12 @@ class _OfTenacity:
         state = tenacity.RetryCallState(rules, None, (), {})
         state.attempt_number = failures
         state.set_exception((type(error), error, error.__traceback__))
-        if not rules.retry(state) or rules.stop(state):
+        state.start_time = (state.outcome_timestamp or 0.0) - elapsed
+        if not rules.retry(state):
             return None
-        return float(rules.wait(state)) if rules.wait else 0.0
+        wait = float(rules.wait(state)) if rules.wait else 0.0
+        state.upcoming_sleep = wait  # which `stop_before_delay` looks at: as tenacity, in its order
+        return None if rules.stop(state) else wait
 
     def __repr__(self) -> str:
         return repr(self._retrying)

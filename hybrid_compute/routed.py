@@ -21,7 +21,7 @@ from hybrid_compute._failures import text_of
 from hybrid_compute._metered import run_measured
 from hybrid_compute._pauses import Pause
 from hybrid_compute._seats import here, known, urge
-from hybrid_compute.attempts import Verdict, after_failure
+from hybrid_compute.attempts import Verdict, after_failure, has_not_begun
 from hybrid_compute.decisions import Attempt, Choice, Decision
 from hybrid_compute.errors import (
     ExecutorUnavailable,
@@ -32,7 +32,7 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import WorkItem
-from hybrid_compute.privacy import last_word
+from hybrid_compute.privacy import Withheld, last_word
 from hybrid_compute.tasks import TaskOptions
 
 if TYPE_CHECKING:
@@ -247,9 +247,8 @@ class RoutedItem(WorkItem):
                 (executor.execute_late if late else executor.execute)(self)
             except ExecutorUnavailable as error:
                 self._leave()
-                if not self._goes_on(error):
-                    # Without its traceback, which would lead back to this item.
-                    self.abandon(self._last or last_word(error.with_traceback(None)))
+                # Without its traceback, which would lead back to this item.
+                if not self._has_another(error.with_traceback(None)):
                     return
                 continue
             if late and self.future._awaited:
@@ -259,6 +258,41 @@ class RoutedItem(WorkItem):
             if self._pause:
                 # Who runs his own work waits for it himself.
                 threading.Event().wait(self._pause)
+
+    def refused(self, error: ExecutorUnavailable) -> None:
+        """Be told that nobody took the item."""
+        if self._has_another(error):
+            self.go_on()
+
+    def _has_another(self, error: ExecutorUnavailable) -> bool:
+        """Say whether somebody is to be asked now, as nobody took it; else it is seen to."""
+        last = self._what_counts(last_word(error))
+        # What must not leave this machine will not be let out by another attempt.
+        alone = self._place + 1 >= len(self._route)
+        if (alone and isinstance(error, Withheld)) or not self._goes_on(error):
+            self.abandon(last)
+            return False
+        self._last = last
+        return not self._pauses()
+
+    def _what_counts(self, error: BaseException) -> BaseException:
+        """Return the error to deliver: one that has not begun says less than what had, and failed.
+
+        Args:
+            error: the newest one.
+        """
+        last = self._last
+        return error if last is None or has_not_begun(last) else last
+
+    def _pauses(self) -> bool:
+        """Have the next attempt begin later; False: it is to begin now."""
+        if not self._pause or self._alarm is None:
+            return False
+        try:
+            Pause(self, self._alarm, self._pause)
+        except RuntimeError:  # there can be no thread for the timer
+            return False
+        return True
 
     def _prepare(self, executor: SubExecutor, alarm: Alarm | None) -> None:
         """Tell all who must know that this executor is about to get the item."""
@@ -351,14 +385,12 @@ class RoutedItem(WorkItem):
         """Deliver the failure of this attempt; another one may follow."""
         self._leave()
         if not self._goes_on(error):
-            self.give_up(self._last or error)  # one that has not begun says less than the last one
+            self.give_up(self._what_counts(error))
             return
-        self._last = error
+        self._last = self._what_counts(error)
         if self._inside:
             self._again = True
-        elif self._pause and self._alarm is not None:
-            self.keeper = Pause(self, self._alarm, self._pause)
-        else:
+        elif not self._pauses():
             self.go_on()
 
     def go_on(self) -> None:
@@ -432,14 +464,21 @@ class RoutedItem(WorkItem):
         if self.belief is not None and not raised and isinstance(error, ResultEncodeError):
             self.belief.unpicklable = True  # the work was done, and is not done again
             self.belief.left = 0
-        if self._started:
+        fleet = self._fleet
+        if self._repeats and not raised and fleet and has_not_begun(error):
+            budget = fleet[self._route[self._place]].retry_budget
+            if budget is not None:
+                budget.give_back()
+        fallbacks = len(self._route) - self._place - 1
+        if self._started or not fallbacks:
             self._failures += 1
         verdict, self._pause = after_failure(
             error,
             self.options,
             failures=self._failures,
-            fallbacks=len(self._route) - self._place - 1,
+            fallbacks=fallbacks,
             raised=raised,
+            elapsed=time.perf_counter() - self.decision.submitted if self.decision else 0.0,
         )
         if verdict is Verdict.GIVE_UP:
             return False
@@ -467,9 +506,6 @@ class RoutedItem(WorkItem):
             first = self._place + 1
             if not self._repeats:
                 return first
-            refused = fleet[self._route[self._place]].retry_budget
-            if refused is not None:
-                refused.give_back()
         for place in range(first, len(self._route)):
             budget = fleet[self._route[place]].retry_budget
             if budget is None or budget.spend(now):

@@ -134,7 +134,7 @@ class SupervisedItem(WorkItem):
         try:
             executor.execute(self)
         except ExecutorUnavailable as error:
-            self.abandon(error.with_traceback(None))  # which would lead back to this item
+            self.refused(error.with_traceback(None))  # which would lead back to this item
         return True
 
     def run(self) -> None:
@@ -229,6 +229,13 @@ class SupervisedItem(WorkItem):
         """Have the item that takes its place deliver the failure, or go on."""
         if (routed := self._routed()) is not None:
             routed.fail(error)
+
+    def refused(self, error: ExecutorUnavailable) -> None:
+        """Be told that its executor did not take it."""
+        if not self.options.retries:
+            self.abandon(error)
+        elif (routed := self._routed()) is not None:
+            routed.refused(error)
 
     def raised(self, error: BaseException) -> None:
         """Do the same with what the work itself raised."""
