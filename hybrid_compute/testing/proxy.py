@@ -48,7 +48,10 @@ class FaultHandle:
         self._fault = fault
 
     def remove(self) -> None:
-        """Switch the fault off; data that wait for it go out. Idempotent; any thread."""
+        """Switch the fault off; data that wait for it go out. Idempotent; any thread.
+
+        A connection of which it has swallowed some for good is reset.
+        """
         self._proxy._change(without=self._fault)
 
     def __enter__(self) -> Self:
@@ -220,10 +223,13 @@ class FaultProxy:
     ) -> FaultHandle:
         """Swallow all data and tell nobody: a connection that is open at one end only.
 
+        When the fault is removed, a connection that has lost data to it is reset, as the far end
+        of a real one would do: TCP never goes on behind a gap. One that has lost nothing goes on.
+
         Args:
             seconds: end the connection after so long; None: never.
-            keep: deliver what was swallowed when the fault is removed, as a network does that was
-                away for a while.
+            keep: lose nothing: deliver what was swallowed when the fault is removed, as a network
+                does that was away for a while.
             direction: see the class.
             new_connections: see the class.
         """
@@ -245,7 +251,7 @@ class FaultProxy:
         return self._add(SlowClose(seconds=seconds, **_of(direction, new_connections)))
 
     def heal(self) -> None:
-        """Switch all faults off; data that wait for them go out."""
+        """Switch all faults off, as `FaultHandle.remove` does it with one."""
         with self._changed:
             self._set(())
 

@@ -177,7 +177,71 @@ def test_a_timeout_swallows_and_tells_nobody(proxy, dial, keep):
         assert ask(dial()) == b"hello"
     if keep:
         assert read(sock, 4) == b"lost"
+        assert ask(sock) == b"hello"
+
+
+@pytest.mark.parametrize("direction", ["upstream", "downstream", "both"])
+@pytest.mark.parametrize("ends", ["remove", "heal"])
+def test_a_connection_that_has_lost_data_is_reset_when_the_timeout_ends(direction, ends):
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        proxy = stack.enter_context(FaultProxy(*target.getsockname()))
+
+        def pair():
+            near = stack.enter_context(socket.create_connection((proxy.host, proxy.port)))
+            far = stack.enter_context(target.accept()[0])
+            near.settimeout(WAIT)
+            far.settimeout(WAIT)
+            return near, far
+
+        idle, busy = pair(), pair()
+        fault = proxy.timeout(direction=direction, new_connections=False)
+        busy[direction == "downstream"].sendall(b"lost")
+        later = pair()
+        for _ in range(2):  # or the proxy may not have seen what was sent before
+            later[0].sendall(b"x")
+            assert later[1].recv(1) == b"x"
+        fault.remove() if ends == "remove" else proxy.heal()
+        for sock in busy:
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        for near, far in (idle, later):
+            near.sendall(b"there")
+            assert read(far, 5) == b"there"
+            far.sendall(b"back")
+            assert read(near, 4) == b"back"
+
+
+def let_it_read(dial):
+    """Return when the proxy has read what was sent before, and is at what was sent later."""
+    sock = dial()
+    assert ask(sock) == ask(sock) == b"hello"
+
+
+def test_data_that_waited_when_they_were_swallowed_are_lost_too(proxy, dial):
+    sock = dial()
     assert ask(sock) == b"hello"
+    proxy.latency(3600, new_connections=False)
+    sock.sendall(b"late")
+    let_it_read(dial)
+    proxy.timeout()
+    proxy.heal()
+    with pytest.raises(ConnectionResetError):
+        sock.recv(1)
+
+
+def test_nobody_is_told_of_a_loss_while_another_timeout_is_on(proxy, dial):
+    sock = dial()
+    assert ask(sock) == b"hello"
+    first = proxy.timeout(new_connections=False)
+    second = proxy.timeout(keep=True, new_connections=False)
+    sock.sendall(b"lost")
+    let_it_read(dial)
+    first.remove()
+    assert quiet(sock)
+    second.remove()
+    with pytest.raises(ConnectionResetError):
+        sock.recv(1)
 
 
 def test_a_timeout_with_an_end_ends_the_connection_in_good_order(proxy, dial):
