@@ -175,9 +175,22 @@ class RetryBudget:
         most: how many may be saved up, and are there at first. By default enough for the loss of a
             connection with all the calls that a server takes over it (256: `Limits.in_flight` and
             `Limits.ahead`), and for that of the next.
+
+    Raises:
+        ConfigurationError: a value is not a finite number that is 0 or more.
     """
 
     def __init__(self, share: float = 0.2, least: float = 10.0, most: float = 512.0) -> None:
+        for name, value in (("share", share), ("least", least), ("most", most)):
+            given: Any = value
+            if (
+                isinstance(given, bool)
+                or not isinstance(given, (int, float))
+                or not 0 <= given < float("inf")
+            ):
+                raise ConfigurationError(
+                    f"RetryBudget({name}={value!r}): give a number of at least 0"
+                )
         self._share = share
         self._least = least
         self._most = most

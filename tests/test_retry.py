@@ -255,6 +255,14 @@ def test_where_the_budget_is_used_up_another_executor_of_the_route_tries_again()
     assert earlier == [["away"] * 3 + ["thread"]] + [["away", "thread"]] * 9
 
 
+@pytest.mark.parametrize("name", ["share", "least", "most"])
+@pytest.mark.parametrize("wrong", [-1, "x", None, True, float("nan"), float("inf")])
+def test_a_budget_of_no_number_is_refused(name: str, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RetryBudget(**{name: wrong})
+    assert str(caught.value) == f"RetryBudget({name}={wrong!r}): give a number of at least 0"
+
+
 def nobody_has(budget: RetryBudget) -> bool:
     return not budget.spend(0.0)
 

@@ -163,14 +163,9 @@ class RemoteExecutor(SubExecutor):
                 f"decoder={decoder!r}: those that have a name are {sorted(DECODERS)}; give a "
                 "function for any other"
             )
-        given_breaker: Any = breaker
-        if given_breaker is not None and not isinstance(given_breaker, Breaker):
-            raise ConfigurationError(
-                f"breaker={breaker!r} is none; give hybrid_compute.breaker.Breaker(...), or None"
-            )
-        self.breaker: Breaker = breaker or Breaker()
-        self.retry_budget: RetryBudget | None = RetryBudget()
-        circuit = self._circuit = Circuit(self.breaker, str(self._access))
+        circuit = self._circuit = Circuit(breaker, str(self._access))
+        self.breaker: Breaker = circuit.breaker
+        self._retry_budget: RetryBudget | None = RetryBudget()
         self._half: Posts | Line
         if self._access.scheme in ("http", "https"):
             self._half = Posts(
@@ -218,6 +213,20 @@ class RemoteExecutor(SubExecutor):
                 retry_after_cap=retry_after_cap,
                 circuit=circuit,
             )
+
+    @property
+    def retry_budget(self) -> RetryBudget | None:
+        """Bounds how many calls may repeat others; may be set. None: no bound but theirs."""
+        return self._retry_budget
+
+    @retry_budget.setter
+    def retry_budget(self, budget: RetryBudget | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # not to be read only
+        given: Any = budget
+        if given is not None and not isinstance(given, RetryBudget):
+            raise ConfigurationError(
+                f"retry_budget={budget!r} of {self!r}: give a RetryBudget(...), or None"
+            )
+        self._retry_budget = budget
 
     @property
     def carried(self) -> Carried | None:
