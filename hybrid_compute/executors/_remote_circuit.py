@@ -66,9 +66,13 @@ class Circuit:
         if breaker.allow(now):
             return None
         wait = breaker.refuses(now)
+        if breaker.state is State.OPEN and wait > 0:
+            what = f"it is not asked for another {wait:.2g} s, and then by one call first"
+        else:  # that call is under way, or was a moment ago
+            what = "one call is finding out whether it is back, and meanwhile no other is made"
         return RemoteUnavailable(
-            f"{self._service} has failed too often of late: it is not asked for another "
-            f"{wait:.2g} s, and then by one call first (see RemoteExecutor(breaker=...))"
+            f"{self._service} has failed too often of late: {what} "
+            "(see RemoteExecutor(breaker=...))"
         )
 
     def tell(self, item: WorkItem, error: BaseException | None) -> None:

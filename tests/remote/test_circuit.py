@@ -116,6 +116,7 @@ def test_one_call_tries_whether_it_is_back(service):
         assert service.arrived.wait(WAIT)
         others = [remote.submit(echo, 7).exception(WAIT) for _ in range(3)]
         assert {type(each) for each in others} == {RemoteUnavailable}
+        assert all("one call is finding out whether it is back" in str(each) for each in others)
         service.hold.set()
         assert trial.result(WAIT) == 7
         assert remote.breaker.state is State.CLOSED
