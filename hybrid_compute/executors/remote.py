@@ -157,7 +157,7 @@ class RemoteExecutor(SubExecutor):
         self._signer = (
             None if signing_key is None else Signer(signing_key, self._access, token=token)
         )
-        self._names = Names(self._access, None if tasks is None else tuple(tasks))
+        self._names = Names(self._access, tasks)
         if isinstance(decoder, str) and decoder not in DECODERS:
             raise ConfigurationError(
                 f"decoder={decoder!r}: those that have a name are {sorted(DECODERS)}; give a "
