@@ -86,13 +86,16 @@ class FaultProxy:
 
     Raises:
         OSError: the target's name has no address.
-        ValueError: from the methods below: a number, or a direction, makes no sense.
+        ValueError: `port` is none; and from the methods below: a number, or a direction, makes no
+            sense.
     """
 
     host: str
     port: int
 
     def __init__(self, host: str, port: int, *, seed: int = 0) -> None:
+        if type(port) is not int or not 0 < port < 65536:
+            raise ValueError(f"port={port!r} is none of TCP: give a whole number from 1 to 65535")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._family: int = found[0]
         self._target: Any = found[4]
@@ -175,7 +178,7 @@ class FaultProxy:
             direction: see the class.
             new_connections: see the class.
         """
-        _check("size_bytes", size_bytes, 1)
+        _check("size_bytes", size_bytes, 1, whole=True)
         _check("delay", delay)
         return self._add(
             Slicer(size_bytes=size_bytes, delay=delay, **_of(direction, new_connections))
@@ -198,7 +201,7 @@ class FaultProxy:
             direction: see the class.
             new_connections: see the class.
         """
-        _check("size_bytes", size_bytes)
+        _check("size_bytes", size_bytes, whole=True)
         return self._add(
             LimitData(size_bytes=size_bytes, reset=reset, **_of(direction, new_connections))
         )
@@ -389,6 +392,8 @@ def _of(direction: Direction, new_connections: bool) -> _Scope:
     return {"direction": direction, "new_connections": new_connections, "since": time.monotonic()}
 
 
-def _check(name: str, value: float, least: float = 0.0) -> None:
-    if not (least <= value < math.inf):
-        raise ValueError(f"{name}={value!r} is out of range: give a number from {least:g} up")
+def _check(name: str, value: Any, least: float = 0.0, *, whole: bool = False) -> None:
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < math.inf:
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{name}={value!r} is out of range: give a {kind} from {least:g} up")

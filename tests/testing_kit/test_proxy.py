@@ -308,11 +308,30 @@ def test_closing_ends_connections_and_may_be_repeated(proxy, dial):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("latency", -1), ("bandwidth", 0), ("slicer", 0), ("limit_data", -1)]
+    ("name", "value", "kind"),
+    [
+        ("latency", -1, "number"),
+        ("latency", "x", "number"),
+        ("latency", True, "number"),
+        ("bandwidth", 0, "number"),
+        ("slicer", 0, "whole number"),
+        ("slicer", 1.5, "whole number"),
+        ("limit_data", -1, "whole number"),
+        ("limit_data", 1.5, "whole number"),
+        ("reset_peer", None, "number"),
+        ("timeout", "1", "number"),
+        ("slow_close", None, "number"),
+    ],
 )
-def test_a_number_that_makes_no_sense_is_refused(proxy, name, value):
-    with pytest.raises(ValueError, match=f"={value} is out of range: give a number"):
+def test_a_number_that_makes_no_sense_is_refused(proxy, name, value, kind):
+    with pytest.raises(ValueError, match=f"={value!r} is out of range: give a {kind} from"):
         getattr(proxy, name)(value)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, "80", None])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(ValueError, match=f"port={port!r} is none of TCP: give a whole number"):
+        FaultProxy("127.0.0.1", port)
 
 
 def test_an_unknown_direction_is_refused(proxy):
