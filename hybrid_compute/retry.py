@@ -77,7 +77,7 @@ class Retry(Value):
             raise ConfigurationError(f"Retry(jitter={jitter!r}): give True or False")
         kinds = on if isinstance(on, tuple) else (on,)
         errors = all(isinstance(each, type) and issubclass(each, BaseException) for each in kinds)
-        if not errors and (isinstance(on, (tuple, type)) or not callable(on)):
+        if on == () or (not errors and (isinstance(on, (tuple, type)) or not callable(on))):
             raise ConfigurationError(
                 f"Retry(on={on!r}): give a type of exceptions, a tuple of types, or a function"
             )

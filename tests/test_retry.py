@@ -77,6 +77,7 @@ def test_only_errors_that_it_is_for_are_tried_again() -> None:
         ({"jitter": 1}, r"jitter=1"),
         ({"on": 3}, r"on=3"),
         ({"on": (OSError, 3)}, r"on=\("),
+        ({"on": ()}, r"on=\(\)\): give a type of exceptions"),
     ],
 )
 def test_a_wrong_value_is_named(wrong: dict[str, Any], words: str) -> None:
