@@ -58,16 +58,10 @@ def _tags(value: Any) -> frozenset[str] | None:
     return frozenset(value)
 
 
-def _count(name: str, value: Any) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value
-    raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 0")
-
-
 def _size(name: str, value: Any) -> int | None:
-    if value == 0 or _count(name, value) == 0:
-        raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 1")
-    return value  # type: ignore[no-any-return]
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 1")
 
 
 def _seconds(name: str, value: Any) -> float | None:
