@@ -23,8 +23,8 @@ class Retry(Value):
 
     The wait before attempt n + 1 is `backoff * factor ** (n - 1)` seconds, `longest` at most, and
     with `jitter` a random part of that: "full jitter", which spreads clients that failed together
-    better than any other way (M. Brooker, "Exponential Backoff And Jitter", 2015). Nobody sleeps
-    meanwhile: the item waits with a timer.
+    better than any other way (M. Brooker, "Exponential Backoff And Jitter", 2015). No worker sleeps
+    meanwhile: the item waits with a timer. If it runs inline, its submitter waits.
 
     Args:
         attempts: how often it is tried in all, the first time included; at least 1.
@@ -32,8 +32,9 @@ class Retry(Value):
         factor: by how much each wait is longer than the one before; at least 1.
         longest: seconds of the longest wait.
         jitter: False: the waits are as computed.
-        on: which errors of the work are tried again: a type, a tuple of types, or a function of
-            the error that says whether. Default: every `Exception`.
+        on: which errors are tried again: a type, a tuple of types, or a function of the error that
+            says whether. What a task raised on a service is a `RemoteTaskError`, whose `type_name`
+            tells what it was there. Default: every `Exception`.
 
     Raises:
         ConfigurationError: a value is out of range.

@@ -67,9 +67,9 @@ class RemoteExecutor(SubExecutor):
         name: its name in a fleet.
         max_workers: requests at once; for WebSocket, only what `load` is measured by.
         connect_timeout: seconds for a connection, handshakes included.
-        reconnect_for: seconds during which a lost WebSocket is tried to be opened again, while
-            calls wait for it, before they fail; over HTTP, those during which a service that has
-            lost an idempotent call, or its stream, is asked again.
+        reconnect_for: seconds for which calls under way when their connection is lost, that may
+            be sent again, wait for another one; over WebSocket, so do those that come meanwhile.
+            Without any such, a call that finds nobody there fails at once.
         retry_after_cap: most seconds to wait because the service is busy and asks for it.
         ping_interval: seconds between pings of a WebSocket.
         ping_timeout: seconds to wait for the answer to one.
