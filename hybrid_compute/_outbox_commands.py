@@ -27,6 +27,8 @@ from hybrid_compute.executors._outbox_lives import bury_ended
 __all__ = ["outbox"]
 
 _STATES = ("pending", "claimed", "delivered", "failed", "dead")
+_ID = click.IntRange(1, 2**63 - 1)  # what SQLite can have as one
+_TOLD = 10  # ids in a message
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def _plain(text: str) -> str:
 
 
 @outbox.command()
-@click.argument("ids", type=int, nargs=-1)
+@click.argument("ids", type=_ID, nargs=-1)
 @click.pass_obj
 def retry(file: Path, ids: tuple[int, ...]) -> None:
     """Have calls that are dead, or failed, delivered again; without IDS, all that are dead."""
@@ -113,7 +115,7 @@ def retry(file: Path, ids: tuple[int, ...]) -> None:
 
 
 @outbox.command()
-@click.argument("ids", type=int, nargs=-1)
+@click.argument("ids", type=_ID, nargs=-1)
 @click.option("--state", "states", multiple=True, type=click.Choice(_STATES), help="All of these.")
 @click.pass_obj
 def drop(file: Path, ids: tuple[int, ...], states: tuple[str, ...]) -> None:
@@ -121,8 +123,18 @@ def drop(file: Path, ids: tuple[int, ...], states: tuple[str, ...]) -> None:
     if not ids and not states:
         raise click.UsageError("say which: IDS, or --state")
     with _opened(file) as desk:
+        missing = [each for each in sorted(set(ids)) if not desk.has(each)]
         wanted = {*ids, *(row.id for row in desk.rows(*states) if states)}
         found = desk.drop(sorted(wanted))
+        held = [each for each in sorted(wanted) if desk.has(each)] if found < len(wanted) else []
     click.echo(f"{found} of {len(wanted)} calls were dropped.")
     if found < len(wanted):
-        raise click.ClickException("the others are gone already, or a running program has them")
+        why = {"not in the outbox": missing, "held by a running program": held}
+        told = "; ".join(f"{_few(those)}: {what}" for what, those in why.items() if those)
+        raise click.ClickException(f"not dropped: {told or 'they have gone meanwhile'}")
+
+
+def _few(ids: list[int]) -> str:
+    """Return ids as a text that fits on a line."""
+    more = f" and {len(ids) - _TOLD:,} more" if len(ids) > _TOLD else ""
+    return ", ".join(map(str, ids[:_TOLD])) + more

@@ -61,15 +61,23 @@ class Breaker:
         pause: float = 1.0,
         longest: float = 30.0,
     ) -> None:
-        for name, value, good in (
-            ("most", most, type(most) is int and most >= 1),
-            ("share", share, type(share) in (int, float) and 0 < share <= 1),
-            ("window", window, type(window) is int and window >= 1),
-            ("pause", pause, type(pause) in (int, float) and 0 < pause < float("inf")),
-            ("longest", longest, type(longest) in (int, float) and pause <= longest),
+        pauses = type(pause) in (int, float) and 0 < pause < float("inf")
+        bounds = pauses and type(longest) in (int, float) and pause <= longest
+        count, seconds = "a whole number of at least 1", "a number of seconds"
+        for name, value, good, remedy in (
+            ("most", most, type(most) is int and most >= 1, count),
+            (
+                "share",
+                share,
+                type(share) in (int, float) and 0 < share <= 1,
+                "a part of 1, above 0",
+            ),
+            ("window", window, type(window) is int and window >= 1, count),
+            ("pause", pause, pauses, f"{seconds} greater than 0"),
+            ("longest", longest, bounds, f"{seconds} of at least pause={pause!r}"),
         ):
             if not good:
-                raise ConfigurationError(f"Breaker({name}={value!r}) is out of range")
+                raise ConfigurationError(f"Breaker({name}={value!r}): give {remedy}")
         self._most = most
         self._share = share
         self._pause = float(pause)

@@ -651,14 +651,14 @@ class HybridExecutor(Mapper):
         Retries and fallbacks of accepted items still take place, unless futures are cancelled.
 
         Args:
-            wait: block until all work is done and all threads and processes have ended. Work of
-                this executor, and done-callbacks, cannot wait for their own end: there it does
-                not block.
+            wait: block until all work is done and all threads and processes have ended. On a
+                thread that runs work of this executor, or delivers its outcomes to done-callbacks,
+                it does not block, since it would wait for itself.
             cancel_futures: cancel what has not started.
 
         Raises:
-            RuntimeError: with `wait`, on a thread of the pool, as in the stdlib; the executor is
-                closed all the same.
+            RuntimeError: with `wait`, on a thread of the thread pool, in work or in a callback, as
+                in the stdlib; the executor is closed all the same.
         """
         self._closed = True
         self._learning.close(cancel=cancel_futures)

@@ -23,8 +23,8 @@ class Retry(Value):
 
     The wait before attempt n + 1 is `backoff * factor ** (n - 1)` seconds, `longest` at most, and
     with `jitter` a random part of that: "full jitter", which spreads clients that failed together
-    better than any other way (M. Brooker, "Exponential Backoff And Jitter", 2015). Nobody sleeps
-    meanwhile: the item waits with a timer.
+    better than any other way (M. Brooker, "Exponential Backoff And Jitter", 2015). No worker sleeps
+    meanwhile: the item waits with a timer. If it runs inline, its submitter waits.
 
     Args:
         attempts: how often it is tried in all, the first time included; at least 1.
@@ -32,8 +32,9 @@ class Retry(Value):
         factor: by how much each wait is longer than the one before; at least 1.
         longest: seconds of the longest wait.
         jitter: False: the waits are as computed.
-        on: which errors of the work are tried again: a type, a tuple of types, or a function of
-            the error that says whether. Default: every `Exception`.
+        on: which errors are tried again: a type, a tuple of types, or a function of the error that
+            says whether. What a task raised on a service is a `RemoteTaskError`, whose `type_name`
+            tells what it was there. Default: every `Exception`.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -77,7 +78,7 @@ class Retry(Value):
             raise ConfigurationError(f"Retry(jitter={jitter!r}): give True or False")
         kinds = on if isinstance(on, tuple) else (on,)
         errors = all(isinstance(each, type) and issubclass(each, BaseException) for each in kinds)
-        if not errors and (isinstance(on, (tuple, type)) or not callable(on)):
+        if on == () or (not errors and (isinstance(on, (tuple, type)) or not callable(on))):
             raise ConfigurationError(
                 f"Retry(on={on!r}): give a type of exceptions, a tuple of types, or a function"
             )
@@ -181,9 +182,22 @@ class RetryBudget:
         most: how many may be saved up, and are there at first. By default enough for the loss of a
             connection with all the calls that a server takes over it (256: `Limits.in_flight` and
             `Limits.ahead`), and for that of the next.
+
+    Raises:
+        ConfigurationError: a value is not a finite number that is 0 or more.
     """
 
     def __init__(self, share: float = 0.2, least: float = 10.0, most: float = 512.0) -> None:
+        for name, value in (("share", share), ("least", least), ("most", most)):
+            given: Any = value
+            if (
+                isinstance(given, bool)
+                or not isinstance(given, (int, float))
+                or not 0 <= given < float("inf")
+            ):
+                raise ConfigurationError(
+                    f"RetryBudget({name}={value!r}): give a number of at least 0"
+                )
         self._share = share
         self._least = least
         self._most = most

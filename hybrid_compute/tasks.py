@@ -58,16 +58,10 @@ def _tags(value: Any) -> frozenset[str] | None:
     return frozenset(value)
 
 
-def _count(name: str, value: Any) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value
-    raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 0")
-
-
 def _size(name: str, value: Any) -> int | None:
-    if value == 0 or _count(name, value) == 0:
-        raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 1")
-    return value  # type: ignore[no-any-return]
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ConfigurationError(f"{name}={value!r} is not a whole number of at least 1")
 
 
 def _seconds(name: str, value: Any) -> float | None:
@@ -109,8 +103,9 @@ class TaskOptions(Value):
             future fails and the work goes on, in vain, unless it asks `current().cancelled()`. What
             the work submits has no more time than is left of it. Default: none.
         retries: how many more attempts there are after the first failed, at once; default 0. Or
-            a `Retry`, which says how often, how soon and after what; or a `tenacity.Retrying`. An
-            exception that the work itself raised counts as a failure.
+            a `Retry`, which says how often, how soon and after what; or a `tenacity.Retrying`, of
+            which `stop`, `wait`, and `retry` for exceptions, count. An exception that the work
+            itself raised counts as a failure.
         idempotent: True if running it twice does no harm, so that it may run again after a
             worker died in the middle of it; default False.
         movable: True if it may leave the thread pool, False if it must not; default: True for
@@ -135,9 +130,10 @@ class TaskOptions(Value):
             be ahead.
         hedge: seconds after which a call that has no answer gets a second attempt elsewhere, at
             another executor of its route or another worker; or a percentile of what such calls of
-            the task have taken, as "p95". The first answer counts, and the other attempt is ended
-            if it can be. Needs `idempotent`. A HybridExecutor does that; an executor by itself,
-            and a stream, has no second attempt. Default: none.
+            the task have taken, as "p95". The first answer counts, which may be an exception of
+            the work if `retries` does not have it tried again, and the other attempt is ended if it
+            can be. Needs `idempotent`. A HybridExecutor does that; an executor by itself, and a
+            stream, has no second attempt. Default: none.
     """
 
     __slots__ = (

@@ -128,21 +128,27 @@ def test_of_many_threads_one_makes_the_trial() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "remedy"),
     [
-        {"most": 0},
-        {"most": 1.5},
-        {"share": 0},
-        {"share": 2},
-        {"window": 0},
-        {"pause": 0},
-        {"pause": float("inf")},
-        {"longest": 0.5},
+        ({"most": 0}, "a whole number of at least 1"),
+        ({"most": 1.5}, "a whole number of at least 1"),
+        ({"share": 0}, "a part of 1, above 0"),
+        ({"share": 2}, "a part of 1, above 0"),
+        ({"share": "a"}, "a part of 1, above 0"),
+        ({"window": 0}, "a whole number of at least 1"),
+        ({"pause": 0}, "a number of seconds greater than 0"),
+        ({"pause": "1"}, "a number of seconds greater than 0"),
+        ({"pause": None, "longest": None}, "a number of seconds greater than 0"),
+        ({"pause": float("inf")}, "a number of seconds greater than 0"),
+        ({"longest": 0.5}, "a number of seconds of at least pause=1.0"),
+        ({"longest": "9"}, "a number of seconds of at least pause=1.0"),
     ],
 )
-def test_a_wrong_value_is_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))}="):
+def test_a_wrong_value_is_named_with_the_remedy(wrong: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
         Breaker(**wrong)
+    name, value = next(iter(wrong.items()))
+    assert str(caught.value) == f"Breaker({name}={value!r}): give {remedy}"
 
 
 class Circuit(RuleBasedStateMachine):

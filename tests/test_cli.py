@@ -243,6 +243,7 @@ def test_outbox_retry_and_drop_do_what_they_say(calls):
     assert run("outbox", calls, "retry", 1).returncode == 1
     done = run("outbox", calls, "drop", 3, 99)
     assert (done.returncode, done.stdout) == (1, "1 of 2 calls were dropped.\n")
+    assert done.stderr == "Error: not dropped: 99: not in the outbox\n"
     assert run("outbox", calls, "drop", "--state", "delivered").returncode == 0
     done = run("outbox", calls, "list", "--json")
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -258,8 +259,13 @@ def test_outbox_leaves_the_calls_of_a_running_program_alone(tmp_path):
     service.away = True
     with outbox(tmp_path / "calls", service) as ex:
         future = ex.submit(remote_task("echo"), 1)
-        done = run("outbox", tmp_path / "calls", "drop", 1)
-        assert (done.returncode, "running program" in done.stderr) == (1, True)
+        done = run("outbox", tmp_path / "calls", "drop", *range(1, 14), 2**63 - 1)
+        assert (done.returncode, done.stdout) == (1, "0 of 14 calls were dropped.\n")
+        assert done.stderr == (
+            "Error: not dropped: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 more: not in the outbox; "
+            "1: held by a running program\n"
+        )
+        assert run("outbox", tmp_path / "calls", "drop", 2**63).returncode == 2
         service.away = False
         assert future.result(30) == 1
 

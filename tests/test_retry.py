@@ -77,6 +77,7 @@ def test_only_errors_that_it_is_for_are_tried_again() -> None:
         ({"jitter": 1}, r"jitter=1"),
         ({"on": 3}, r"on=3"),
         ({"on": (OSError, 3)}, r"on=\("),
+        ({"on": ()}, r"on=\(\)\): give a type of exceptions"),
     ],
 )
 def test_a_wrong_value_is_named(wrong: dict[str, Any], words: str) -> None:
@@ -253,6 +254,14 @@ def test_where_the_budget_is_used_up_another_executor_of_the_route_tries_again()
     assert away.tries == 12
     earlier = [[each.executor for each in future.explain().attempts] for future in futures]
     assert earlier == [["away"] * 3 + ["thread"]] + [["away", "thread"]] * 9
+
+
+@pytest.mark.parametrize("name", ["share", "least", "most"])
+@pytest.mark.parametrize("wrong", [-1, "x", None, True, float("nan"), float("inf")])
+def test_a_budget_of_no_number_is_refused(name: str, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RetryBudget(**{name: wrong})
+    assert str(caught.value) == f"RetryBudget({name}={wrong!r}): give a number of at least 0"
 
 
 def nobody_has(budget: RetryBudget) -> bool:

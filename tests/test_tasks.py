@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,14 @@ def test_a_key_is_text_and_the_newer_word_counts() -> None:
     assert task(key="ann")(len).options.key == "ann"
     assert TaskOptions(key="bob").over(TaskOptions(key="ann")).key == "bob"
     assert TaskOptions(retries=1).over(TaskOptions(key="ann")).key == "ann"
+
+
+@pytest.mark.parametrize("option", ["buffersize", "buffer_bytes"])
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "x"])
+def test_a_size_that_is_none_is_refused(option: str, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        TaskOptions(**{option: wrong})
+    assert str(caught.value) == f"{option}={wrong!r} is not a whole number of at least 1"
 
 
 @pytest.mark.parametrize("key", ["", 7])

@@ -198,9 +198,11 @@ class Agent:
     def check(self, seat: Seat) -> None:
         """Raise if there may be no other worker."""
         if self._pool.is_exhausted():
+            size, most = self._pool.size, self._pool.most
             raise DeadlockError(
                 f"all workers of {self._pool.name!r} wait for work that is queued behind them, and "
-                "there may be no more workers: wait less deep, or give it more workers"
+                f"there may be no more workers than {most}: its {size}, and {most - size} in the "
+                "place of such as wait. Wait less deep, or give it more workers"
             )
 
 

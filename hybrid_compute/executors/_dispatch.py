@@ -344,12 +344,15 @@ class Pool(_exit.Member, Keeper):
                 worker.waits -= 1
                 self.resting -= not (worker.waits or worker.buried)
 
+    @property
+    def most(self) -> int:
+        """How many workers there may be, those that rest included."""
+        return self.size + _MOST_RESTING
+
     def is_exhausted(self) -> bool:
         """Say whether all workers rest, and there may be no other. Any thread."""
         with self.lock:
-            all_rest = self.resting >= max(
-                len(self.workers) - self.leaving, self.size + _MOST_RESTING
-            )
+            all_rest = self.resting >= max(len(self.workers) - self.leaving, self.most)
             return all_rest and self.waiting() > 0
 
     def urge(self, items: set[WorkItem]) -> None:

@@ -48,6 +48,10 @@ class Desk:
                 yield row_of(each)
             after = page[-1][0]
 
+    def has(self, identity: int) -> bool:
+        """Say whether there is such a row."""
+        return bool(self._file.read("SELECT 1 FROM rows WHERE id = ?", identity))
+
     def counts(self) -> dict[str, int]:
         """Return how many rows are in each state."""
         return dict(self._file.read("SELECT state, count(*) FROM rows GROUP BY state"))

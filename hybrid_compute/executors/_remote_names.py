@@ -40,10 +40,8 @@ class Names(_exit.Member):
     """
 
     def __init__(self, access: Access, tasks: Iterable[str] | None) -> None:
-        if isinstance(tasks, str) or {type(each) for each in tasks or ()} - {str}:
-            raise ConfigurationError(f"tasks={tasks!r} is no list of names: give ['echo'] or None")
         self._access = access
-        self._given = None if tasks is None else frozenset(tasks)
+        self._given = _checked(tasks)
         self._lock = threading.RLock()  # guards all below
         self._asked_at: float | None = None
         self._known = False
@@ -132,6 +130,19 @@ class Names(_exit.Member):
             self._asked_at = time.monotonic()
         finally:
             transport.close()
+
+
+def _checked(tasks: object) -> frozenset[str] | None:
+    """Return the names that the user gives, or raise ConfigurationError."""
+    if tasks is None:
+        return None
+    # A text has characters, which are no names; other collections may be read once only.
+    names: list[Any] = [None]
+    if isinstance(tasks, Iterable) and not isinstance(tasks, str):
+        names = list(tasks)
+    if not all(isinstance(each, str) for each in names):
+        raise ConfigurationError(f"tasks={tasks!r} is no list of names: give ['echo'] or None")
+    return frozenset(names)
 
 
 def _names_in(raw: Any) -> frozenset[str] | None:

@@ -67,9 +67,9 @@ class RemoteExecutor(SubExecutor):
         name: its name in a fleet.
         max_workers: requests at once; for WebSocket, only what `load` is measured by.
         connect_timeout: seconds for a connection, handshakes included.
-        reconnect_for: seconds during which a lost WebSocket is tried to be opened again, while
-            calls wait for it, before they fail; over HTTP, those during which a service that has
-            lost an idempotent call, or its stream, is asked again.
+        reconnect_for: seconds for which calls under way when their connection is lost, that may
+            be sent again, wait for another one; over WebSocket, so do those that come meanwhile.
+            Without any such, a call that finds nobody there fails at once.
         retry_after_cap: most seconds to wait because the service is busy and asks for it.
         ping_interval: seconds between pings of a WebSocket.
         ping_timeout: seconds to wait for the answer to one.
@@ -157,20 +157,15 @@ class RemoteExecutor(SubExecutor):
         self._signer = (
             None if signing_key is None else Signer(signing_key, self._access, token=token)
         )
-        self._names = Names(self._access, None if tasks is None else tuple(tasks))
+        self._names = Names(self._access, tasks)
         if isinstance(decoder, str) and decoder not in DECODERS:
             raise ConfigurationError(
                 f"decoder={decoder!r}: those that have a name are {sorted(DECODERS)}; give a "
                 "function for any other"
             )
-        given_breaker: Any = breaker
-        if given_breaker is not None and not isinstance(given_breaker, Breaker):
-            raise ConfigurationError(
-                f"breaker={breaker!r} is none; give hybrid_compute.breaker.Breaker(...), or None"
-            )
-        self.breaker: Breaker = breaker or Breaker()
-        self.retry_budget: RetryBudget | None = RetryBudget()
-        circuit = self._circuit = Circuit(self.breaker, str(self._access))
+        circuit = self._circuit = Circuit(breaker, str(self._access))
+        self.breaker: Breaker = circuit.breaker
+        self._retry_budget: RetryBudget | None = RetryBudget()
         self._half: Posts | Line
         if self._access.scheme in ("http", "https"):
             self._half = Posts(
@@ -218,6 +213,20 @@ class RemoteExecutor(SubExecutor):
                 retry_after_cap=retry_after_cap,
                 circuit=circuit,
             )
+
+    @property
+    def retry_budget(self) -> RetryBudget | None:
+        """Bounds how many calls may repeat others; may be set. None: no bound but theirs."""
+        return self._retry_budget
+
+    @retry_budget.setter
+    def retry_budget(self, budget: RetryBudget | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # not to be read only
+        given: Any = budget
+        if given is not None and not isinstance(given, RetryBudget):
+            raise ConfigurationError(
+                f"retry_budget={budget!r} of {self!r}: give a RetryBudget(...), or None"
+            )
+        self._retry_budget = budget
 
     @property
     def carried(self) -> Carried | None:

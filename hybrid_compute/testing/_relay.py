@@ -34,11 +34,17 @@ class Pipe:
         self.ended = False  # the source has hung up
         self.told = False  # and so has the sink been
         self.full = False  # the sink takes no more for the moment
+        self.lossy = False  # a fault has swallowed some of it for good
 
     @property
     def reads(self) -> bool:
         """Whether more data are to be taken from the source."""
         return not self.ended and self.waiting < _MOST
+
+    @property
+    def torn(self) -> bool:
+        """Whether data would go on behind a gap, which TCP never lets happen."""
+        return self.lossy and not any(isinstance(each, Timeout) for each in self.faults)
 
     @property
     def due(self) -> float:
@@ -66,7 +72,10 @@ class Connection:
         self.passed = 0  # bytes, of both directions
 
     def plan_anew(self, faults: tuple[Fault, ...], now: float) -> None:
-        """Hear of other faults; data that wait are treated as if they had just come."""
+        """Hear of other faults; data that wait are treated as if they had just come.
+
+        If data would go on where some have been lost, the connection is reset instead.
+        """
         self._faults = tuple(
             each
             for each in faults
@@ -81,6 +90,8 @@ class Connection:
                 self._take(pipe, waiting, now)
             if pipe.ended and not pipe.told:
                 self._take(pipe, b"", now)
+        if any(pipe.torn for pipe in self.pipes):
+            self.end(reset=True)
 
     def read(self, pipe: Pipe, now: float) -> None:
         """Take what has come, and plan when it goes on."""
@@ -98,6 +109,7 @@ class Connection:
         for fault in pipe.faults:
             if isinstance(fault, Timeout):
                 if data and not fault.keep:
+                    pipe.lossy = True
                     return
                 pipe.queue.append((math.inf, data))
                 pipe.waiting += len(data)

@@ -48,7 +48,10 @@ class FaultHandle:
         self._fault = fault
 
     def remove(self) -> None:
-        """Switch the fault off; data that wait for it go out. Idempotent; any thread."""
+        """Switch the fault off; data that wait for it go out. Idempotent; any thread.
+
+        A connection of which it has swallowed some for good is reset.
+        """
         self._proxy._change(without=self._fault)
 
     def __enter__(self) -> Self:
@@ -83,13 +86,16 @@ class FaultProxy:
 
     Raises:
         OSError: the target's name has no address.
-        ValueError: from the methods below: a number, or a direction, makes no sense.
+        ValueError: `port` is none; and from the methods below: a number, or a direction, makes no
+            sense.
     """
 
     host: str
     port: int
 
     def __init__(self, host: str, port: int, *, seed: int = 0) -> None:
+        if type(port) is not int or not 0 < port < 65536:
+            raise ValueError(f"port={port!r} is none of TCP: give a whole number from 1 to 65535")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._family: int = found[0]
         self._target: Any = found[4]
@@ -172,7 +178,7 @@ class FaultProxy:
             direction: see the class.
             new_connections: see the class.
         """
-        _check("size_bytes", size_bytes, 1)
+        _check("size_bytes", size_bytes, 1, whole=True)
         _check("delay", delay)
         return self._add(
             Slicer(size_bytes=size_bytes, delay=delay, **_of(direction, new_connections))
@@ -195,7 +201,7 @@ class FaultProxy:
             direction: see the class.
             new_connections: see the class.
         """
-        _check("size_bytes", size_bytes)
+        _check("size_bytes", size_bytes, whole=True)
         return self._add(
             LimitData(size_bytes=size_bytes, reset=reset, **_of(direction, new_connections))
         )
@@ -220,10 +226,13 @@ class FaultProxy:
     ) -> FaultHandle:
         """Swallow all data and tell nobody: a connection that is open at one end only.
 
+        When the fault is removed, a connection that has lost data to it is reset, as the far end
+        of a real one would do: TCP never goes on behind a gap. One that has lost nothing goes on.
+
         Args:
             seconds: end the connection after so long; None: never.
-            keep: deliver what was swallowed when the fault is removed, as a network does that was
-                away for a while.
+            keep: lose nothing: deliver what was swallowed when the fault is removed, as a network
+                does that was away for a while.
             direction: see the class.
             new_connections: see the class.
         """
@@ -245,7 +254,7 @@ class FaultProxy:
         return self._add(SlowClose(seconds=seconds, **_of(direction, new_connections)))
 
     def heal(self) -> None:
-        """Switch all faults off; data that wait for them go out."""
+        """Switch all faults off, as `FaultHandle.remove` does it with one."""
         with self._changed:
             self._set(())
 
@@ -383,6 +392,8 @@ def _of(direction: Direction, new_connections: bool) -> _Scope:
     return {"direction": direction, "new_connections": new_connections, "since": time.monotonic()}
 
 
-def _check(name: str, value: float, least: float = 0.0) -> None:
-    if not (least <= value < math.inf):
-        raise ValueError(f"{name}={value!r} is out of range: give a number from {least:g} up")
+def _check(name: str, value: Any, least: float = 0.0, *, whole: bool = False) -> None:
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < math.inf:
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{name}={value!r} is out of range: give a {kind} from {least:g} up")

@@ -106,8 +106,8 @@ class Access:
         self._context: ssl.SSLContext | None = None
         for name, value in (("connect_timeout", connect_timeout), ("max_bytes", max_bytes)):
             check_number(name, value)
-        if proxy is not None and urlsplit(proxy).scheme != "http":
-            raise ConfigurationError("proxy= is no URL of an HTTP proxy: give 'http://host:port'")
+        if proxy is not None:
+            _check_proxy(proxy)
         secret = token is not None or "authorization" in map(str.lower, self._headers)
         if secret and not self.tls and not self.loopback and not allow_plaintext:
             better = "a transport that encrypts" if foreign else f"{self.scheme}s://"
@@ -247,6 +247,21 @@ def check_number(name: str, value: Any, *, zero: bool = False) -> None:
     ):
         kind = "that is not negative" if zero else "greater than 0"
         raise ConfigurationError(f"{name}={value!r} is not a finite number {kind}")
+
+
+def _check_proxy(proxy: object) -> None:
+    """Raise ConfigurationError unless it may be a proxy; what may have a password is not told."""
+    if not isinstance(proxy, str):
+        raise ConfigurationError(
+            f"proxy= is of type {type(proxy).__name__}: give 'http://host:port', or None"
+        )
+    try:
+        parts = urlsplit(proxy)
+        good = parts.scheme == "http" and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigurationError("proxy= is no URL of an HTTP proxy: give 'http://host:port'")
 
 
 def refusal_of(access: Access, status: int, headers: dict[str, Any]) -> HybridComputeError:

@@ -98,7 +98,6 @@ class Fleet(RuleBasedStateMachine):
         self.proxy = FaultProxy("127.0.0.1", self.service.port)
         self.all = []
         self.cut = None
-        self.swallows = False  # for good, what was sent meanwhile
         self.first = 0  # of those that the executor of the moment has got
         self.restarts = 0
         self.executor = self._make()
@@ -178,18 +177,14 @@ class Fleet(RuleBasedStateMachine):
         if how == "reset":
             self.proxy.reset_peer().remove()
         elif how == "short":
-            self.swallows = False
             self.cut = self.proxy.limit_data(size)
         else:
-            self.swallows = how == "silent"
             self.cut = self.proxy.timeout(keep=how == "late")
 
     @precondition(lambda self: self.cut is not None)
     @rule()
     def heal(self):
-        # No network loses a part of what a connection has carried, and carries the rest.
-        with self.proxy.reset_peer() if self.swallows else contextlib.nullcontext():
-            self.cut.remove()
+        self.cut.remove()
         self.cut = None
 
     @precondition(lambda self: self.restarts < 1)

@@ -484,7 +484,7 @@ def test_no_more_workers_are_left_than_may_be_of_use(processes):
 
 def test_at_most_so_many_workers_rest_and_then_waiting_is_an_error(monkeypatch, processes):
     monkeypatch.setattr(_dispatch, "_MOST_RESTING", 2)
-    with pytest.raises(DeadlockError, match="may be no more workers"):
+    with pytest.raises(DeadlockError, match=r"no more workers than 3: its 1, and 2 in"):
         processes.submit(count, 6, 1, ["process"], "result").result(SOON)
     assert processes.submit(abs, -1).result(SOON) == 1
 

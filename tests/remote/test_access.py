@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from hybrid_compute import RemoteExecutor, remote_task
-from hybrid_compute.errors import AuthError, RemoteUnavailable
+from hybrid_compute.errors import AuthError, ConfigurationError, RemoteUnavailable
 from tests.remote.servers import Peer, serving
 
 pytestmark = pytest.mark.timeout(30)
@@ -126,3 +126,30 @@ def test_a_proxy_that_refuses_is_no_connection(scheme):
         with RemoteExecutor(f"{scheme}://service.invalid", tasks=["echo"], proxy=way) as ex:
             with pytest.raises(RemoteUnavailable, match="by its proxy.*407"):
                 ex.submit(echo, 5).result(20)
+
+
+@pytest.mark.parametrize("proxy", [5, b"http://proxy:1"])
+def test_a_proxy_that_is_no_text_is_refused(proxy):
+    with pytest.raises(ConfigurationError, match=f"proxy= is of type {type(proxy).__name__}: give"):
+        RemoteExecutor("https://example.com/compute", proxy=proxy)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["", "secret", "socks5://u:secret@host", "http://", "http://u:secret@host:99999"]
+)
+def test_a_proxy_that_is_none_is_refused_without_telling_its_password(proxy):
+    with pytest.raises(ConfigurationError, match=r"proxy= is no URL of an HTTP proxy") as caught:
+        RemoteExecutor("https://example.com/compute", proxy=proxy)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tasks", ["echo", b"echo", 5, [1], ["echo", None]])
+def test_tasks_that_are_no_collection_of_names_are_refused(tasks):
+    with pytest.raises(ConfigurationError, match=r"tasks=.* is no list of names: give \['echo'\]"):
+        RemoteExecutor("https://example.com/compute", tasks=tasks)
+
+
+@pytest.mark.parametrize("of", [list, tuple, set, iter, dict.fromkeys])
+def test_tasks_may_be_any_collection_of_names(of):
+    remote = RemoteExecutor("https://example.com/compute", tasks=of(["echo", "other"]))
+    assert [remote._names.has(each) for each in ("echo", "other", "none")] == [True, True, False]

@@ -11,6 +11,7 @@ from hybrid_compute import HybridExecutor, RemoteExecutor, remote_task, task
 from hybrid_compute.breaker import Breaker, State
 from hybrid_compute.errors import ConfigurationError, RemoteTaskError, RemoteUnavailable
 from hybrid_compute.policy import Always, Prefer
+from hybrid_compute.retry import RetryBudget
 from tests.remote.servers import Peer, serving
 
 pytestmark = pytest.mark.timeout(30)
@@ -115,6 +116,7 @@ def test_one_call_tries_whether_it_is_back(service):
         assert service.arrived.wait(WAIT)
         others = [remote.submit(echo, 7).exception(WAIT) for _ in range(3)]
         assert {type(each) for each in others} == {RemoteUnavailable}
+        assert all("one call is finding out whether it is back" in str(each) for each in others)
         service.hold.set()
         assert trial.result(WAIT) == 7
         assert remote.breaker.state is State.CLOSED
@@ -160,6 +162,17 @@ def test_who_can_go_nowhere_else_is_told_why(service):
             executor.submit(local, 1).exception(WAIT)
         for submit in (executor.submit, executor.options(executor="remote").submit):
             assert "is not asked for another" in str(submit(local, 1).exception(WAIT))
+
+
+def test_a_retry_budget_that_is_none_is_refused_when_it_is_set():
+    remote = RemoteExecutor("http://127.0.0.1:1/compute", name="far")
+    budget = remote.retry_budget
+    with pytest.raises(ConfigurationError, match=r"retry_budget=5 of <RemoteExecutor far .*: give"):
+        remote.retry_budget = 5
+    assert remote.retry_budget is budget
+    for good in (RetryBudget(share=1), None):
+        remote.retry_budget = good
+        assert remote.retry_budget is good
 
 
 def test_a_breaker_that_is_none_is_refused():

@@ -76,6 +76,31 @@ def test_the_websocket_of_a_dead_wire_is_lost_and_what_it_delivers_later_is_nobo
     assert ((2, 2) in asked) == idempotent
 
 
+def test_a_wire_that_has_swallowed_an_answer_is_reset_when_it_heals():
+    answered = threading.Event()
+
+    def handle(peer: Peer) -> None:
+        peer.shake_hands()
+        while (raw := peer.message()) is not None:
+            call = json.loads(raw)
+            peer.write(json.dumps({"id": call["id"], "result": call["input"]}).encode())
+            if call["input"] == 2:
+                answered.set()
+
+    with serving(handle) as port, FaultProxy("127.0.0.1", port) as wire:
+        with client("ws", wire.port) as ex, client("ws", wire.port) as other:
+            assert ex.submit(echo, 1).result(WAIT) == 1
+            with wire.timeout(direction="downstream", new_connections=False):
+                future = ex.submit(echo, 2)
+                assert answered.wait(WAIT)
+                for _ in range(2):  # or the wire may not have carried it yet
+                    assert other.submit(echo, 1).result(WAIT) == 1
+            error = future.exception(WAIT / 6)  # well before its pings would find out
+            assert isinstance(error, RemoteConnectionLost)
+            assert error.may_have_run
+            assert ex.submit(echo, 3).result(WAIT) == 3
+
+
 def test_a_dead_wire_ends_a_request_at_its_deadline_and_its_answer_is_nobodys():
     with serving(test_http.plain) as port, FaultProxy("127.0.0.1", port) as wire:
         with client("http", wire.port, max_workers=1) as ex:

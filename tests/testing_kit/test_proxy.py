@@ -177,7 +177,71 @@ def test_a_timeout_swallows_and_tells_nobody(proxy, dial, keep):
         assert ask(dial()) == b"hello"
     if keep:
         assert read(sock, 4) == b"lost"
+        assert ask(sock) == b"hello"
+
+
+@pytest.mark.parametrize("direction", ["upstream", "downstream", "both"])
+@pytest.mark.parametrize("ends", ["remove", "heal"])
+def test_a_connection_that_has_lost_data_is_reset_when_the_timeout_ends(direction, ends):
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        proxy = stack.enter_context(FaultProxy(*target.getsockname()))
+
+        def pair():
+            near = stack.enter_context(socket.create_connection((proxy.host, proxy.port)))
+            far = stack.enter_context(target.accept()[0])
+            near.settimeout(WAIT)
+            far.settimeout(WAIT)
+            return near, far
+
+        idle, busy = pair(), pair()
+        fault = proxy.timeout(direction=direction, new_connections=False)
+        busy[direction == "downstream"].sendall(b"lost")
+        later = pair()
+        for _ in range(2):  # or the proxy may not have seen what was sent before
+            later[0].sendall(b"x")
+            assert later[1].recv(1) == b"x"
+        fault.remove() if ends == "remove" else proxy.heal()
+        for sock in busy:
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        for near, far in (idle, later):
+            near.sendall(b"there")
+            assert read(far, 5) == b"there"
+            far.sendall(b"back")
+            assert read(near, 4) == b"back"
+
+
+def let_it_read(dial):
+    """Return when the proxy has read what was sent before, and is at what was sent later."""
+    sock = dial()
+    assert ask(sock) == ask(sock) == b"hello"
+
+
+def test_data_that_waited_when_they_were_swallowed_are_lost_too(proxy, dial):
+    sock = dial()
     assert ask(sock) == b"hello"
+    proxy.latency(3600, new_connections=False)
+    sock.sendall(b"late")
+    let_it_read(dial)
+    proxy.timeout()
+    proxy.heal()
+    with pytest.raises(ConnectionResetError):
+        sock.recv(1)
+
+
+def test_nobody_is_told_of_a_loss_while_another_timeout_is_on(proxy, dial):
+    sock = dial()
+    assert ask(sock) == b"hello"
+    first = proxy.timeout(new_connections=False)
+    second = proxy.timeout(keep=True, new_connections=False)
+    sock.sendall(b"lost")
+    let_it_read(dial)
+    first.remove()
+    assert quiet(sock)
+    second.remove()
+    with pytest.raises(ConnectionResetError):
+        sock.recv(1)
 
 
 def test_a_timeout_with_an_end_ends_the_connection_in_good_order(proxy, dial):
@@ -244,11 +308,30 @@ def test_closing_ends_connections_and_may_be_repeated(proxy, dial):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("latency", -1), ("bandwidth", 0), ("slicer", 0), ("limit_data", -1)]
+    ("name", "value", "kind"),
+    [
+        ("latency", -1, "number"),
+        ("latency", "x", "number"),
+        ("latency", True, "number"),
+        ("bandwidth", 0, "number"),
+        ("slicer", 0, "whole number"),
+        ("slicer", 1.5, "whole number"),
+        ("limit_data", -1, "whole number"),
+        ("limit_data", 1.5, "whole number"),
+        ("reset_peer", None, "number"),
+        ("timeout", "1", "number"),
+        ("slow_close", None, "number"),
+    ],
 )
-def test_a_number_that_makes_no_sense_is_refused(proxy, name, value):
-    with pytest.raises(ValueError, match=f"={value} is out of range: give a number"):
+def test_a_number_that_makes_no_sense_is_refused(proxy, name, value, kind):
+    with pytest.raises(ValueError, match=f"={value!r} is out of range: give a {kind} from"):
         getattr(proxy, name)(value)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, "80", None])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(ValueError, match=f"port={port!r} is none of TCP: give a whole number"):
+        FaultProxy("127.0.0.1", port)
 
 
 def test_an_unknown_direction_is_refused(proxy):
