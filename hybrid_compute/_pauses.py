@@ -88,6 +88,11 @@ class Pause(Keeper):
         """Give the item up, though it has attempts left: its executor is shut down."""
         self._item.cancel()
 
+    def withdraw(self, item: WorkItem) -> bool:
+        """Forget the next attempt; if it has just begun, it finds the item cancelled."""
+        self._timer.withdraw(self)
+        return True
+
     def stop(self, item: WorkItem) -> bool | None:
         """End the item, which does not run at the moment."""
         if not self._timer.withdraw(self):

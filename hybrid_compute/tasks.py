@@ -105,7 +105,7 @@ class TaskOptions(Value):
         retries: how many more attempts there are after the first failed, at once; default 0. Or
             a `Retry`, which says how often, how soon and after what; or a `tenacity.Retrying`, of
             which `stop`, `wait`, and `retry` for exceptions, count. An exception that the work
-            itself raised counts as a failure.
+            itself raised counts as a failure, and so does that nobody takes the call.
         idempotent: True if running it twice does no harm, so that it may run again after a
             worker died in the middle of it; default False.
         movable: True if it may leave the thread pool, False if it must not; default: True for

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_compute import HybridExecutor, Retry, ThreadExecutor, task
+from hybrid_compute._timer import Timer
 from hybrid_compute.abc import Capabilities, SubExecutor, WorkItem
 from hybrid_compute.errors import (
     ConfigurationError,
     ExecutorUnavailable,
+    PlacementError,
     TaskTimeout,
     WorkerStartError,
 )
@@ -196,6 +198,202 @@ def test_an_executor_by_itself_pauses_too() -> None:
         flaky = Flaky(2)
         declared = task(retries=Retry(3, backoff=0.001))(flaky)
         assert executor.submit(declared).result(TIMEOUT) == 3
+
+
+def test_a_tenacity_object_counts_the_time_since_the_first_attempt() -> None:
+    rules = tenacity.Retrying(stop=tenacity.stop_after_delay(0.05), wait=tenacity.wait_fixed(0.01))
+    flaky = Flaky(10_000)
+    with HybridExecutor(1, policy=Always("thread")) as executor:
+        future = executor.options(retries=rules).submit(task(flaky))
+        assert isinstance(future.exception(TIMEOUT), OSError)
+    assert 1 < len(flaky.calls) < 10
+
+
+def test_a_tenacity_object_may_stop_before_a_wait_that_would_be_too_long() -> None:
+    rules = tenacity.Retrying(stop=tenacity.stop_before_delay(60), wait=tenacity.wait_fixed(3600))
+    flaky = Flaky(9)
+    with HybridExecutor(1, policy=Always("thread")) as executor:
+        future = executor.options(retries=rules).submit(task(flaky))
+        assert isinstance(future.exception(TIMEOUT), OSError)
+    assert len(flaky.calls) == 1
+
+
+# A rule that cannot be asked.
+
+
+def missing(error: Any) -> bool:
+    return bool(error.no_such_attribute)
+
+
+def leaves(_: object) -> bool:
+    raise SystemExit("from within a rule")
+
+
+RULES = {
+    "on": (Retry(3, 0, on=missing), "AttributeError"),
+    "on that exits": (Retry(3, 0, on=leaves), "SystemExit"),
+    "tenacity's retry": (
+        tenacity.Retrying(retry=tenacity.retry_if_exception(missing)),
+        "AttributeError",
+    ),
+    "tenacity's wait": (tenacity.Retrying(wait=missing), "AttributeError"),
+    "tenacity's stop": (tenacity.Retrying(stop=missing), "AttributeError"),
+    "a wait that is no number": (tenacity.Retrying(wait=lambda _: float("nan")), "nan seconds"),
+    "a wait without an end": (tenacity.Retrying(wait=lambda _: float("inf")), "inf seconds"),
+    "a wait that is over": (tenacity.Retrying(wait=lambda _: -1.0), "-1.0 seconds"),
+}
+
+
+@pytest.mark.parametrize("place", ["thread", "inline", "process"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_that_cannot_be_asked_costs_attempts_and_nothing_else(rule: str, place: str) -> None:
+    retries, told = RULES[rule]
+    with HybridExecutor(1, max_processes=1, policy=Always(place)) as executor:
+        future = executor.options(retries=retries).submit(task(fails))
+        error = future.exception(TIMEOUT)
+        assert type(error) is OSError
+        assert "not tried again" in error.__notes__[0]
+        assert told in error.__notes__[0]
+        assert executor.submit(task(abs), -1).result(TIMEOUT) == 1
+
+
+def fails() -> None:
+    raise OSError("as ever")
+
+
+# Where nobody takes it.
+
+
+class Late(SubExecutor):
+    """One that takes nothing, or cannot begin, so many times, and then runs things."""
+
+    capabilities = Capabilities(shares_memory=True)
+    workers = 1
+    name = "late"
+    _holds_items = True
+
+    def __init__(self, refusals: int, *, begins: bool = False) -> None:
+        self.asked = 0
+        self._refusals = refusals
+        self._begins = begins
+
+    def execute(self, item: WorkItem) -> None:
+        self.asked += 1
+        if self.asked > self._refusals:
+            item.run()
+        elif self._begins:
+            item.fail(WorkerStartError("no worker starts"))
+        else:
+            raise ExecutorUnavailable(f"away, {self.asked}")
+
+    def load(self) -> float:
+        return 0.0
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pass
+
+
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("retries", [2, Retry(3, 0.001)], ids=["a number", "Retry"])
+@pytest.mark.parametrize("timeout", [None, 1000.0])
+def test_one_that_nobody_takes_is_tried_again(
+    begins: bool, retries: Any, timeout: float | None
+) -> None:
+    late = Late(2, begins=begins)
+    work = task(retries=retries, timeout=timeout)(abs)
+    with HybridExecutor(executors={"late": late}, policy=Always("late")) as executor:
+        future = executor.submit(work, -7)
+        assert future.result(TIMEOUT) == 7
+        assert [each.executor for each in future.explain().attempts] == ["late"] * 3
+
+
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("retries", [2, Retry(3, 0.001)], ids=["a number", "Retry"])
+@pytest.mark.parametrize("timeout", [None, 1000.0])
+def test_an_executor_by_itself_is_asked_again_too(
+    begins: bool, retries: Any, timeout: float | None
+) -> None:
+    late = Late(2, begins=begins)
+    work = task(retries=retries, timeout=timeout)(abs)
+    for _ in range(2):  # with a deadline, the first one makes a row, and the second one finds it
+        late.asked = 0
+        future = late.submit(work, -7)
+        assert future.result(TIMEOUT) == 7
+        assert [each.executor for each in future.explain().attempts] == ["late"] * 3
+
+
+def test_one_that_nobody_takes_has_no_more_attempts_than_were_said() -> None:
+    late = Late(99)
+    with HybridExecutor(executors={"late": late}, policy=Always("late")) as executor:
+        future = executor.options(retries=Retry(3, 0.001)).submit(task(str))
+        assert str(future.exception(TIMEOUT)) == "away, 3"
+    assert late.asked == 3
+
+
+def test_without_retries_one_that_nobody_takes_fails_at_once() -> None:
+    late = Late(99)
+    with HybridExecutor(executors={"late": late}, policy=Always("late")) as executor:
+        assert str(executor.submit(task(str)).exception(TIMEOUT)) == "away, 1"
+    assert late.asked == 1
+
+
+def test_where_others_may_take_it_nobody_is_asked_twice() -> None:
+    late = Late(99)
+    with HybridExecutor(executors={"late": late}, policy=Prefer("late", "thread")) as executor:
+        future = executor.options(retries=Retry(9, 60)).submit(task(str))
+        assert future.result(TIMEOUT) == ""
+    assert late.asked == 1
+
+
+def test_one_that_waits_for_somebody_to_take_it_can_be_cancelled() -> None:
+    with HybridExecutor(executors={"late": Late(99)}, policy=Always("late")) as executor:
+        future = executor.options(retries=Retry(9, 60, jitter=False)).submit(task(str))
+        assert not future.running()
+        assert future.cancel()
+
+
+def test_what_the_work_raised_is_said_and_not_that_nobody_took_it_afterwards() -> None:
+    class Leaves(Late):
+        def execute(self, item: WorkItem) -> None:
+            self.asked += 1
+            if self.asked > 1:
+                raise ExecutorUnavailable("gone")
+            item.run()
+
+    leaves = Leaves(0)
+    with HybridExecutor(executors={"late": leaves}, policy=Always("late")) as executor:
+        future = executor.options(retries=Retry(3, 0.001)).submit(task(fails))
+        assert type(future.exception(TIMEOUT)) is OSError
+    assert leaves.asked == 3
+
+
+def test_what_must_not_leave_is_not_tried_again() -> None:
+    class Far(Late):
+        capabilities = Capabilities(remote=True)
+
+    far = Far(0)
+    with HybridExecutor(executors={"late": far}, policy=Always("late")) as executor:
+        view = executor.options(executor="late", retries=Retry(9, 60, jitter=False))
+        error = view.submit(task(local_only=True)(str)).exception(TIMEOUT)
+    assert isinstance(error, PlacementError)
+    assert far.asked == 0
+
+
+def test_where_no_thread_can_be_had_for_a_pause_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def after(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Timer, "after", after)
+    flaky = Flaky(2)
+    with HybridExecutor(1, policy=Always("thread")) as executor:
+        future = executor.options(retries=Retry(3, 60, jitter=False)).submit(task(flaky))
+        assert future.result(TIMEOUT) == 3
+        late = Late(2)
+    with HybridExecutor(executors={"late": late}, policy=Always("late")) as executor:
+        future = executor.options(retries=Retry(3, 60, jitter=False)).submit(task(abs), -3)
+        assert future.result(TIMEOUT) == 3
 
 
 # The budget.

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hybrid_compute import HybridExecutor, RemoteExecutor, remote_task, task
+from hybrid_compute import HybridExecutor, RemoteExecutor, Retry, remote_task, task
+from hybrid_compute.breaker import Breaker
 from hybrid_compute.errors import (
     RemoteBusy,
     RemoteConnectionLost,
@@ -209,3 +210,23 @@ def test_a_server_that_is_told_to_end_finishes_what_runs(scheme, tmp_path):
     finally:
         (tmp_path / "second").touch()
         served.end()
+
+
+@both
+def test_retries_wait_for_a_service_that_is_started_anew(scheme):
+    with server() as first:
+        port = first.port
+    again = remote_task("echo", retries=Retry(600, 0.05, factor=1.0))
+    with client(first, scheme, breaker=Breaker(pause=0.1, longest=0.1)) as remote:
+        future = remote.submit(again, 7)
+        with contextlib.suppress(TimeoutError):
+            future.result(0.2)
+        assert not future.done()
+        second = Served("tests.server.work:TASKS", port=port)
+        try:
+            assert future.result(60) == 7
+            earlier = [each.error for each in future.explain().attempts[:-1]]
+            assert earlier
+            assert all("RemoteUnavailable" in each for each in earlier)
+        finally:
+            second.end()
