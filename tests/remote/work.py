@@ -8,7 +8,8 @@ from hybrid_compute import task
 
 @task
 def until(path: str) -> str:
-    """Run until there is a file of that name, a minute at most."""
+    """Run until there is a file of that name, a minute at most; another one tells that it runs."""
+    open(f"{path}.begun", "w").close()
     for _ in range(6000):
         if os.path.exists(path):
             return "done"
