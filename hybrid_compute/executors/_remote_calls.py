@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures._base import LOGGER
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hybrid_compute.errors import (
     HybridComputeError,
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from hybrid_compute.protocol.outcomes import LostCall
 
 __all__ = [
+    "LINE",
     "Call",
+    "Owner",
     "Timers",
     "arguments_of",
     "copy_of",
@@ -228,13 +230,33 @@ def lost_for_good(error: Exception) -> RemoteConnectionLost:
     return lost
 
 
+class Owner(Protocol):
+    """Whose time it is.
+
+    Attributes:
+        item: None: it is over.
+    """
+
+    @property
+    def item(self) -> object: ...
+
+
+class _Line:
+    """A line as the owner of a time that is soon: it is never over."""
+
+    item: object = "line"
+
+
+LINE: Owner = _Line()
+
+
 class Timers:
     """Calls functions at their times."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._changed = threading.Condition(threading.RLock())  # guards all below
-        self._heap: list[tuple[float, int, Callable[[], object], Call]] = []
+        self._heap: list[tuple[float, int, Callable[[], object], Owner]] = []
         self._size = _SPARE  # at that many entries, those of calls that are over are removed
         self._numbers = itertools.count()
         self._until = 0.0  # when the thread looks again by itself; 0: it is about to
@@ -242,8 +264,12 @@ class Timers:
         self._emptied = False  # there was no call that is not over, since it looked
         self.thread: threading.Thread | None = None
 
-    def at(self, when: float, do: Callable[[], object], owner: Call) -> None:
-        """Call `do` at a monotonic time, unless its owner is over by then."""
+    def at(self, when: float, do: Callable[[], object], owner: Owner) -> None:
+        """Call `do` at a monotonic time, unless its owner is over by then.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
         with self._changed:
             if len(self._heap) >= self._size:
                 self._sweep()

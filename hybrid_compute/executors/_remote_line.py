@@ -18,8 +18,9 @@ is held for nothing else.
 Why nothing can hang: a call is in the queue, in the session, with the clock (the server was busy),
 taken back by who is about to cancel it, or over. The queue empties when a dial ends, well or not,
 and each does within `connect_timeout`; the session when the connection ends, which the pings see
-to, or at the call's deadline. (A few lines over 400: all that may become of a call is better seen
-in one place.)
+to, or at the call's deadline. What waits for a frame waits for acks, and `protocol.outbox` says why
+those come; the clock only lets it go sooner (`_beat`). (A few lines over 400: all that may become
+of a call is better seen in one place.)
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures._base import PENDING, RUNNING
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hybrid_compute import _exit
@@ -37,6 +39,7 @@ from hybrid_compute._contexts import Carried
 from hybrid_compute.errors import RemoteBusy
 from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._remote_calls import (
+    LINE,
     Call,
     Timers,
     arguments_of,
@@ -50,6 +53,7 @@ from hybrid_compute.executors._remote_streams import Ending, LineSource, Portion
 from hybrid_compute.executors._remote_turns import LineTurns
 from hybrid_compute.items import PLAIN, WorkItem
 from hybrid_compute.protocol import ClientSession
+from hybrid_compute.protocol.outbox import PACE
 from hybrid_compute.protocol.outcomes import Ended, Errored, Items
 from hybrid_compute.protocol.signing import BOOT_HEADER
 from hybrid_compute.streamed import StreamItem
@@ -103,6 +107,8 @@ class Line(LineTurns):
         self._passed_on: deque[list[Outcome]] = deque()  # outcomes that the thread delivers
         self._notes: deque[tuple[Call, int, int]] = deque()  # of consumers; -1: wants no more
         self._expected = False  # somebody is yet to look into the queue: see `_put`
+        self._beats = False  # the clock will see to what waits for a frame
+        self._held_up = False  # something waited, since it did
         self._cut_short = False  # the session is in no good order: the connection ends
         self._session: ClientSession | None = None
         self._transport: Connection | None = None
@@ -141,9 +147,9 @@ class Line(LineTurns):
 
     def _put(self, call: Call) -> None:
         self._queue.append(call)
-        # With no room the next answer, or ack, moves the queue, and else who was nudged: `_advance`
-        # follows on each, and says that nobody is expected any more before it looks for what has
-        # come.
+        # With no room the next answer, or ack, moves the queue, or the clock, and else who was
+        # nudged: `_advance` follows on each, and says that nobody is expected any more before it
+        # looks for what has come.
         if self._expected:
             return
         session, transport = self._session, self._transport
@@ -175,11 +181,12 @@ class Line(LineTurns):
             return
         if self._cut_short:
             return  # what follows from the end of the connection comes first
+        now = time.monotonic()
         try:
             self._heed(session)
             if self._queue:
-                self._fill(session, transport, outcomes)
-            frames = session.frames_to_send()
+                self._fill(session, transport, outcomes, now)
+            frames = session.frames_to_send(now)
             unsent = self._unsent
             if unsent and unsent[0].id < (waiting := session.first_waiting()):
                 self._start(session, waiting)
@@ -191,10 +198,39 @@ class Line(LineTurns):
             self._cut_short = True
             transport.close()
             raise
+        if not (self._held_up and self._beats) and (self._queue or session.has_to_send()):
+            when = session.opens_at(now)
+            if when is not None:
+                self._held_up = True
+                if not self._beats:
+                    self._beat_at(when)
 
-    def _fill(self, session: ClientSession, transport: Connection, outcomes: list[Outcome]) -> None:
+    def _beat_at(self, when: float) -> None:
+        """Have the clock see to what waits for a frame. With the lock held."""
+        with suppress(RuntimeError):  # no thread can be started: an ack will do
+            self._timers.at(when, self._beat, LINE)
+            self._beats = True
+
+    def _beat(self) -> None:
+        """See to what waits for a frame; again and again where something does. On the clock."""
+        self._lock.hold(self._beaten)
+
+    def _beaten(self) -> None:
+        self._beats, held_up, self._held_up = False, self._held_up, False
+        if held_up:
+            # Not when all of it goes at last, but now: to wake the clock costs more than a beat.
+            self._beat_at(time.monotonic() + PACE)
+        self._lock.mark()
+
+    def _fill(
+        self,
+        session: ClientSession,
+        transport: Connection,
+        outcomes: list[Outcome],
+        now: float,
+    ) -> None:
         """Give the session what it has room for. With the lock held."""
-        room = session.room()  # what would wait in the session waits in the queue as well
+        room = session.room(now)  # what would wait in the session waits in the queue as well
         queue = self._queue
         # Calls are looked at first, and leave the queue when they are in the session: see
         # `_advance`. By their numbers, since others add to its end meanwhile.

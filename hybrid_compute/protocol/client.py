@@ -290,14 +290,17 @@ class ClientSession:
 
     # -- frames ----------------------------------------------------------------------------
 
-    def room(self) -> int:
+    def room(self, now: float = 0.0) -> int:
         """Return how many calls could go into a frame now; those beyond would wait in here.
 
-        It only grows by `receive`, `cancel` and `lost`.
+        It only grows by `receive`, `cancel` and `lost`; and at `opens_at`.
+
+        Args:
+            now: monotonic seconds; who has no clock leaves it out, here and below.
         """
         if self._limit is None:
             return MAX_BATCH
-        return 0 if self._outbox.is_full() else self._most() - len(self._pending)
+        return 0 if self._outbox.is_full(now) else self._most() - len(self._pending)
 
     def has_place(self) -> bool:
         """Say whether the server has a place for one more call, which need not go ahead."""
@@ -325,7 +328,14 @@ class ClientSession:
         """Say whether there may be a frame to send now."""
         return self._outbox.has_to_send(idle=not self._pending)
 
-    def frames_to_send(self) -> list[bytes]:
+    def opens_at(self, now: float) -> float | None:
+        """Return when what waits for a frame may go into one, if nothing comes before that.
+
+        In monotonic seconds. None: at once, as far as frames matter; or not before an ack.
+        """
+        return self._outbox.opens_at(now)
+
+    def frames_to_send(self, now: float = 0.0) -> list[bytes]:
         """Return the frames to send now; to be asked after each `call` and `receive`.
 
         Each is sent as one text message, or as a binary one if the session is `binary`. They
@@ -342,8 +352,8 @@ class ClientSession:
         share = max(1, min(most, max(pending, _FEW)) // WINDOW)
         if most > self._limit:
             most_bytes = FRAME_BYTES - MAX_BATCH - SPARE  # but for the commas and an ack
-            return outbox.frames(room, share, most=most_bytes, idle=not pending)
-        return outbox.frames(room, share, idle=not pending)
+            return outbox.frames(room, share, most=most_bytes, idle=not pending, now=now)
+        return outbox.frames(room, share, idle=not pending, now=now)
 
     def receive(  # noqa: PLR0912 - one way, in its order
         self, frame: bytes | str, results: list[Any] | None = None

@@ -3,33 +3,44 @@
 Owns the queue of written messages of one session, and the count of frames under way. Both roles
 have one. Knows no ids and no meaning. Its session's owner guards it.
 
-To a peer that is not ours, each message is a frame, at once. To one of ours, at most WINDOW
-frames are under way, and all that queues up meanwhile goes into the next one: a frame costs a
-WebSocket library tens of microseconds whatever it holds. A peer tells which frames have come
-(`ack`), not which calls are done, so slow calls hold nothing up::
+To a peer that is not ours, each message is a frame, at once. To one of ours, WINDOW frames are
+under way, and all that queues up meanwhile goes into the next one: a frame costs a WebSocket
+library tens of microseconds whatever it holds. A peer tells which frames have come (`ack`), not
+which calls are done, so slow calls hold nothing up. A long way would, as it delays acks as well;
+but who sends a frame now and then has none to save. So PACE after the last frame another may go,
+ack or no ack. On a short way the acks come sooner than that::
 
     sent - acked < WINDOW  and something queued  ->  a frame: [ack if there is one to give] + all
+    the last frame went PACE ago                 ->  one such frame, ack or no ack, as long as
+                                                     those under way are few (MOST) and small
     WINDOW frames came without an ack for them   ->  a frame that is an ack alone: not counted
+
+The owner has the clock: it says what time it is (`now`), and asks again at `opens_at`. Large frames
+wait for acks as they always did, so that a slow link has no more of them in its way than before.
 
 Why that cannot hang: a sender waits only with WINDOW frames under way, and whoever has got
 WINDOW frames since its last ack sends one, without regard to its own window; but a client to whom
 no call is owed an answer lets it go with the next call, since the server has nothing to send until
-then. Only a lost frame could stop it, and a transport that loses one has lost the connection. One
-call at a time needs no frame that is an ack alone, ever.
+then. That a frame may go without an ack takes nothing from this: nobody relies on it, not even on
+being asked again. Only a lost frame could stop it, and a transport that loses one has lost the
+connection. One call at a time needs no frame that is an ack alone, ever.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from math import inf
 
 from hybrid_compute.protocol.codec import MAX_BYTES, Codec
 from hybrid_compute.protocol.messages import Hello
 from hybrid_compute.protocol.writer import Writer
 
-__all__ = ["MAX_BATCH", "SPARE", "WINDOW", "Outbox"]
+__all__ = ["MAX_BATCH", "MOST", "PACE", "SPARE", "WINDOW", "Outbox"]
 
-WINDOW = 2
+WINDOW = 2  # frames under way that need no excuse
+PACE = 0.005  # seconds; a hundred times what a frame costs, and less than a long way takes
+MOST = 256  # frames under way, whatever the way
 SPARE = 64  # bytes for the brackets, commas and ack around a message of the largest size
 MAX_BATCH = 4096  # messages in a frame
 _BATCH_BYTES = 2**18  # a frame is closed when it has these; the socket need not wait for more
@@ -39,8 +50,8 @@ class Outbox:
     """Messages on their way into frames."""
 
     __slots__ = (
-        *("_acked", "_came", "_held", "_keys", "_messages", "_ready", "_sent", "_told", "_urgent"),
-        *("backlog", "greeted", "peer_bytes", "under_way", "writer"),
+        *("_acked", "_bytes", "_came", "_held", "_keys", "_last", "_messages", "_ready", "_sent"),
+        *("_told", "_urgent", "backlog", "greeted", "peer_bytes", "under_way", "writer"),
     )
 
     def __init__(self, writer: Writer) -> None:
@@ -55,8 +66,11 @@ class Outbox:
         self._urgent: list[bytes] = []  # messages that no limit holds up, and that come first
         self._ready: list[bytes] = []  # frames that were written for a peer not yet known as ours
         self._sent = self._acked = self._came = self._told = 0
-        self._held: deque[int] = deque()  # messages of the queue in each frame without an ack
-        self.under_way: int = 0  # their sum
+        # Of each frame without an ack: its messages of the queue, and its bytes; and their sums.
+        self._held: deque[tuple[int, int]] = deque()
+        self.under_way: int = 0
+        self._bytes = 0
+        self._last = 0.0  # when the last frame was taken, by the owner's clock
 
     def greet(self, codec: Codec, hello: Hello) -> None:
         """Say hello, and write for a peer of ours from then on."""
@@ -119,9 +133,28 @@ class Outbox:
             or (self._came - self._told >= WINDOW and not idle)
         )
 
-    def is_full(self) -> bool:
-        """Tell whether WINDOW frames are under way: what is queued now waits for an ack."""
-        return self.greeted and self._sent - self._acked >= WINDOW
+    def is_full(self, now: float = 0.0) -> bool:
+        """Tell whether what is queued now waits: for an ack, or for a time (`opens_at`).
+
+        Args:
+            now: monotonic seconds; who has no clock leaves it out, and waits for acks alone.
+        """
+        return self.greeted and self._sent - self._acked >= WINDOW and now < self._opens()
+
+    def opens_at(self, now: float) -> float | None:
+        """Return the monotonic time from which a frame may go, if no ack comes before it.
+
+        None: one may go now, or none without an ack.
+        """
+        if not self.is_full(now):
+            return None
+        opens = self._opens()
+        return None if opens == inf else opens
+
+    def _opens(self) -> float:
+        if self._bytes >= _BATCH_BYTES or self._sent - self._acked >= MOST:
+            return inf
+        return self._last + PACE
 
     def came(self, frames: int) -> None:
         """Count frames from a peer of ours; -1 takes one back that was an ack alone."""
@@ -137,7 +170,9 @@ class Outbox:
         # A count that is too high, or goes back, is nonsense: nothing depends on it but pace.
         while self._acked < min(frames, self._sent):
             self._acked += 1
-            messages += self._held.popleft()
+            held, size = self._held.popleft()
+            messages += held
+            self._bytes -= size
         self.under_way -= messages
         return messages
 
@@ -148,6 +183,7 @@ class Outbox:
         *,
         most: int = _BATCH_BYTES,
         idle: bool = False,
+        now: float = 0.0,
     ) -> list[bytes]:
         """Return the frames to send now.
 
@@ -156,6 +192,7 @@ class Outbox:
             share: take no more than so many into one frame.
             most: bytes with which a frame is closed, unless one message has more.
             idle: the peer has nothing to send that would have to wait for an ack.
+            now: as for `is_full`.
         """
         messages = self._messages
         frames: list[bytes] = []
@@ -165,14 +202,17 @@ class Outbox:
                 self.backlog -= sum(map(len, frames))
             if not self.greeted:
                 return frames + self._single(limit)
-            while self._sent - self._acked < WINDOW and (
+            while (
                 self._urgent or (messages and (limit is None or limit > 0))
-            ):
+            ) and not self.is_full(now):
                 waiting = len(messages)
-                frames.append(self._frame(limit, share, most))
+                frame = self._frame(limit, share, most)
+                frames.append(frame)
                 held = waiting - len(messages)
-                self._held.append(held)
+                self._held.append((held, len(frame)))
                 self.under_way += held
+                self._bytes += len(frame)
+                self._last = now
                 if limit is not None:
                     limit -= held
         if self._came - self._told >= WINDOW and not idle:

@@ -290,16 +290,27 @@ class ServerSession:
 
     # -- frames ----------------------------------------------------------------------------
 
-    def frames_to_send(self) -> list[bytes]:
-        """Return the frames to send now; to be asked after `receive` and after answers.
+    def frames_to_send(self, now: float = 0.0) -> list[bytes]:
+        """Return the frames to send now.
 
-        Each is sent as one text message, or as a binary one if the session is `binary`.
+        To be asked after `receive`, after answers, and at the time that `opens_at` returns. Each is
+        sent as one text message, or as a binary one if the session is `binary`.
+
+        Args:
+            now: monotonic seconds; who has no clock leaves it out.
         """
         if self._filling:
             for identity, stream in self._filling.items():
                 self._flush(identity, stream)
             self._filling.clear()
-        return self._outbox.frames()
+        return self._outbox.frames(now=now)
+
+    def opens_at(self, now: float) -> float | None:
+        """Return when what waits for a frame may go into one, if nothing comes before that.
+
+        In monotonic seconds. None: nothing waits, or not for that.
+        """
+        return self._outbox.opens_at(now) if self._outbox.backlog else None
 
     def receive(self, frame: bytes | str) -> list[ServerEvent]:
         """Take one frame from the client, and return what it asks for.

@@ -2,12 +2,14 @@
 
 Two coroutines on the loop: one reads frames, the other writes them, so that a slow reader at the
 other end never keeps us from reading its cancels. What waits for it is bounded by the session, and
-for streams by `_AHEAD`, whatever room their caller says that there is.
+for streams by `_AHEAD`, whatever room their caller says that there is. What waits for acks alone is
+seen to by the loop's clock (`protocol.outbox` has the rule).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -58,6 +60,7 @@ class Connection:
         self._calls: dict[Id, Call] = {}
         self._waiting: set[Id] = set()  # streams, until there is less to be sent
         self._wake = asyncio.Event()
+        self._later: asyncio.TimerHandle | None = None  # when it looks after what waits for acks
         self.ended: asyncio.Event = asyncio.Event()
         self._close: tuple[int, str] | None = None
 
@@ -96,6 +99,8 @@ class Connection:
             for each in tasks:
                 each.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self._later is not None:
+                self._later.cancel()
             self.ended.set()
             self._session.lost()
             for call in self._calls.values():
@@ -170,7 +175,7 @@ class Connection:
             self._wake.set()
             return
         binary = self._session.binary
-        frames = self._session.frames_to_send()
+        frames = self._frames()
         for index, frame in enumerate(frames):
             if not short.can_write():
                 self._unsent = frames[index:]
@@ -180,12 +185,24 @@ class Connection:
         if self._waiting:
             self._wake.set()  # the writer lets streams go on
 
+    def _frames(self) -> list[bytes]:
+        now = time.monotonic()
+        frames = self._session.frames_to_send(now)
+        if self._later is None and (when := self._session.opens_at(now)) is not None:
+            # Acks may come before it, and other frames go; then this is done once more.
+            self._later = asyncio.get_running_loop().call_later(when - now, self._look_again)
+        return frames
+
+    def _look_again(self) -> None:
+        self._later = None
+        self._flush()
+
     async def _write(self) -> None:
         binary = self._session.binary
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self._unsent += self._session.frames_to_send()
+            self._unsent += self._frames()
             while self._unsent:  # as long as there is one, nothing goes the short way
                 frame = self._unsent[0]
                 if binary:

@@ -42,11 +42,13 @@ class Sessions:
         self._client = ClientSession(**self._options)
         self._server = ServerSession(**self._options, in_flight=8)
         self._age = 0
+        self._now = 1.0
         for number in range(4):
             self._client.call("echo", (number,), stream=(2, 10) if number % 2 else None)
 
     def __call__(self, data: bytes, rng: random.Random) -> None:
         self._age += 1
+        self._now += rng.random() / 100
         if self._age > LIFE:
             self._client.lost("over")
             self._begin()
@@ -59,11 +61,11 @@ class Sessions:
                 if identity is not None and rng.random() < 0.7:
                     self._server.result(identity, [1, (2,)] if self._options["own"] else 1)
         finally:
-            self._server.frames_to_send()
+            self._server.frames_to_send(self._now)
         try:
             self._client.receive(frame)
         finally:
-            self._client.frames_to_send()
+            self._client.frames_to_send(self._now)
         assert len(self._server) <= 8
         assert len(self._client) <= 4
 

@@ -56,6 +56,7 @@ class Exchange(RuleBasedStateMachine):
         self.never_ran = set()
         self.next_id = 1
         self.ran = set()
+        self.now = 100.0
         self.connect()
 
     def connect(self):
@@ -143,8 +144,14 @@ class Exchange(RuleBasedStateMachine):
 
     # -- the network ---------------------------------------------------------------------------
 
+    @rule(seconds=st.sampled_from([0.001, 0.005, 1.0]))
+    def time_passes(self, seconds):
+        self.now += seconds
+        for session in (self.client, self.server):
+            self.pump(session)
+
     def pump(self, session):
-        self.network[session] += session.frames_to_send()
+        self.network[session] += session.frames_to_send(self.now)
 
     def other(self, session):
         return self.server if session is self.client else self.client

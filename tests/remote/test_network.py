@@ -6,6 +6,7 @@ import collections
 import contextlib
 import json
 import os
+import queue
 import signal
 import threading
 import time
@@ -20,6 +21,8 @@ from hybrid_compute.errors import (
 )
 from hybrid_compute.executors import _remote_names
 from hybrid_compute.policy import Prefer
+from hybrid_compute.protocol import ServerSession
+from hybrid_compute.protocol.messages import Request
 from hybrid_compute.testing import FaultProxy
 from tests.remote import test_http, test_websocket
 from tests.remote.servers import Peer, serving
@@ -153,6 +156,40 @@ def test_a_reset_anywhere_costs_the_call_that_it_hits_and_tells_whether_it_may_h
                 continue
             assert isinstance(error, (RemoteUnavailable, RemoteConnectionLost)), count
             assert not ran or error.may_have_run, count
+
+
+# A long way.
+
+
+def test_calls_over_a_long_way_are_all_there_before_the_first_answer_is_back():
+    came: queue.Queue[int] = queue.Queue()
+
+    def handle(peer: Peer) -> None:
+        peer.shake_hands("Hybrid-Compute: 1\r\nSec-WebSocket-Protocol: hybrid-compute.v1.json\r\n")
+        session = ServerSession(own=True)
+        for frame in session.frames_to_send(time.monotonic()):
+            peer.write(frame)
+        while (raw := peer.message()) is not None:
+            for event in session.receive(raw):
+                if isinstance(event, Request):
+                    came.put(event.args[0])
+                    session.result(event.id, event.args[0])
+            for frame in session.frames_to_send(time.monotonic()):
+                peer.write(frame)
+
+    with serving(handle) as port, FaultProxy("127.0.0.1", port) as wire:
+        with client("ws", wire.port) as ex:
+            assert ex.submit(echo, -1).result(WAIT) == came.get() == -1
+            wire.latency(1000, direction="downstream")
+            futures = []
+            try:
+                for number in range(20):  # the next is made when the last is there
+                    futures.append(ex.submit(echo, number))
+                    assert came.get(timeout=WAIT / 3) == number
+                assert not any(each.done() for each in futures)
+            finally:
+                wire.heal()
+            assert [each.result(WAIT) for each in futures] == list(range(20))
 
 
 # Drips.

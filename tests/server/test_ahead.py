@@ -82,6 +82,18 @@ def test_those_that_wait_when_the_server_ends_are_answered_that_it_does():
         served.end()
 
 
+def test_answers_are_not_held_up_by_a_client_whose_acks_are_long_in_coming():
+    served = Served("tests.server.work:TASKS")
+    try:
+        with RawSocket(served.port) as raw:
+            raw.send(frame(b'{"hello":{"version":1,"max_bytes":10000,"in_flight":1}}'))
+            for number in range(20):
+                raw.send(frame(b'{"id":%d,"task":"echo","input":"no. %d"}' % (number, number)))
+                raw.until(b'"no. %d"' % number)
+    finally:
+        served.end()
+
+
 def test_a_client_that_found_a_server_quick_and_then_slow_gets_all_answers():
     served = Served("tests.server.work:ODD", "--in-flight", "4", "--ahead", "60")
     try:
