@@ -202,9 +202,10 @@ class Outbox:
                 self.backlog -= sum(map(len, frames))
             if not self.greeted:
                 return frames + self._single(limit)
-            while (
-                self._urgent or (messages and (limit is None or limit > 0))
-            ) and not self.is_full(now):
+            # (As `is_full`, but that it costs a call only where it waits.)
+            while (self._urgent or (messages and (limit is None or limit > 0))) and (
+                self._sent - self._acked < WINDOW or now >= self._opens()
+            ):
                 waiting = len(messages)
                 frame = self._frame(limit, share, most)
                 frames.append(frame)

@@ -12,6 +12,7 @@ import asyncio
 import time
 from concurrent.futures import Future
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from hybrid_compute.errors import PayloadTooLarge, ProtocolError, ResultEncodeError
@@ -186,7 +187,8 @@ class Connection:
             self._wake.set()  # the writer lets streams go on
 
     def _frames(self) -> list[bytes]:
-        now = time.monotonic()
+        # At the end nothing waits for acks: what is not sent before the connection closes is lost.
+        now = time.monotonic() if self._close is None else inf
         frames = self._session.frames_to_send(now)
         if self._later is None and (when := self._session.opens_at(now)) is not None:
             # Acks may come before it, and other frames go; then this is done once more.

@@ -8,8 +8,11 @@ import threading
 
 import pytest
 
-from hybrid_compute import HybridExecutor
+from hybrid_compute import HybridExecutor, task
+from hybrid_compute.protocol import outbox
 from hybrid_compute.server import Token, Tokens, create_app
+
+from .test_quick import HELLO, SCOPE
 
 SECRET = "secret-of-the-tests-0123456789"
 
@@ -58,12 +61,46 @@ def test_a_running_call_ends_well_while_new_ones_are_declined():
         return declined[0], await running
 
     with HybridExecutor(executors={}) as ex:
-        from hybrid_compute import task
-
         tasks = [task(executor="thread")(slow)]
         app = create_app(tasks, executor=ex, tokens=Tokens([Token.of(SECRET)]))
         assert asyncio.run(main(app)) == (503, (200, {"result": "done"}))
         app.close()
+
+
+@pytest.mark.timeout(60)
+def test_answers_are_sent_before_the_end_whether_the_client_tells_of_frames_or_not(monkeypatch):
+    monkeypatch.setattr(outbox, "PACE", 1e9)  # no frame goes for the time that has passed
+    go = [threading.Event() for _ in range(4)]
+    coming, sent = asyncio.Queue(), []
+
+    def slow(number):
+        go[number].wait()
+        return f"no. {number}"
+
+    async def send(message):
+        sent.append(message)
+
+    async def main(app):
+        coming.put_nowait({"type": "websocket.connect"})
+        for frame in [HELLO, *({"id": n, "task": "slow", "input": n} for n in range(4))]:
+            coming.put_nowait({"type": "websocket.receive", "text": json.dumps(frame)})
+        serving = asyncio.ensure_future(app(SCOPE, coming.get, send))
+        for number, each in enumerate(go):
+            if number == 3:
+                draining = asyncio.ensure_future(app.drain())
+                await asyncio.sleep(0)
+            each.set()
+            await asyncio.sleep(0.01)
+        await draining
+        await serving
+
+    with HybridExecutor(8) as ex:
+        app = create_app([task(executor="thread")(slow)], executor=ex, tokens=Tokens.anyone())
+        asyncio.run(main(app))
+        app.close()
+    answered = "".join(each.get("text", "") for each in sent)
+    assert [number for number in range(4) if f"no. {number}" in answered] == [0, 1, 2, 3]
+    assert sent[-1]["code"] == 1012
 
 
 @pytest.mark.timeout(60)
