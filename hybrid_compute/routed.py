@@ -402,7 +402,7 @@ class RoutedItem(WorkItem):
         try:
             self.launch(self._elsewhere(), self._fleet, self._alarm, late=True)
         except Exception:  # shut down meanwhile, or a foreign submit raised: what is known stays
-            self.give_up(error)
+            self.abandon(error)
 
     def _elsewhere(self) -> tuple[str, ...]:
         """Return the route without those who would run it here: who submitted it has gone on.
