@@ -156,6 +156,10 @@ class Alarm(_exit.Member):
         if item.streams:  # it has another future once the stream has begun
             item.future.add_done_callback(self.over)
 
+    def runs_here(self) -> bool:
+        """Say whether the current thread is the alarm's, or that of its timer."""
+        return self.thread is threading.current_thread() or self.timer.runs_here()
+
     def over(self, future: object) -> None:
         """Be told that a future is done, or about to be. Any thread; does nothing for others."""
         out, key = self._out, id(future)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RemoteTraceback",
+    "add_note",
     "decode_error",
     "encode_error",
     "short",
@@ -164,6 +165,14 @@ def text_of(error: BaseException) -> str:
         return str.__str__(str(error))
     except BaseException as failure:
         return f"<its __str__ raised {type(failure).__name__}>"
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Add a note to anybody's exception, if its class takes any: a frozen one does not."""
+    try:  # noqa: SIM105 - see above
+        error.add_note(text)
+    except Exception:  # noqa: S110 - the exception itself matters more
+        pass
 
 
 def short(value: object) -> str:

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from concurrent.futures._base import LOGGER
 from typing import TYPE_CHECKING, Any
 
-from hybrid_compute._failures import text_of
+from hybrid_compute._failures import add_note, text_of
 from hybrid_compute._hedge import Waits, share_of
 from hybrid_compute._keys import key_of
 from hybrid_compute._legs import HedgedLeg, Leg
@@ -328,7 +328,7 @@ class Race(Keeper):
         self._end(leg)
         lost = self._lost
         if lost is not None and lost[0] is not leg:
-            error.add_note(f"{lost[1]!r} had come to this before: {lost[2]!r}")
+            add_note(error, f"{lost[1]!r} had come to this before: {lost[2]!r}")
         try:
             self.future.set_exception(error)
         finally:

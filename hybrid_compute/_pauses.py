@@ -71,11 +71,16 @@ class Outstanding(_exit.Member):
 
 
 class Pause(Keeper):
-    """Keeps an item between two attempts, with a timer, so that nobody has to sleep."""
+    """Keeps an item between two attempts, with a timer, so that nobody has to sleep.
+
+    Attributes:
+        ended: it was withdrawn in time: nobody has the item but who cancels it.
+    """
 
     def __init__(self, item: RoutedItem, alarm: Alarm, seconds: float) -> None:
         self._item = item
         self._timer = alarm.timer
+        self.ended = False
         item.keeper = self  # first: the next attempt may begin, with another keeper, at any moment
         self._timer.after(seconds, self)
 
@@ -90,8 +95,12 @@ class Pause(Keeper):
 
     def withdraw(self, item: WorkItem) -> bool:
         """Forget the next attempt; if it has just begun, it finds the item cancelled."""
-        self._timer.withdraw(self)
+        self.ended = self._timer.withdraw(self)
         return True
+
+    def drop(self, item: WorkItem) -> None:
+        """End the item, which does not run at the moment: nobody wants it."""
+        self.stop(item)
 
     def stop(self, item: WorkItem) -> bool | None:
         """End the item, which does not run at the moment."""

@@ -25,7 +25,11 @@ Call = Callable[[], object]
 
 
 class Timer(_exit.Member):
-    """Things to be called, by time."""
+    """Things to be called, by time.
+
+    Attributes:
+        at_once: the interpreter exits: nothing waits for its time any more.
+    """
 
     def __init__(self, name: str = "timer") -> None:
         self._name = name
@@ -35,7 +39,7 @@ class Timer(_exit.Member):
         self._heap: list[tuple[float, int, Call]] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
-        self._at_once = False
+        self.at_once = False
         _exit.register(self)
 
     def after(self, seconds: float, call: Call) -> None:
@@ -45,7 +49,7 @@ class Timer(_exit.Member):
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 thread.start()  # it may not be possible; it waits for our lock
                 self._thread = thread
-            due = time.monotonic() + (0.0 if self._at_once else seconds)
+            due = time.monotonic() + (0.0 if self.at_once else seconds)
             heapq.heappush(self._heap, (due, next(self._numbers), call))
             self._bell.ring()
 
@@ -71,9 +75,13 @@ class Timer(_exit.Member):
     def flush(self) -> None:
         """Call everything now: the interpreter exits."""
         with self._lock:
-            self._at_once = True
+            self.at_once = True
         for call in self.withdraw_all():
             _call(call)
+
+    def runs_here(self) -> bool:
+        """Say whether the current thread is the timer's."""
+        return self._thread is threading.current_thread()
 
     def join(self) -> None:
         """Block until the thread has gone, which has nothing left to do."""

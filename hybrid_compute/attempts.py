@@ -6,7 +6,7 @@ import enum
 from math import inf
 from typing import Any
 
-from hybrid_compute._failures import text_of
+from hybrid_compute._failures import add_note, text_of
 from hybrid_compute.errors import (
     AuthError,
     ExecutorUnavailable,
@@ -99,13 +99,13 @@ def _delay(error: Exception, retries: Any, failures: int, elapsed: float) -> flo
     # Other people's code, which may do anything but keep the item from its end.
     try:
         delay: float | None = retries.delay(max(1, failures), error, elapsed=elapsed)
+        good = delay is None or 0.0 <= delay < inf
     except BaseException as trouble:
-        error.add_note(
-            f"not tried again: `retries` was asked, and raised {type(trouble).__name__}: "
-            f"{text_of(trouble)}"
-        )
+        told = f"raised {type(trouble).__name__}: {text_of(trouble)}"
+        add_note(error, f"not tried again: `retries` was asked, and {told}")
         return None
-    if delay is not None and not 0.0 <= delay < inf:
-        error.add_note(f"not tried again: `retries` answered that it is to wait {delay!r} seconds")
+    if not good:
+        told = f"answered that it is to wait {delay!r} seconds"
+        add_note(error, f"not tried again: `retries` {told}")
         return None
     return delay

@@ -685,8 +685,12 @@ class HybridExecutor(Mapper):
     def _runs_here(self) -> bool:
         # On a thread that is inside an item, or delivers the outcome of one, a wait for items
         # might be a wait for the one that is calling.
-        return get_ident() in self._launching or any(
-            each.runs_here() for each in self._fleet.values()
+        alarm, hedging = self.__dict__.get("_alarm"), self.__dict__.get("_hedging")
+        return (
+            get_ident() in self._launching
+            or any(each.runs_here() for each in self._fleet.values())
+            or (alarm is not None and alarm.runs_here())
+            or (hedging is not None and hedging.timer.runs_here())
         )
 
     def _cancel_pauses(self) -> None:

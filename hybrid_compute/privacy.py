@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from hybrid_compute._failures import add_note
 from hybrid_compute.errors import ExecutorUnavailable, PlacementError
 from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.tasks import NO_OPTIONS, Task, TaskOptions
@@ -267,7 +268,7 @@ class Guard:
             if interrupt and threading.current_thread() is threading.main_thread():
                 raise  # Ctrl-C
             # Where it happened, as text: the frames hold the arguments.
-            error.add_note("".join(traceback.format_tb(error.__traceback__)))
+            add_note(error, "".join(traceback.format_tb(error.__traceback__)))
             self._refuse(f"raised {_name_of_type(error)}", error.with_traceback(None))
             return
         if _is_pair(said):

@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from concurrent.futures._base import CANCELLED
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from hybrid_compute._failures import text_of
+from hybrid_compute._failures import add_note, text_of
 from hybrid_compute._metered import run_measured
 from hybrid_compute._pauses import Pause
 from hybrid_compute._seats import here, known, urge
@@ -257,7 +258,11 @@ class RoutedItem(WorkItem):
                 return
             if self._pause:
                 # Who runs his own work waits for it himself.
-                threading.Event().wait(self._pause)
+                try:
+                    threading.Event().wait(min(self._pause, threading.TIMEOUT_MAX))
+                except BaseException:
+                    self.give_up(self._last or CancelledError())
+                    raise
 
     def refused(self, error: ExecutorUnavailable) -> None:
         """Be told that nobody took the item."""
@@ -269,7 +274,8 @@ class RoutedItem(WorkItem):
         last = self._what_counts(last_word(error))
         # What must not leave this machine will not be let out by another attempt.
         alone = self._place + 1 >= len(self._route)
-        if (alone and isinstance(error, Withheld)) or not self._goes_on(error):
+        exits = self._alarm is not None and self._alarm.timer.at_once
+        if (alone and (exits or isinstance(error, Withheld))) or not self._goes_on(error):
             self.abandon(last)
             return False
         self._last = last
@@ -358,7 +364,13 @@ class RoutedItem(WorkItem):
         """Let go of the call, which was cancelled."""
         super().release()
         self.guard = None  # it has the arguments as well
+        self._last = None
         self._is_over()
+        keeper = self.keeper
+        if isinstance(keeper, Pause):
+            self.keeper = None
+            if keeper.ended:
+                self.future._begin()  # nobody else tells those who wait() for it
 
     def succeed(self, value: Any) -> None:
         """Deliver the result."""
@@ -395,21 +407,23 @@ class RoutedItem(WorkItem):
 
     def go_on(self) -> None:
         """Begin another attempt, now. The last one's failure stands if that cannot be."""
-        error = self._last
-        assert error is not None  # noqa: S101 - it has failed
-        if self.future.done():
-            return  # its time was up meanwhile
+        error, fleet = self._last, self._fleet  # before the look: whoever ends it takes them away
+        if self.future.done():  # its time was up meanwhile, or it was cancelled
+            if self.future._state == CANCELLED:
+                self.start()  # tells those who wait() for it
+            return
+        if error is None:
+            return  # somebody is ending it at this very moment
         try:
-            self.launch(self._elsewhere(), self._fleet, self._alarm, late=True)
+            self.launch(self._elsewhere(fleet), fleet, self._alarm, late=True)
         except Exception:  # shut down meanwhile, or a foreign submit raised: what is known stays
             self.abandon(error)
 
-    def _elsewhere(self) -> tuple[str, ...]:
+    def _elsewhere(self, fleet: Fleet) -> tuple[str, ...]:
         """Return the route without those who would run it here: who submitted it has gone on.
 
         This thread is another executor's, and others wait for it.
         """
-        fleet = self._fleet
         if "thread" not in fleet:
             return self._route
         return tuple("thread" if fleet[each].capabilities.blocks else each for each in self._route)
@@ -470,7 +484,7 @@ class RoutedItem(WorkItem):
             if budget is not None:
                 budget.give_back()
         fallbacks = len(self._route) - self._place - 1
-        if self._started or not fallbacks:
+        if raised or not (fallbacks and has_not_begun(error)):
             self._failures += 1
         verdict, self._pause = after_failure(
             error,
@@ -513,9 +527,8 @@ class RoutedItem(WorkItem):
         names = " and ".join(map(repr, self._route[first:]))
         for each in (error, self._last):  # of which one is delivered
             if each is not None:
-                each.add_note(
-                    f"not tried again: {names} had as many retries of late as RetryBudget allows"
-                )
+                told = f"{names} had as many retries of late as RetryBudget allows"
+                add_note(each, f"not tried again: {told}")
         return None
 
     def _note(self, error: BaseException) -> None:

@@ -5,11 +5,10 @@ Pure but for the future: no file, no lock, no clock. On the courier's thread.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hybrid_compute._failures import text_of
+from hybrid_compute._failures import add_note, text_of
 from hybrid_compute.errors import NotDelivered
 from hybrid_compute.executors import _delivery
 from hybrid_compute.executors._outbox_table import Verdict
@@ -79,12 +78,11 @@ def tell(decided: Decided, path: Path) -> None:
             _delivery.settle(item.succeed, value)
         return
     if fate is Fate.DEAD and entry.item is not None:
-        with suppress(Exception):  # its class may forbid it
-            error.add_note(
-                f"row {entry.id} is among the dead letters of the outbox {path} after "
-                f"{entry.attempts} attempts: `hybrid-compute outbox {path} retry {entry.id}` has "
-                "it delivered again"
-            )
+        add_note(
+            error,
+            f"row {entry.id} is among the dead letters of the outbox {path} after {entry.attempts} "
+            f"attempts: `hybrid-compute outbox {path} retry {entry.id}` has it delivered again",
+        )
     entry.fail(error)
 
 
