@@ -39,7 +39,7 @@ from hybrid_compute.protocol.writer import Writer
 __all__ = ["MAX_BATCH", "MOST", "PACE", "SPARE", "WINDOW", "Outbox"]
 
 WINDOW = 2  # frames under way that need no excuse
-PACE = 0.005  # seconds; a hundred times what a frame costs, and less than a long way takes
+PACE = 0.02  # seconds; many times what a frame and its ack take on a short way
 MOST = 256  # frames under way, whatever the way
 SPARE = 64  # bytes for the brackets, commas and ack around a message of the largest size
 MAX_BATCH = 4096  # messages in a frame
