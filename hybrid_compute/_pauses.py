@@ -80,7 +80,7 @@ class Pause(Keeper):
     def __init__(self, item: RoutedItem, alarm: Alarm, seconds: float) -> None:
         self._item = item
         self._timer = alarm.timer
-        self.ended = False
+        self.ended: bool = False
         item.keeper = self  # first: the next attempt may begin, with another keeper, at any moment
         self._timer.after(seconds, self)
 

@@ -39,7 +39,7 @@ class Timer(_exit.Member):
         self._heap: list[tuple[float, int, Call]] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
-        self.at_once = False
+        self.at_once: bool = False
         _exit.register(self)
 
     def after(self, seconds: float, call: Call) -> None:
