@@ -50,8 +50,7 @@ _keys: dict[ContextVar[Any], tuple[str, str]] = {}
 
 def current_context() -> Context | None:
     """Return a copy of the context of this thread; None if it is empty."""
-    context: Context = copy_context()
-    return context if len(context) else None
+    return copy_context() or None
 
 
 # -- threads and inline ----------------------------------------------------------------------

@@ -38,7 +38,7 @@ from hybrid_compute.supervised import SupervisedItem
 from hybrid_compute.tasks import NO_OPTIONS, Task
 
 if TYPE_CHECKING:
-    from hybrid_compute._alarm import Alarm
+    from hybrid_compute._alarm import Alarm, Shelf
     from hybrid_compute.events import Event
     from hybrid_compute.prices import Price
     from hybrid_compute.retry import RetryBudget
@@ -129,9 +129,10 @@ class SubExecutor(Mapper):
     carried: Carried | None = None
     # Whether it fails items at their deadlines itself, as those do that can end what runs.
     _keeps_time: bool = False
-    # Whether it keeps all items that it has until they are over, though it be dropped itself.
-    _holds_items: bool = False
+    # Where all items that it has are until they are over, though it be dropped itself.
+    _shelf: Shelf | None = None
     _alarm: Alarm | None = None  # see `alarm_in`
+    _watching: Alarm | None = None  # the same, once it looks through the shelf
 
     def can_run(self, item: WorkItem) -> bool:
         """Say whether this executor could run the item at all. Quick, pure, any thread."""
@@ -250,16 +251,38 @@ class SubExecutor(Mapper):
             RuntimeError: the executor is shut down.
         """
         if isinstance(fn, Task):
-            options = fn.options
+            options, context = fn.options, current_context()
             guard = None if is_bare(fn) else self._guard(fn, args, kwargs)
             if guard is not None or fn._special:
                 # What work with a deadline submits has no more time than is left of it.
                 timed = known.deadlines and here.limit.deadline is not None
-                if not (timed or fn.streams or guard is not None):
-                    return self._submit_alone(fn, args, kwargs)
-                kind = StreamItem if fn.streams else RoutedItem
-                return self._submit_supervised(kind(fn, args, kwargs, options), guard)
-            context = current_context()
+                if timed or fn.streams or guard is not None:
+                    kind = StreamItem if fn.streams else RoutedItem
+                    return self._submit_supervised(kind(fn, args, kwargs, options), guard)
+                light = SupervisedItem(fn, args, kwargs, options, context)
+                alarm = self._watching
+                if alarm is None:
+                    return self._submit_light(light)
+                # By hand, as `hand_over`, whose other questions were answered once for all.
+                light._executor = self
+                deadline, future = light.deadline, light.future
+                future._decision = self.name
+                try:
+                    if deadline is not None:
+                        alarm.came = True
+                        if alarm.thread is None:
+                            alarm.rouse(deadline)
+                    if (budget := self.retry_budget) is not None:
+                        budget.earn()
+                    self.execute(light)
+                    if deadline is not None and deadline < alarm.until:
+                        alarm.rouse(deadline)
+                except ExecutorUnavailable as error:
+                    light.refused(error.with_traceback(None))
+                except BaseException:
+                    future.cancel()  # nobody has it, or is to have it
+                    raise
+                return future
         else:
             options, context = NO_OPTIONS, None
         if known.deadlines and here.limit.deadline is not None:
@@ -274,35 +297,17 @@ class SubExecutor(Mapper):
         self.execute(item)
         return item.future
 
-    def _submit_alone(
-        self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> HybridFuture[Any]:
-        """Submit a supervised call: as a light item, if that will do."""
-        options, alarm = fn.options, self._alarm
-        row = None if alarm is None else alarm.rows.get(options.timeout)
-        item = SupervisedItem(fn, args, kwargs, options, current_context(), self, alarm, row)
+    def _submit_light(self, item: SupervisedItem) -> HybridFuture[Any]:
+        """Submit a supervised call, which need be no light item here."""
         future = item.future
         future._decision = self.name
         try:
-            if row is None or alarm is None:
-                if item.hand_over(self, self):
-                    return future
-                return self._submit_supervised(RoutedItem(fn, args, kwargs, options), None)
-            # By hand, as `hand_over`, whose questions were answered when there came to be the row.
-            row[item] = None
-            deadline = item.deadline
-            if deadline is not None and deadline < alarm.until:
-                alarm.rouse(deadline)
-            if (budget := self.retry_budget) is not None:
-                budget.earn()
-            try:
-                self.execute(item)
-            except ExecutorUnavailable as error:
-                item.refused(error.with_traceback(None))
+            if item.hand_over(self):
+                return future
         except BaseException:
-            future.cancel()  # nobody has it
+            future.cancel()  # nobody has it, or is to have it
             raise
-        return future
+        return self._submit_supervised(RoutedItem.in_place_of(item), None)
 
     def _guard(
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

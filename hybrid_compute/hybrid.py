@@ -401,7 +401,7 @@ class HybridExecutor(Mapper):
             item.future._decision = first
             if type(item) is not SupervisedItem:
                 fleet[first].execute(item)
-            elif not item.hand_over(fleet[first], self):
+            elif not item.hand_over(fleet[first]):
                 return self._launch(self._routed(item), route, fleet)
         except (PlacementError, PolicyError, ExecutorUnavailable) as error:
             # Its traceback, and that of its cause, would lead from the future to this frame.
@@ -685,11 +685,12 @@ class HybridExecutor(Mapper):
     def _runs_here(self) -> bool:
         # On a thread that is inside an item, or delivers the outcome of one, a wait for items
         # might be a wait for the one that is calling.
-        alarm, hedging = self.__dict__.get("_alarm"), self.__dict__.get("_hedging")
+        fleet, hedging = self._fleet.values(), self.__dict__.get("_hedging")
+        alarms = (self._alarm, *(each._alarm for each in fleet))
         return (
             get_ident() in self._launching
-            or any(each.runs_here() for each in self._fleet.values())
-            or (alarm is not None and alarm.runs_here())
+            or any(each.runs_here() for each in fleet)
+            or any(each is not None and each.runs_here() for each in alarms)
             or (hedging is not None and hedging.timer.runs_here())
         )
 

@@ -6,8 +6,8 @@ takes its place, with the same future and the same deadline, and decides what it
 
 Threads and locks: an item is in one pair of hands at a time, but for the alarm, which may fail it
 at any moment. Whoever comes first to the future settles it, and the other lets go. What the alarm
-has taken out of its row is not replaced any more. The routed item takes the place under the
-future's lock, so that who cancels meets one of the two.
+has claimed is not replaced any more: that is settled under the future's lock, as is the moment in
+which a routed item takes its place, so that who cancels meets one of the two.
 
 Under a HybridExecutor one that may be tried again is a routed item from the start: who shuts down
 counts those, and waits for them.
@@ -15,10 +15,11 @@ counts those, and waits for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import PENDING, RUNNING
 from contextlib import suppress
+from math import inf
 from threading import current_thread
 from time import monotonic, perf_counter
 from types import GeneratorType
@@ -35,14 +36,11 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from hybrid_compute._alarm import Alarm
-    from hybrid_compute._rows import Row
     from hybrid_compute.abc import SubExecutor
     from hybrid_compute.items import Keeper
     from hybrid_compute.tasks import TaskOptions
 
-__all__ = ["SupervisedItem", "is_quiet"]
-
-_HELD_UP = 0.005  # seconds from its submission: then the policy, or who was asked, has taken long
+__all__ = ["SupervisedItem", "is_quiet", "take_due", "watch"]
 
 
 class SupervisedItem(WorkItem):
@@ -54,9 +52,6 @@ class SupervisedItem(WorkItem):
         kwargs: its keyword arguments.
         options: the call's own, completed by the task's.
         context: as for `ContextItem`.
-        executor: where it goes, if that is known; else `hand_over` is told.
-        alarm: whose row it is put into; likewise.
-        row: likewise.
     """
 
     fn: Callable[..., Any] | None
@@ -66,20 +61,17 @@ class SupervisedItem(WorkItem):
     context: Context | None
     deadline: float | None
 
-    __slots__ = ("_alarm", "_executor", "_row", "_submitted", "context", "deadline")
+    __slots__ = ("_executor", "_submitted", "context", "deadline")
 
     time_is_up = time_is_up
 
-    def __init__(  # noqa: PLR0917 - it is called for every submit, and names take longer
+    def __init__(
         self,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
         options: TaskOptions,
         context: Context | None,
-        executor: SubExecutor | None = None,
-        alarm: Alarm | None = None,
-        row: Row | None = None,
     ) -> None:
         # By hand: super().__init__(fn, args, kwargs, options), as every submit comes by here.
         self.fn = fn
@@ -89,58 +81,68 @@ class SupervisedItem(WorkItem):
         self.keeper = None
         self.future = HybridFuture(self)
         self.context = context
-        self._executor = executor
-        self._alarm = alarm  # which sees to its deadline
-        self._row = row  # where that finds it, until it is over
-        self._submitted = now = monotonic()
+        # Who takes it away ends the item: see `claim`.
+        self._executor: SubExecutor | None = None
         timeout = options.timeout
-        self.deadline = None if timeout is None else now + timeout
+        if timeout is None:
+            self.deadline = None
+            self._submitted = monotonic()
+        else:
+            self.deadline = monotonic() + timeout
 
-    def hand_over(self, executor: SubExecutor, owner: Any) -> bool:
+    def _age(self) -> float:
+        """Return how many seconds ago it was submitted."""
+        deadline, timeout = self.deadline, self.options.timeout
+        if deadline is None or timeout is None:
+            return monotonic() - self._submitted
+        return monotonic() - deadline + timeout
+
+    def hand_over(self, executor: SubExecutor) -> bool:
         """Give it to an executor; False: for that it has to be a `RoutedItem`.
 
-        Args:
-            executor: where it goes.
-            owner: whose alarm it is that sees to its deadline, where the executor does not.
-
         Raises:
-            Exception: what `execute` raises, but for ExecutorUnavailable, with which it fails.
+            Exception: what `execute` raises, but for ExecutorUnavailable, with which it fails. Or
+                there can be no thread that sees to its deadline. Nobody has it then, or who has it
+                finds it cancelled, if it is cancelled now.
         """
-        if executor.capabilities.blocks:
-            return False
-        self._executor = executor
-        deadline, seconds = self.deadline, self.options.timeout
-        if seconds is not None:
-            known.deadlines = True
-        if (
-            seconds is not None
-            and deadline is not None
-            and not (executor._keeps_time or executor.capabilities.kills)
-        ):
-            if not executor._holds_items:
-                return False  # a row would keep it, and all that is its, until its time is up
-            alarm = owner._alarm or alarm_in(owner)
-            row = alarm.rows.get(seconds)
-            if row is None and (row := alarm.add_row(seconds)) is None:
+        alarm, deadline = executor._watching, self.deadline
+        if alarm is None:
+            if executor.capabilities.blocks:
                 return False
-            if owner is not executor and monotonic() - self._submitted > _HELD_UP:
-                return False  # others have come meanwhile, whose deadlines are later
-            self._alarm, self._row = alarm, row
-            row[self] = None  # before it is looked whether somebody waits for that
-            if deadline < alarm.until:
-                alarm.rouse(deadline)
-        if executor.retry_budget is not None:
-            executor.retry_budget.earn()
+            if deadline is not None:
+                known.deadlines = True
+            if executor._shelf is not None:
+                alarm = watch(executor)
+            elif executor._keeps_time or executor.capabilities.kills:
+                deadline = None
+            elif deadline is not None:
+                return False  # nobody would know of it but the alarm, which would have to keep it
+        self._executor = executor
+        if alarm is not None and deadline is not None:
+            alarm.came = True
+            if alarm.thread is None:
+                alarm.rouse(deadline)  # before anybody has it, as there may be no thread
+        if (budget := executor.retry_budget) is not None:
+            budget.earn()
         try:
             executor.execute(self)
         except ExecutorUnavailable as error:
             self.refused(error.with_traceback(None))  # which would lead back to this item
+            return True
+        # Once it is where the alarm looks: else that might look just before, and wait for long.
+        if alarm is not None and deadline is not None and deadline < alarm.until:
+            alarm.rouse(deadline)
         return True
 
     def run(self) -> None:
         """Run the call right here, on this thread, and deliver its outcome. Never raises."""
-        # As `_metered.run_measured` does it, without a meter.
-        if not self.start():
+        # As `_metered.run_measured` does it, without a meter; with `start` and `succeed` by hand.
+        future = self.future
+        with future._lock:
+            pending = future._state == PENDING
+            if pending:
+                future._state = RUNNING
+        if not (pending or future._begin()):
             return
         deadline, context = self.deadline, self.context
         fn, args = self.fn, self.args
@@ -159,14 +161,18 @@ class SupervisedItem(WorkItem):
             if limit is not None:
                 limit.deadline = outer
             self.raised(error)
-            self = kwargs = context = fn = args = None  # type: ignore[assignment]
+            self = kwargs = context = fn = args = future = None  # type: ignore[assignment]
         else:
             if limit is not None:
                 limit.deadline = outer
             if type(value) is GeneratorType:
                 pool = current_thread().__dict__.get("hybrid_pool")
-                self.future._pool = pool if context is None else pool_in(pool, context)
-            self.succeed(value)
+                future._pool = pool if context is None else pool_in(pool, context)
+            self._executor = None
+            try:  # noqa: SIM105 - `suppress` takes as long as all else
+                future.set_result(value)
+            except InvalidStateError:
+                pass  # its time was up
 
     def start(self) -> bool:
         """Mark the item as running."""
@@ -177,53 +183,40 @@ class SupervisedItem(WorkItem):
                 return True
         return future._begin()
 
-    def _let_go(self) -> bool:
-        """Note that it is over; False: the alarm has taken it, and is about to fail it.
+    def claim(self) -> bool:
+        """Say whether its time, which is up, is what ends it: nobody else does so any more.
 
-        Whoever keeps it must not keep its executor.
+        Who takes the executor away has the last word, or lets another item have it: that is one of
+        the alarm, who delivers a result, and who is about to have the call tried again.
         """
-        self._executor = None
-        row = self._row
-        if row is None:
+        with self.future._lock:
+            if self._executor is None or self.future._state not in (PENDING, RUNNING):
+                return False
+            self._executor = None
             return True
-        mine = row.pop(self, self) is None
-        if not row and self._alarm is not None:
-            self._alarm.emptied()
-        return mine
 
     def succeed(self, value: Any) -> None:
         """Deliver the result."""
-        # By hand, as `_let_go`: every call comes by here.
         self._executor = None
-        row = self._row
-        if row is not None:
-            try:  # noqa: SIM105 - `suppress` takes as long as all else
-                del row[self]
-            except KeyError:
-                pass  # its time is up, and the alarm is about to say so
-            if not row and self._alarm is not None:
-                self._alarm.emptied()
-        try:  # noqa: SIM105 - as above
+        with suppress(InvalidStateError):  # its time was up
             self.future.set_result(value)
-        except InvalidStateError:
-            pass  # its time was up
 
     def give_up(self, error: BaseException) -> None:
         """Deliver the failure for good."""
-        self._let_go()
+        self._executor = None
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
     def end(self) -> None:
         """Deliver that the work was ended because that was asked for."""
-        self._let_go()
+        self._executor = None
         with suppress(InvalidStateError):
             super().end()
 
     def release(self) -> None:
         """Let go of the call, which was cancelled."""
         super().release()
-        self._let_go()
+        self._executor = None
 
     def fail(self, error: BaseException) -> None:
         """Have the item that takes its place deliver the failure, or go on."""
@@ -245,20 +238,56 @@ class SupervisedItem(WorkItem):
     def _routed(self) -> RoutedItem | None:
         """Return the item that takes its place; None: it is over, as its future tells."""
         fn, args, kwargs, future = self.fn, self.args, self.kwargs, self.future
-        executor = self._executor
-        if not self._let_go() or fn is None or executor is None:
-            return None  # else the alarm would not know of the thread that the other one is on
+        if fn is None:
+            return None  # it was cancelled
         routed = RoutedItem(fn, args, kwargs, self.options)
         routed.context, routed.deadline = self.context, self.deadline
+        since = perf_counter() - self._age()
         with future._lock:
-            if future._state not in (PENDING, RUNNING):
+            executor = self._executor
+            # The alarm, if it has claimed this one, would not know of the thread of another.
+            if executor is None or future._state not in (PENDING, RUNNING):
                 return None
+            self._executor = None  # whoever keeps this one must not keep its executor
             routed._started = future._state == RUNNING
             routed.future = future
             future._item = routed  # who cancels it now releases that one
-        since = perf_counter() - (monotonic() - self._submitted)
-        routed.take_over(executor, self._alarm or alarm_of(executor, routed), since=since)
+        routed.take_over(executor, alarm_of(executor, routed), since=since)
         return routed
+
+
+def watch(executor: SubExecutor) -> Alarm:
+    """Have the alarm of an executor look through what the executor has, from now on."""
+    alarm = alarm_in(executor)
+    assert executor._shelf is not None  # noqa: S101 - who calls this has looked
+    alarm.look_through(executor._shelf)
+    executor._watching = alarm
+    return alarm
+
+
+def take_due(jobs: Iterable[Any], now: float, due: list[Any]) -> float:
+    """Claim those light items whose time is up; return the next deadline of the others.
+
+    Args:
+        jobs: all that there is; other jobs are passed by, as others see to their deadlines.
+        now: the monotonic time.
+        due: what is claimed is added to it.
+
+    Returns:
+        inf if there is none.
+    """
+    soonest = inf
+    for job in jobs:
+        if type(job) is SupervisedItem:
+            deadline = job.deadline
+            if deadline is None:
+                continue
+            if deadline <= now:
+                if job.claim():
+                    due.append(job)
+            elif deadline < soonest and job._executor is not None:  # else it is over, or replaced
+                soonest = deadline
+    return soonest
 
 
 _QUIET = PLAIN | {RoutedItem, SupervisedItem}

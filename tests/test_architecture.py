@@ -32,7 +32,6 @@ FLOORS: dict[int, tuple[str, ...]] = {
             "_metered",
             "_alarm",
             "_bell",
-            "_rows",
             "_timer",
             "_pauses",
         ),

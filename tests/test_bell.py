@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Any
 
 import pytest
 
-from hybrid_compute import HybridExecutor, Retry, ThreadExecutor, _alarm, _rows, _timer, task
+from hybrid_compute import HybridExecutor, Retry, ThreadExecutor, _timer, task
 from hybrid_compute._bell import Bell
 from hybrid_compute._pauses import Outstanding
 from hybrid_compute._timer import Timer
 from hybrid_compute.errors import TaskTimeout
+from hybrid_compute.executors import _threads
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.policy import Always
 
@@ -46,55 +48,72 @@ def here(name: str) -> bool:
     return threading.current_thread().name == name
 
 
+def timed_out(future: Any) -> bool:
+    return isinstance(future.exception(SOON / 2), TaskTimeout)
+
+
+def until(condition: Any) -> None:
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.001)
+
+
 def test_what_a_finalizer_submits_on_the_alarms_own_thread_is_not_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It looks at the rows, and then waits: in between, it is the one that submits."""
+    """It looks through what is there, and then waits: in between, it is the one that submits."""
     never, found = threading.Event(), []
     work = task(timeout=0.05)(lambda: never.wait(SOON))
-    later = task(timeout=1000)(never.wait)
-    look = _rows.Row.deadline
+    look = _threads.Pool.take_due
+
+    def take_due(pool: Any, now: float, due: list[Any]) -> float:
+        later = look(pool, now, due)
+        if here("alarm") and later > now + 500 and not found:
+            found.append(ex.submit(work))  # as a finalizer would, at an allocation here
+        return later
 
     with ThreadExecutor(4) as ex:
-        assert isinstance(ex.submit(work).exception(SOON), TaskTimeout)
-        ex.submit(later, 0).result(SOON)
-        alarm: Any = ex._alarm
-        rows = alarm._all_rows()  # that of `later` is the last
-
-        def deadline(row: Any) -> Any:
-            value = look(row)
-            if row is rows[-1] and here("alarm") and not (found or alarm._lingers):
-                found.append(ex.submit(work))  # as a finalizer would, at an allocation here
-            return value
-
-        monkeypatch.setattr(_rows.Row, "deadline", deadline)
-        ex.submit(later, SOON)
-        until = time.monotonic() + SOON
-        while not found and time.monotonic() < until:
-            time.sleep(0.001)
-        assert isinstance(found[0].exception(SOON / 2), TaskTimeout)
+        monkeypatch.setattr(_threads.Pool, "take_due", take_due)
+        ex.submit(task(timeout=1000)(never.wait), SOON)
+        until(lambda: found)
+        assert timed_out(found[0])
         never.set()
 
 
-def test_what_comes_as_the_alarm_ends_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[Any] = []
-    never = threading.Event()
-    is_idle = _alarm.Alarm._is_idle
+@pytest.mark.parametrize("when", ["as it looks for the last time", "when it has said that it ends"])
+def test_what_comes_as_the_alarm_ends_is_not_forgotten(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never, found = threading.Event(), []
+    look, wait = _threads.Pool.take_due, Bell.wait
+
+    def submit() -> None:
+        found.append(ex.submit(task(timeout=0.05)(lambda: never.wait(SOON))))
+
+    def take_due(pool: Any, now: float, due: list[Any]) -> float:
+        later = look(pool, now, due)
+        if when.startswith("as") and later == math.inf and alarm()._lingers and not found:
+            submit()
+        return later
+
+    def hear(bell: Bell, seconds: float) -> bool:
+        heard = wait(bell, seconds)
+        ends = bell is alarm()._bell and here("alarm") and alarm().thread is None
+        if when.startswith("when") and ends and not found:
+            submit()
+        return heard
+
+    def alarm() -> Any:
+        return ex._alarm
 
     with ThreadExecutor(2) as ex:
-
-        def idle(alarm: Any) -> bool:
-            value = is_idle(alarm)
-            if value and not found and here("alarm") and alarm._bell is ex._alarm._bell:  # type: ignore[union-attr]
-                found.append(ex.submit(task(timeout=0.05)(lambda: never.wait(SOON))))
-            return value
-
-        monkeypatch.setattr(_alarm.Alarm, "_is_idle", idle)
         assert ex.submit(task(timeout=1000)(abs), -1).result(SOON) == 1
-        until = time.monotonic() + SOON
-        while not found and time.monotonic() < until:
-            time.sleep(0.001)
-        assert isinstance(found[0].exception(SOON / 2), TaskTimeout)
+        monkeypatch.setattr(_threads.Pool, "take_due", take_due)
+        monkeypatch.setattr(Bell, "wait", hear)
+        ex.submit(task(timeout=1000)(abs), -1).result(SOON)
+        until(lambda: found)
+        assert timed_out(found[0])
         never.set()
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,9 @@ from hybrid_compute import (
     ProcessExecutor,
     Retry,
     ThreadExecutor,
-    _alarm,
     current,
     task,
 )
-from hybrid_compute._rows import Row
 from hybrid_compute._seats import here
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ExecutorUnavailable, TaskTimeout
@@ -35,7 +34,7 @@ from hybrid_compute.items import WorkItem
 from hybrid_compute.policy import Always
 from hybrid_compute.retry import RetryBudget
 from hybrid_compute.routed import RoutedItem
-from hybrid_compute.supervised import SupervisedItem
+from hybrid_compute.supervised import SupervisedItem, take_due
 from hybrid_compute.tasks import TaskOptions
 from hybrid_compute.testing import ManualExecutor
 
@@ -62,10 +61,17 @@ class Taken(SubExecutor):
     name = "taken"
     capabilities = Capabilities(shares_memory=True)
     workers = 1
-    _holds_items = True
+    alarm: Any = None
 
     def __init__(self) -> None:
         self.items: list[WorkItem] = []
+
+    @property
+    def _shelf(self) -> Any:
+        return self
+
+    def take_due(self, now: float, due: list[Any]) -> float:
+        return take_due([*self.items], now, due)
 
     def execute(self, item: WorkItem) -> None:
         self.items.append(item)
@@ -156,23 +162,17 @@ def test_those_that_a_shutdown_has_to_wait_for_are_routed_ones(
     assert kinds == [RoutedItem] * 2
 
 
-def test_one_on_which_the_policy_has_taken_long_is_a_routed_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Others have come meanwhile whose deadlines are later: it may not stand behind them.
+def test_one_on_which_the_policy_has_taken_long_has_the_time_that_is_left() -> None:
     class Slow:
         def route(self, item: WorkItem, fleet: Any) -> tuple[str, ...]:
-            PAUSE.wait(0.02)
+            PAUSE.wait(0.05)
             return ("thread",)
 
-    kinds: list[type[WorkItem]] = []
-    execute = ThreadExecutor.execute
-    monkeypatch.setattr(
-        ThreadExecutor, "execute", lambda ex, item: [kinds.append(type(item)), execute(ex, item)]
-    )
+    begun = time.monotonic()
     with HybridExecutor(1, policy=Slow()) as ex:
-        assert ex.submit(task(timeout=1000)(abs), -1).result(SOON) == 1
-    assert kinds == [RoutedItem]
+        deadline = ex.options(timeout=1000).submit(lambda: current().deadline).result(SOON)
+    assert deadline is not None
+    assert begun + 1000 <= deadline < begun + 1000.05
 
 
 def test_one_that_is_recorded_is_recorded(tmp_path: Path) -> None:
@@ -245,10 +245,10 @@ def test_an_executor_that_does_not_take_it_fails_it_without_a_start() -> None:
             raise ExecutorUnavailable("away")
 
     ex = Away()
-    for _ in range(2):  # the first one makes the row, and the second one finds it
+    for _ in range(2):  # the first one makes the alarm, and the second one finds it
         future = ex.submit(supervised, 1)
         assert str(future.exception(SOON)) == "away"
-        assert not any(ex._alarm.rows.values())  # type: ignore[union-attr]
+    until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
 
 
 def test_one_that_raises_something_else_has_its_say_and_keeps_nothing() -> None:
@@ -260,7 +260,7 @@ def test_one_that_raises_something_else_has_its_say_and_keeps_nothing() -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="shut down"):
             ex.submit(supervised, 1)
-        assert not any(ex._alarm.rows.values())  # type: ignore[union-attr]
+    until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("first", [None, supervised], ids=["the first one", "one more"])
@@ -287,7 +287,6 @@ def test_a_cancelled_one_keeps_nothing_and_is_not_tried() -> None:
     del argument
     gc.collect()
     assert alive() is None
-    assert not any(ex._alarm.rows.values())  # type: ignore[union-attr]
     item.fail(ValueError())  # whoever has it still may say what he wants
     item.succeed(1)
     item.run()
@@ -337,8 +336,9 @@ def test_one_that_the_alarm_has_taken_is_not_replaced() -> None:
     (item,) = ex.items
     assert item.start()
     due: list[Any] = []
-    (row,) = ex._alarm.rows.values()  # type: ignore[union-attr]
-    row.take_due(time.monotonic() + 2000, due)
+    ex.take_due(time.monotonic() + 2000, due)
+    assert due == [item]
+    ex.take_due(time.monotonic() + 2000, due)
     assert due == [item]
     item.raised(ValueError())  # else the alarm would not know of the thread that the next is on
     assert len(ex.items) == 1
@@ -440,42 +440,50 @@ def test_the_alarm_wakes_for_each_whatever_their_order() -> None:
 def test_one_that_comes_while_the_alarm_looks_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     ex, futures, looked = Taken(), [], threading.Event()
     call = task(timeout=0.02)(abs)
-    look = Row.deadline
 
     def submit() -> None:
         futures.append(ex.submit(call, 1))
 
-    def deadline(row: Row) -> float | None:
-        found = look(row)
-        alarm = ex._alarm
-        if alarm is not None and row is alarm.rows.get(0.02) and not looked.is_set():
-            looked.set()  # it has looked into this row, and found nothing
+    def look(self: Taken, now: float, due: list[Any]) -> float:
+        items = len(self.items)
+        later = take_due([*self.items], now, due)
+        if later < inf and not looked.is_set():
+            looked.set()  # it has looked through all, and seen the one that has much time
             threading.Thread(target=submit).start()
-            until(lambda: row)
-        return found
+            until(lambda: len(self.items) > items)
+        return later
 
-    ex.submit(task(timeout=0.02)(abs), 1).exception(SOON)  # the row is there
-    until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
-    with monkeypatch.context() as patch:
-        patch.setattr(Row, "deadline", deadline)
-        far = ex.submit(task(timeout=1000)(abs), 1)
-        assert looked.wait(SOON)
-        until(lambda: futures)
-        assert isinstance(futures[0].exception(SOON / 2), TaskTimeout)
+    monkeypatch.setattr(Taken, "take_due", look)
+    far = ex.submit(task(timeout=1000)(abs), 1)
+    assert looked.wait(SOON)
+    until(lambda: futures)
+    assert isinstance(futures[0].exception(SOON / 2), TaskTimeout)
     assert far.cancel()
 
 
-def test_with_many_different_times_each_is_kept_and_little_is_remembered() -> None:
+def test_one_that_is_handed_over_slowly_is_not_late() -> None:
+    """The alarm may look, and wait for long, before it is where the alarm looks."""
+
+    class Slow(Taken):
+        def execute(self, item: WorkItem) -> None:
+            alarm: Any = self._alarm
+            until(lambda: alarm.until > time.monotonic() + 500 or alarm.thread is None)
+            super().execute(item)
+
+    ex = Slow()
+    assert isinstance(ex.submit(task(timeout=0.02)(abs), 1).exception(SOON / 2), TaskTimeout)
+    far = ex.submit(task(timeout=1000)(abs), 1)
+    assert isinstance(ex.submit(task(timeout=0.02)(abs), 1).exception(SOON / 2), TaskTimeout)
+    assert far.cancel()
+
+
+def test_with_many_different_times_each_is_kept() -> None:
     ex = Taken()
-    futures = [
-        ex.submit(task(timeout=0.05 + number / 10_000)(abs), 1)
-        for number in range(2 * _alarm._ROWS)
-    ]
-    assert len(ex._alarm.rows) == _alarm._ROWS  # type: ignore[union-attr]
+    futures = [ex.submit(task(timeout=0.05 + number / 5_000)(abs), 1) for number in range(200)]
     for future in futures:
         assert isinstance(future.exception(SOON), TaskTimeout)
     with HybridExecutor(1, policy=Always("thread")) as hybrid:
-        for number in range(2 * _alarm._ROWS):
+        for number in range(200):
             call = hybrid.options(timeout=100 + number)
             assert call.submit(abs, -number).result(SOON) == number
 
@@ -495,19 +503,20 @@ def test_the_alarm_keeps_none_alive_that_is_over() -> None:
         assert behind.result(SOON)
 
 
-def test_many_that_are_due_together_are_all_found() -> None:
+def test_those_whose_time_is_up_are_found_among_all_others() -> None:
     ex, due = Taken(), []
-    call = task(timeout=1000)(abs)
-    futures = [ex.submit(call, 1) for _ in range(5000)]
-    (row,) = ex._alarm.rows.values()  # type: ignore[union-attr]
-    later = time.monotonic() + 2000
+    call, later = task(timeout=1000)(abs), task(timeout=5000)(abs)
+    futures = [ex.submit(call if number % 3 else later, 1) for number in range(300)]
+    others: list[Any] = [RoutedItem(abs, (1,), None, TaskOptions(timeout=1000)), WorkItem(abs)]
+    now = time.monotonic()
+    assert now + 900 < take_due([*ex.items, *others], now, due) < now + 1000
+    assert due == []
     for item in ex.items[::2]:
         item.succeed(1)
-    row.take_due(time.monotonic(), due)
-    assert due == []
-    row.take_due(later, due)
-    assert due == ex.items[1::2]
-    assert not row
+    ex.items[1].future.cancel()
+    assert now + 4900 < take_due([*ex.items, *others], now + 2000, due) < now + 5000
+    assert due == [each for n, each in enumerate(ex.items) if n % 2 and n % 3 and n > 1]
+    assert take_due([*ex.items], now + 9000, due) == inf
     for item in due:
         item.give_up(TimeoutError())
     assert all(each.done() for each in futures)
@@ -530,7 +539,7 @@ def test_an_alarm_goes_with_its_executor_and_needs_no_collector_for_that() -> No
 
 def test_one_that_its_executor_has_forgotten_is_forgotten() -> None:
     class Forgetful(Taken):
-        _holds_items = False  # nobody else's executor says that it does
+        _shelf = None  # nobody else's executor has one
 
         def execute(self, item: WorkItem) -> None:
             pass
@@ -553,7 +562,7 @@ def test_an_alarm_that_something_has_ended_has_a_successor(monkeypatch: pytest.M
     monkeypatch.setattr(threading, "excepthook", lambda told: seen.append(told.exc_value))
     ex = Taken()
     with monkeypatch.context() as patch:
-        patch.setattr(Row, "take_due", look)
+        patch.setattr(Taken, "take_due", look)
         first = ex.submit(task(timeout=0.02)(abs), 1)
         until(lambda: seen and ex._alarm.thread is None)  # type: ignore[union-attr]
     second = ex.submit(task(timeout=0.02)(abs), 1)
@@ -574,7 +583,6 @@ def test_if_there_can_be_no_thread_for_the_alarm_it_is_said_and_nothing_is_kept(
         for _ in range(2):
             with pytest.raises(RuntimeError, match="can't start"):
                 ex.submit(supervised, 1)
-    assert not any(ex._alarm.rows.values())  # type: ignore[union-attr]
     assert ex.items == []
     future = ex.submit(task(timeout=0.02)(abs), 1)
     assert isinstance(future.exception(SOON), TaskTimeout)
@@ -624,6 +632,5 @@ def test_each_of_many_ends_once_however_its_end_and_its_time_fall_together() -> 
         until(lambda: len(ends) == len(futures))
         assert len(set(map(id, ends))) == len(futures)
         assert {type(each.exception()) for each in futures if not each.cancelled()} >= {TaskTimeout}
-        until(lambda: not any(ex._alarm.rows.values()))  # type: ignore[union-attr]
         until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
         assert ex.submit(abs, -1).result(SOON) == 1

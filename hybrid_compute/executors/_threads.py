@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import _thread
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -42,13 +43,17 @@ from hybrid_compute.executors._places import Job, Places
 from hybrid_compute.executors._pump import Pump
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
+from hybrid_compute.supervised import take_due
 from hybrid_compute.tasks import NO_OPTIONS
 
 if TYPE_CHECKING:
     from contextvars import Context
 
+    from hybrid_compute._alarm import Alarm
+
 __all__ = ["Job", "Pool"]
 
+_HANDED = 0.005  # seconds after which what was in somebody's hands, unseen, is looked for again
 _EXITING = "cannot schedule new futures after interpreter shutdown"
 _FORKED = (
     "this executor belongs to the parent process; its threads do not exist in a forked child: "
@@ -78,6 +83,7 @@ class Pool(_exit.Member, Places):
         self.broken: str | None = None
         self.pumps: set[Pump] = set()  # those that are parked
         self.ending = False  # none parks any more
+        self.alarm: weakref.ref[Alarm] | None = None  # which looks through all this
 
     def push(self, job: Job, copies: int = 1, *, late: bool = False) -> None:
         """Queue a job, or so many copies of it, and see that threads come.
@@ -164,13 +170,40 @@ class Pool(_exit.Member, Places):
             if job is None:
                 spare = busy > self.size and len(self.parked) >= self.size
                 if self.refusal is not None or spare:
-                    self.left += 1
-                    self.seats.remove(seat)
+                    self.leave(seat)
                     job = _OVER
                 else:
                     self.parked.append(gate)
+                    if self.alarm is not None:
+                        self._tell_alarm()
             self._note()
             return job
+
+    def leave(self, seat: Seat) -> None:
+        """Note that a thread ends. Under the lock."""
+        self.left += 1
+        self.seats.remove(seat)
+        self._tell_alarm()
+
+    def _tell_alarm(self) -> None:
+        # If nothing is there any more. Under the lock; takes none.
+        alarm = None if self.alarm is None else self.alarm()
+        if alarm is not None and len(self.parked) == len(self.seats):
+            alarm.nothing_there()
+
+    def take_due(self, now: float, due: list[Any]) -> float:
+        """Claim the light items whose time is up; return when to look for others."""
+        with self.lock:
+            # In this order: what leaves the queue meanwhile comes to a seat, by way of a hand.
+            queued = [*_all_of(self.urgent), *_all_of(self.jobs)]
+            running = [each.job for each in self.seats]
+            # Those that have nothing in their hands, for sure.
+            idle = len(self.parked) + self.waking + self.starting
+            unseated = len(self.threads) - self.left - len(self.seats)
+        later = take_due(running + queued, now, due)
+        if unseated or sum(each is None for each in running) > idle:
+            return min(later, now + _HANDED)
+        return later
 
     def close(self, refusal: Exception) -> None:
         """Refuse new work; the threads end once the queue is empty. Idempotent."""
@@ -333,6 +366,14 @@ def _nobody() -> None:
     return None
 
 
+def _all_of(jobs: deque[Job]) -> list[Job]:
+    while True:
+        try:
+            return list(jobs)
+        except RuntimeError:  # a thread has taken one meanwhile
+            continue
+
+
 _OVER: Any = object()  # what `look` answers when there is nothing more to come
 
 
@@ -343,6 +384,8 @@ def _work(pool: Pool, first: deque[Job]) -> None:
     with pool.lock:
         pool.seats.append(seat)
     if pool.initializer is not None and not _initialize(pool):
+        with pool.lock:
+            pool.leave(seat)
         return
     jobs = pool.jobs
     gate = _thread.allocate_lock()
@@ -362,7 +405,6 @@ def _work(pool: Pool, first: deque[Job]) -> None:
             except IndexError:
                 pass
         if job is None:
-            seat.job = None  # nothing of a job that is done may be kept alive
             job = pool.look(gate, counted, seat)
             counted = ""
             if job is _OVER:
@@ -378,7 +420,10 @@ def _work(pool: Pool, first: deque[Job]) -> None:
             # Only a done-callback that raises KeyboardInterrupt or the like gets here. The
             # stdlib's thread dies of it; this one goes on.
             LOGGER.critical("Exception in worker", exc_info=True)
-        del job  # as above
+        # Nothing of a job that is done may be kept alive. And what a seat shows runs there: who
+        # shows nothing may have the next one in his hand (see `take_due`).
+        seat.job = None
+        del job
 
 
 def _initialize(pool: Pool) -> bool:

@@ -57,8 +57,6 @@ class ThreadExecutor(SubExecutor):
 
     capabilities: Capabilities = Capabilities(shares_memory=True, streams=True)
 
-    _holds_items = True  # its threads end when all is done
-
     def __init__(
         self,
         max_workers: int | None = None,
@@ -79,6 +77,7 @@ class ThreadExecutor(SubExecutor):
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{ThreadPoolExecutor._counter()}"  # type: ignore[attr-defined]
         self._pool = Pool(self.workers, prefix, initializer, initargs)
         self._pool.owner = weakref.ref(self)
+        self._shelf = self._pool
         _exit.register(self._pool)
 
     def execute(self, item: WorkItem) -> None:
