@@ -22,7 +22,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from time import perf_counter, process_time, sleep, thread_time
+from time import monotonic, perf_counter, process_time, sleep, thread_time
 from typing import Any
 
 from benchmarks._harness import Adapter, Case
@@ -30,6 +30,7 @@ from benchmarks._harness import Adapter, Case
 __all__ = ["CASES"]
 
 _SUPERVISED = "with retries and a deadline"
+_TOO_LONG = 0.3  # seconds that a call takes which has 50 ms
 _KILLS = 5
 _RESTARTS = 3
 _REST = 0.05  # seconds that the call takes which is under way when the server dies
@@ -122,6 +123,60 @@ def _submit_supervised(size: int) -> Mapping[str, float]:
     from benchmarks._supervised import SUPERVISED
 
     return _submit(**SUPERVISED)(size)
+
+
+# -- a deadline passes ---------------------------------------------------------------------------
+
+
+def _late(
+    make: Callable[[], contextlib.AbstractContextManager[Any]], work: str, *, queued: int = 0
+) -> Callable[[int], Mapping[str, float]]:
+    """Return what measures how late the futures of calls fail that take too long.
+
+    Args:
+        make: the executor.
+        work: the call, in `_supervised`.
+        queued: how many of the calls wait behind one that takes too long, all with other deadlines;
+            0: they are made one after the other.
+    """
+
+    def measure(size: int) -> Mapping[str, float]:
+        from benchmarks import _supervised
+
+        late: list[float] = []
+
+        def submit(ex: Any, seconds: float) -> Any:
+            call = getattr(_supervised, work)(seconds)
+            due = monotonic() + seconds
+            future = ex.submit(call, _TOO_LONG)
+            future.add_done_callback(lambda _: late.append(monotonic() - due))
+            return future
+
+        with make() as ex:
+            ex.submit(getattr(_supervised, work)(60.0), 0.0).result()
+            gc.collect()
+            gc.disable()  # there are 10,000 tasks of ours to go through
+            if queued:
+                spread = [1.0 + number / queued for number in range(queued)]
+                random.Random(1).shuffle(spread)
+                futures = [submit(ex, seconds) for seconds in spread]
+                for future in futures:
+                    future.exception()
+            else:
+                for _ in range(size):
+                    submit(ex, 0.05).exception()
+        late.sort()
+        return {"": late[len(late) // 2] * 1e3, "latest": late[-1] * 1e3}
+
+    return measure
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[Any]:
+    from hybrid_compute import ThreadExecutor
+
+    with ThreadExecutor(2) as ex:
+        yield ex
 
 
 # -- a worker is killed --------------------------------------------------------------------------
@@ -273,6 +328,24 @@ CASES = (
         size=2_000,
         quick_size=500,
         note="The breaker is there in both.",
+    ),
+    Case(
+        name="survive: a future fails after its deadline, p50",
+        unit="ms",
+        adapters=(
+            Adapter("ThreadExecutor", _late(_threads, "slow")),
+            Adapter("ThreadExecutor, 10,000 queued", _late(_threads, "slow", queued=10_000)),
+            Adapter("ProcessExecutor", _late(_process, "slow")),
+            Adapter("RemoteExecutor", _late(_remote, "slow_there")),
+        ),
+        size=20,
+        quick_size=5,
+        rounds=3,
+        quick_rounds=2,
+        note=(
+            "On an idle machine. Those that are queued have a second or two, each another time. A "
+            "process is ended first, within `kill_grace`."
+        ),
     ),
     Case(
         name="survive: first result after a killed worker",

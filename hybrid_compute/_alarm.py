@@ -5,16 +5,18 @@ heap, and a thread, which is there only while there are items that are not done.
 and fails items, with no lock held; what an item's executor does with it afterwards finds the future
 done, and is dropped.
 
-Light items cost next to nothing, since they are in no heap: where they are until they are over, on
-a *shelf*, which is a pool's queue and its threads, the alarm finds them. It looks through all that
-is there at the first deadline that it has seen there, or that somebody who came later told it of.
-Mostly they are over long before that, and it finds others, whose deadlines are later. Where many
-are late it would look all the time, so it rests in between, for 9 times as long as the look took.
+Light items cost next to nothing, since mostly they are in no heap: where they are until they are
+over, on a *shelf*, which is a pool's queue and its threads, the alarm finds them. It looks through
+all that is there at the first deadline that it has seen there. Mostly what had that one is over by
+then, and it finds others, whose deadlines are later. What is due soon when it looks, it puts into
+the heap: else where many are late it would look all the time. How soon, depends on how long a look
+takes (`supervised.look_through`).
 
-Why no deadline is missed: who has put an item on the shelf looks afterwards until when the thread
-waits, if there is one. The thread says first that whoever comes is to wake it, and only then looks
-at the shelf. Who wakes it rings, and what was rung is heard, whether it waits already or is about
-to: the ringing may be a finalizer's, on that very thread.
+Why no deadline is missed: who has put an item on the shelf reads afterwards when the alarm looks,
+`until`. If its deadline is earlier, he has it put into the heap. The thread says first that
+everybody is to do so, and only then looks at the shelf. While it waits, who has changed what it
+waits for rings, and what was rung is heard, whether it waits already or is about to: the ringing
+may be a finalizer's, on that very thread.
 
 When the last one is done, the thread is told so, and then ends, though its deadline is far away. It
 lingers for a moment before, as another call may follow; meanwhile nobody need tell it anything.
@@ -45,7 +47,6 @@ __all__ = ["Alarm", "Deadlines", "Shelf"]
 _LONGEST = 3600.0  # seconds of one wait: there are limits to what a lock can wait for
 _LINGER = 0.010  # seconds that the thread stays when nothing is out: starting one takes 60 us
 _SPARE = 64  # entries of items that are done, before they are looked for
-_REST = 9  # times as long as a look has taken: of a long queue it is not to take all of a core
 
 
 class Deadlines:
@@ -104,12 +105,8 @@ class Shelf(Protocol):
 
     alarm: weakref.ref[Alarm] | None
 
-    def take_due(self, now: float, due: list[Any]) -> float:
-        """Claim those whose time is up, into `due`; return when to look again.
-
-        That is the deadline of the next one, as far as can be seen; inf: there is none. Holds no
-        lock as it looks at them. Any thread.
-        """
+    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float]:
+        """Look through all that is there; any thread. See `supervised.look_through`."""
         ...
 
 
@@ -118,8 +115,8 @@ class Alarm(_exit.Member):
 
     Attributes:
         thread: None while there is none.
-        until: when it looks again by itself; 0: it is about to; inf: there is none, or it looks
-            just now, and may have passed by what comes.
+        until: by when it looks through the shelf again; 0: it is about to; inf: there is no thread,
+            or it looks just now, and may have passed by what comes.
         came: an item has come since it looked.
         timer: for those that pause between two attempts.
     """
@@ -130,13 +127,15 @@ class Alarm(_exit.Member):
         self._lock = threading.RLock()
         self._bell = Bell()  # for the thread
         self._deadlines = Deadlines()
-        self._out: set[int] = set()  # futures of these, by id, not done yet; needs no lock
+        self._out: set[int] = set()  # futures of routed items, by id, not done yet; needs no lock
         self._shelf: weakref.ref[Shelf] | None = None
         self.until: float = inf
-        self.came = False
+        self._wakes: float = inf  # when the thread does something by itself
+        self._rests: float = 0.0  # until then it does not look again: it has noted what is due
+        self.came: bool = False
         self._lingers = False  # it waits for a moment only, and not for a deadline
         self._emptied = False  # there was none that is not done, since it looked
-        self._expects = False  # it waits for the deadline of something on the shelf
+        self._expects = False  # it waits for something on the shelf
         self.thread: threading.Thread | None = None
         self.timer: Timer = Timer("pauses")
         _exit.register(self)
@@ -146,31 +145,44 @@ class Alarm(_exit.Member):
         with self._lock:
             self._shelf, shelf.alarm = weakref.ref(shelf), weakref.ref(self)
 
-    def _start(self) -> None:
-        """See to it that there is a thread. With the lock held, for which it waits."""
-        if self.thread is None:
-            thread = threading.Thread(target=self._run, name="alarm", daemon=True)
-            thread.start()  # it may not be possible
-            self.thread, self.until = thread, 0.0
+    def start(self) -> None:
+        """See to it that there is a thread, which waits for the lock.
 
-    def rouse(self, deadline: float) -> None:
-        """See to it that there is a thread, and that it does not wait beyond a deadline."""
-        if deadline < self.until:
-            with self._lock:
-                self._start()
-                self._expects = True
-                # Waking it costs more than all else here, and most deadlines are later than others.
-                if deadline < self.until:
-                    self._bell.ring()
+        Raises:
+            RuntimeError: there can be none.
+        """
+        with self._lock:
+            if self.thread is None:
+                thread = threading.Thread(target=self._run, name="alarm", daemon=True)
+                thread.start()  # it may not be possible
+                self.thread, self.until, self._wakes = thread, 0.0, 0.0
+
+    def note(self, item: WorkItem) -> None:
+        """See to the deadline of an item that is on the shelf, and earlier than `until`.
+
+        Raises:
+            RuntimeError: there can be no thread.
+        """
+        deadline = cast("float", item.deadline)
+        with self._lock:
+            self._expects = True
+            self._add(item, deadline)
+            if deadline < self.until:  # others come behind it, and need not be noted
+                self.until = max(deadline, self._rests)
+
+    def _add(self, item: WorkItem, deadline: float) -> None:
+        self.start()  # first, as it may raise
+        self._deadlines.add(item)
+        # Waking it costs more than all else here, and most deadlines are later than others.
+        if deadline < self._wakes:
+            self._bell.ring()
 
     def set(self, item: RoutedItem) -> None:
         """See to it that the item, unless it is done before, fails at its deadline."""
         with self._lock:
-            self._start()  # first, as it may raise
-            self._deadlines.add(item)
-            self._out.add(id(item.future))
             self.came = True
-            self.rouse(cast("float", item.deadline))
+            self._add(item, cast("float", item.deadline))
+            self._out.add(id(item.future))
         if item.streams:  # it has another future once the stream has begun
             item.future.add_done_callback(self.over)
 
@@ -206,66 +218,80 @@ class Alarm(_exit.Member):
             with self._lock:
                 if self.thread is threading.current_thread():
                     # Whatever has ended it, the next item has another one.
-                    self.thread, self.until = None, inf
+                    self.thread, self.until, self._wakes = None, inf, inf
 
     def _watch(self) -> None:
         due: list[Any] = []
+        soon: list[Any] = []
+        emptied = False
         while True:
+            later = inf
             with self._lock:
-                self._bell.wait(0.0)  # what was rung until now is seen by this look
-                self.until = inf  # before anything is looked at
-                self._expects = True
-                begun = time.monotonic()
-                due += self._deadlines.due(begun)
-            spent = time.thread_time()  # not what others did meanwhile
-            shelf = None if self._shelf is None else self._shelf()
-            later = inf if shelf is None else shelf.take_due(begun, due)  # it has locks of its own
-            del shelf
-            not_before = time.monotonic() + _REST * (time.thread_time() - spent)
+                self._bell.wait(0.0)  # what was rung until now is seen from here on
+                now = time.monotonic()
+                looks = now >= self.until or (self._emptied and not self._lingers)
+                if looks:
+                    self.until = inf  # before anything is looked at
+                    emptied, self._emptied, self._expects = self._emptied, False, True
+                due += self._deadlines.due(now)
+            if looks and (shelf := None if self._shelf is None else self._shelf()) is not None:
+                later, self._rests = shelf.look(now, due, soon)  # it has locks of its own
+                del shelf
             with self._lock:
-                seconds = 0.0
-                if not due:
-                    if self._deadlines.next() is None:
-                        # Who was done before `set` noted it, in another's hands, said so too early.
-                        self._out.clear()
-                    self._expects = later < inf
-                    lingered, self._lingers = self._lingers, False
-                    emptied, self._emptied = self._emptied, False
-                    came, self.came = self.came, False
-                    idle = later == inf and not self._out
-                    if lingered and idle and not came:
-                        me, self.thread = self.thread, None  # who comes now starts another one
-                        if not self._bell.wait(0.0) or self.thread is not None:
-                            return
-                        self.thread = me  # somebody has come since it began to look
-                        continue
-                    # Where one call follows another, it is not woken for each.
-                    self._lingers = idle or (came and emptied)
-                    seconds = self._plan(later)
-            self._bell.wait(seconds)
-            self.until = 0.0
+                for item in soon:
+                    self._deadlines.add(item)
+                soon.clear()
+                if looks and self._ends(later, over=not due, emptied=emptied):
+                    return
+                self._wakes = min(self.until, self._deadlines.next() or inf)
             for item in due:
                 try:
-                    keeper = item.keeper
-                    item.give_up(item.time_is_up())
-                    if keeper is not None:
-                        keeper.withdraw(item)  # from a queue that is not ours
+                    if item.claim():
+                        keeper = item.keeper
+                        item.give_up(item.time_is_up())
+                        if keeper is not None:
+                            keeper.withdraw(item)  # from a queue that is not ours
                 except InvalidStateError:
                     pass  # it was cancelled at this very moment
                 except BaseException:
                     LOGGER.exception("exception ending a work item whose time was up")
             item = keeper = None
             due.clear()
-            while (rest := not_before - time.monotonic()) > 0.0:
-                self._bell.wait(rest)  # who rings meanwhile is seen by the next look
+            self._bell.wait(max(0.0, self._wakes - time.monotonic()))
 
-    def _plan(self, later: float) -> float:
-        """Return the seconds until it looks again. Under the lock."""
-        now = time.monotonic()
-        soonest = min(later, now + (_LINGER if self._lingers else _LONGEST))
-        following = self._deadlines.next()
-        self.until = until = soonest if following is None else min(soonest, following)
-        return max(0.0, until - now)
+    def _ends(self, later: float, *, over: bool, emptied: bool) -> bool:
+        """Say whether the thread ends; else plan the next look. With the lock held, after a look.
+
+        Args:
+            later: the next deadline of what is on the shelf, and in no heap; inf: there is none.
+            over: nothing was due.
+            emptied: before the look, there was a moment when there was nothing.
+        """
+        now, following = time.monotonic(), self._deadlines.next()
+        if following is None:
+            self._out.clear()  # who was done before `set` noted it had said so too early
+        self._expects = later < inf
+        lingered, self._lingers = self._lingers, False
+        came, self.came = self.came, False
+        idle = over and later == inf and following is None
+        if lingered and idle and not came:
+            me, self.thread = self.thread, None  # who comes now starts another one
+            if self._deadlines.next() is None or self.thread is not None:
+                return True
+            self.thread = me  # a finalizer has put something there in between
+        # Where one call follows another, it is not woken for each.
+        self._lingers = idle or (came and emptied)
+        until = now + (_LINGER if self._lingers else _LONGEST)
+        if later < inf:
+            until = min(until, later)
+        elif following is not None:
+            until = min(until, max(following, self._rests))
+        elif not over:
+            until = self._rests
+        # Else a finalizer has just said so, on this very thread; and so that none comes between.
+        if until < self.until:  # noqa: PLR1730
+            self.until = until
+        return False
 
     def after_fork(self) -> None:
         """Forget the parent's items and thread."""
@@ -274,4 +300,4 @@ class Alarm(_exit.Member):
         self._deadlines = Deadlines()
         self._out = set()
         self.came = self._lingers = self._emptied = self._expects = False
-        self.until, self.thread = inf, None
+        self.until, self._wakes, self.thread = inf, inf, None

@@ -28,10 +28,6 @@ class Bell:
         except RuntimeError:
             pass  # it has been rung, and not been heard yet
 
-    def wait(self, seconds: float) -> bool:
-        """Block until it is rung, or so many seconds have passed; say whether it was rung.
-
-        Args:
-            seconds: 0: only hear it.
-        """
-        return self._silence.acquire(timeout=seconds)
+    def wait(self, seconds: float) -> None:
+        """Block until it is rung, or so many seconds have passed; 0: only hear it."""
+        self._silence.acquire(timeout=seconds)

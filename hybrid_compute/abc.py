@@ -271,12 +271,12 @@ class SubExecutor(Mapper):
                     if deadline is not None:
                         alarm.came = True
                         if alarm.thread is None:
-                            alarm.rouse(deadline)
+                            alarm.start()
                     if (budget := self.retry_budget) is not None:
                         budget.earn()
                     self.execute(light)
                     if deadline is not None and deadline < alarm.until:
-                        alarm.rouse(deadline)
+                        alarm.note(light)
                 except ExecutorUnavailable as error:
                     light.refused(error.with_traceback(None))
                 except BaseException:

@@ -212,6 +212,10 @@ class WorkItem:
         """Deliver the `error` that the work itself raised: whatever it is, it is no refusal."""
         self.fail(error)
 
+    def claim(self) -> bool:
+        """Say whether its time, which is up, may end it. Any thread."""
+        return True
+
     def reject(self, error: BaseException) -> None:
         """Fail the item with `error`: it never started, nor will; unless it was cancelled."""
         if self.start():

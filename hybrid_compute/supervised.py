@@ -15,7 +15,7 @@ counts those, and waits for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import PENDING, RUNNING
 from contextlib import suppress
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from hybrid_compute.items import Keeper
     from hybrid_compute.tasks import TaskOptions
 
-__all__ = ["SupervisedItem", "is_quiet", "take_due", "watch"]
+__all__ = ["SupervisedItem", "is_quiet", "look_through", "watch"]
+
+_REST = 5e-6  # seconds for each job: see `look_through`
 
 
 class SupervisedItem(WorkItem):
@@ -121,7 +123,7 @@ class SupervisedItem(WorkItem):
         if alarm is not None and deadline is not None:
             alarm.came = True
             if alarm.thread is None:
-                alarm.rouse(deadline)  # before anybody has it, as there may be no thread
+                alarm.start()  # before anybody has it, as there may be no thread
         if (budget := executor.retry_budget) is not None:
             budget.earn()
         try:
@@ -131,7 +133,7 @@ class SupervisedItem(WorkItem):
             return True
         # Once it is where the alarm looks: else that might look just before, and wait for long.
         if alarm is not None and deadline is not None and deadline < alarm.until:
-            alarm.rouse(deadline)
+            alarm.note(self)
         return True
 
     def run(self) -> None:
@@ -265,29 +267,33 @@ def watch(executor: SubExecutor) -> Alarm:
     return alarm
 
 
-def take_due(jobs: Iterable[Any], now: float, due: list[Any]) -> float:
-    """Claim those light items whose time is up; return the next deadline of the others.
+def look_through(
+    jobs: list[Any], now: float, due: list[Any], soon: list[Any]
+) -> tuple[float, float]:
+    """Look through light items for those with deadlines.
 
     Args:
         jobs: all that there is; other jobs are passed by, as others see to their deadlines.
         now: the monotonic time.
-        due: what is claimed is added to it.
+        due: those whose time is up are added to it.
+        soon: those that are due before there is to be another look are added to it.
 
     Returns:
-        inf if there is none.
+        The next deadline of all others, or inf; and until when `soon` goes. That is 50 times as
+        long as a look takes, at 0.1 us a job: so looks take no more than 2 % of a core.
     """
-    soonest = inf
+    later, rests = inf, now + _REST * len(jobs)
     for job in jobs:
         if type(job) is SupervisedItem:
             deadline = job.deadline
-            if deadline is None:
-                continue
-            if deadline <= now:
-                if job.claim():
+            if deadline is not None and deadline < later and job._executor is not None:
+                if deadline > rests:
+                    later = deadline
+                elif deadline > now:
+                    soon.append(job)
+                else:
                     due.append(job)
-            elif deadline < soonest and job._executor is not None:  # else it is over, or replaced
-                soonest = deadline
-    return soonest
+    return later, rests
 
 
 _QUIET = PLAIN | {RoutedItem, SupervisedItem}

@@ -391,9 +391,9 @@ def test_an_item_that_was_done_before_the_alarm_knew_of_it_does_not_keep_the_thr
 
 def test_calls_one_after_the_other_do_not_wake_the_thread_each(monkeypatch):
     waits = []
-    plan = Alarm._plan
+    plan = Alarm._ends
     monkeypatch.setattr(_alarm, "_LINGER", 0.2)
-    monkeypatch.setattr(Alarm, "_plan", lambda *given: [waits.append(1), plan(*given)][1])
+    monkeypatch.setattr(Alarm, "_ends", lambda *a, **k: [waits.append(1), plan(*a, **k)][1])
     call = timed(int, 1000)
     with ThreadExecutor(1) as ex:
         for _ in range(200):

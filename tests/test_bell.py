@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hybrid_compute import HybridExecutor, Retry, ThreadExecutor, _timer, task
+from hybrid_compute import HybridExecutor, Retry, ThreadExecutor, _alarm, _timer, task
 from hybrid_compute._bell import Bell
 from hybrid_compute._pauses import Outstanding
 from hybrid_compute._timer import Timer
@@ -65,16 +65,16 @@ def test_what_a_finalizer_submits_on_the_alarms_own_thread_is_not_late(
     """It looks through what is there, and then waits: in between, it is the one that submits."""
     never, found = threading.Event(), []
     work = task(timeout=0.05)(lambda: never.wait(SOON))
-    look = _threads.Pool.take_due
+    look = _threads.Pool.look
 
-    def take_due(pool: Any, now: float, due: list[Any]) -> float:
-        later = look(pool, now, due)
-        if here("alarm") and later > now + 500 and not found:
+    def and_submits(pool: Any, now: float, *lists: Any) -> Any:
+        seen = look(pool, now, *lists)
+        if here("alarm") and seen[0] > now + 500 and not found:
             found.append(ex.submit(work))  # as a finalizer would, at an allocation here
-        return later
+        return seen
 
     with ThreadExecutor(4) as ex:
-        monkeypatch.setattr(_threads.Pool, "take_due", take_due)
+        monkeypatch.setattr(_threads.Pool, "look", and_submits)
         ex.submit(task(timeout=1000)(never.wait), SOON)
         until(lambda: found)
         assert timed_out(found[0])
@@ -86,31 +86,31 @@ def test_what_comes_as_the_alarm_ends_is_not_forgotten(
     when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     never, found = threading.Event(), []
-    look, wait = _threads.Pool.take_due, Bell.wait
+    look, following = _threads.Pool.look, _alarm.Deadlines.next
 
     def submit() -> None:
         found.append(ex.submit(task(timeout=0.05)(lambda: never.wait(SOON))))
 
-    def take_due(pool: Any, now: float, due: list[Any]) -> float:
-        later = look(pool, now, due)
-        if when.startswith("as") and later == math.inf and alarm()._lingers and not found:
+    def and_submits(pool: Any, now: float, *lists: Any) -> Any:
+        seen = look(pool, now, *lists)
+        if when.startswith("as") and seen[0] == math.inf and alarm()._lingers and not found:
             submit()
-        return later
+        return seen
 
-    def hear(bell: Bell, seconds: float) -> bool:
-        heard = wait(bell, seconds)
-        ends = bell is alarm()._bell and here("alarm") and alarm().thread is None
+    def later(deadlines: Any) -> Any:
+        value = following(deadlines)
+        ends = deadlines is alarm()._deadlines and here("alarm") and alarm().thread is None
         if when.startswith("when") and ends and not found:
             submit()
-        return heard
+        return value
 
     def alarm() -> Any:
         return ex._alarm
 
     with ThreadExecutor(2) as ex:
         assert ex.submit(task(timeout=1000)(abs), -1).result(SOON) == 1
-        monkeypatch.setattr(_threads.Pool, "take_due", take_due)
-        monkeypatch.setattr(Bell, "wait", hear)
+        monkeypatch.setattr(_threads.Pool, "look", and_submits)
+        monkeypatch.setattr(_alarm.Deadlines, "next", later)
         ex.submit(task(timeout=1000)(abs), -1).result(SOON)
         until(lambda: found)
         assert timed_out(found[0])

@@ -34,7 +34,7 @@ from hybrid_compute.items import WorkItem
 from hybrid_compute.policy import Always
 from hybrid_compute.retry import RetryBudget
 from hybrid_compute.routed import RoutedItem
-from hybrid_compute.supervised import SupervisedItem, take_due
+from hybrid_compute.supervised import SupervisedItem, look_through
 from hybrid_compute.tasks import TaskOptions
 from hybrid_compute.testing import ManualExecutor
 
@@ -70,8 +70,8 @@ class Taken(SubExecutor):
     def _shelf(self) -> Any:
         return self
 
-    def take_due(self, now: float, due: list[Any]) -> float:
-        return take_due([*self.items], now, due)
+    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float]:
+        return look_through([*self.items], now, due, soon)
 
     def execute(self, item: WorkItem) -> None:
         self.items.append(item)
@@ -335,11 +335,8 @@ def test_one_that_the_alarm_has_taken_is_not_replaced() -> None:
     future = ex.submit(supervised, 1)
     (item,) = ex.items
     assert item.start()
-    due: list[Any] = []
-    ex.take_due(time.monotonic() + 2000, due)
-    assert due == [item]
-    ex.take_due(time.monotonic() + 2000, due)
-    assert due == [item]
+    assert item.claim()
+    assert not item.claim()
     item.raised(ValueError())  # else the alarm would not know of the thread that the next is on
     assert len(ex.items) == 1
     item.give_up(TimeoutError())
@@ -444,21 +441,22 @@ def test_one_that_comes_while_the_alarm_looks_is_not_late(monkeypatch: pytest.Mo
     def submit() -> None:
         futures.append(ex.submit(call, 1))
 
-    def look(self: Taken, now: float, due: list[Any]) -> float:
+    def look(self: Taken, now: float, *lists: Any) -> Any:
         items = len(self.items)
-        later = take_due([*self.items], now, due)
-        if later < inf and not looked.is_set():
+        found = look_through([*self.items], now, *lists)
+        if found[0] < inf and not looked.is_set():
             looked.set()  # it has looked through all, and seen the one that has much time
             threading.Thread(target=submit).start()
             until(lambda: len(self.items) > items)
-        return later
+        return found
 
-    monkeypatch.setattr(Taken, "take_due", look)
+    monkeypatch.setattr(Taken, "look", look)
     far = ex.submit(task(timeout=1000)(abs), 1)
     assert looked.wait(SOON)
     until(lambda: futures)
     assert isinstance(futures[0].exception(SOON / 2), TaskTimeout)
     assert far.cancel()
+    ex._alarm.nothing_there()  # as a pool says that has done all
 
 
 def test_one_that_is_handed_over_slowly_is_not_late() -> None:
@@ -475,6 +473,7 @@ def test_one_that_is_handed_over_slowly_is_not_late() -> None:
     far = ex.submit(task(timeout=1000)(abs), 1)
     assert isinstance(ex.submit(task(timeout=0.02)(abs), 1).exception(SOON / 2), TaskTimeout)
     assert far.cancel()
+    ex._alarm.nothing_there()  # as a pool says that has done all
 
 
 def test_with_many_different_times_each_is_kept() -> None:
@@ -504,22 +503,59 @@ def test_the_alarm_keeps_none_alive_that_is_over() -> None:
 
 
 def test_those_whose_time_is_up_are_found_among_all_others() -> None:
-    ex, due = Taken(), []
+    ex = Taken()
     call, later = task(timeout=1000)(abs), task(timeout=5000)(abs)
     futures = [ex.submit(call if number % 3 else later, 1) for number in range(300)]
     others: list[Any] = [RoutedItem(abs, (1,), None, TaskOptions(timeout=1000)), WorkItem(abs)]
     now = time.monotonic()
-    assert now + 900 < take_due([*ex.items, *others], now, due) < now + 1000
-    assert due == []
+
+    def look(when: float) -> tuple[float, list[Any], list[Any]]:
+        due: list[Any] = []
+        soon: list[Any] = []
+        found, rests = look_through([*ex.items, *others], when, due, soon)
+        assert when < rests <= when + 0.01
+        return found, due, soon
+
+    found, *rest = look(now)
+    assert now + 900 < found < now + 1000
+    assert rest == [[], []]
     for item in ex.items[::2]:
         item.succeed(1)
     ex.items[1].future.cancel()
-    assert now + 4900 < take_due([*ex.items, *others], now + 2000, due) < now + 5000
-    assert due == [each for n, each in enumerate(ex.items) if n % 2 and n % 3 and n > 1]
-    assert take_due([*ex.items], now + 9000, due) == inf
+    found, *rest = look(now + 2000)
+    assert now + 4900 < found < now + 5000
+    assert rest == [[each for n, each in enumerate(ex.items) if n % 2 and n % 3 and n > 1], []]
+    ex._alarm.nothing_there()
+    found, due, soon = look(now + 9000)
+    assert found == inf
+    assert due == [each for n, each in enumerate(ex.items) if n % 2 and n > 1]
+    assert soon == []
     for item in due:
+        assert item.claim()
         item.give_up(TimeoutError())
+    assert look(now + 9000) == (inf, [], [])
     assert all(each.done() for each in futures)
+
+
+def test_what_is_due_soon_is_noted_and_how_soon_depends_on_how_long_a_look_takes() -> None:
+    ex = Taken()
+    call = task(timeout=1000)(abs)
+    ex.submit(call, 1)
+    (item,) = ex.items
+    deadline: Any = item.deadline
+
+    def soon(jobs: int, left: float) -> bool:
+        noted: list[Any] = []
+        found, _ = look_through([item] * jobs, deadline - left, [], noted)
+        assert (found == inf) == bool(noted)
+        return bool(noted)
+
+    assert soon(1, 1e-6)
+    assert not soon(1, 0.001)
+    assert soon(10_000, 0.04)
+    assert not soon(10_000, 0.06)
+    item.succeed(1)
+    ex._alarm.nothing_there()
 
 
 def test_an_alarm_goes_with_its_executor_and_needs_no_collector_for_that() -> None:
@@ -562,7 +598,7 @@ def test_an_alarm_that_something_has_ended_has_a_successor(monkeypatch: pytest.M
     monkeypatch.setattr(threading, "excepthook", lambda told: seen.append(told.exc_value))
     ex = Taken()
     with monkeypatch.context() as patch:
-        patch.setattr(Taken, "take_due", look)
+        patch.setattr(Taken, "look", look)
         first = ex.submit(task(timeout=0.02)(abs), 1)
         until(lambda: seen and ex._alarm.thread is None)  # type: ignore[union-attr]
     second = ex.submit(task(timeout=0.02)(abs), 1)

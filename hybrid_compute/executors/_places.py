@@ -16,7 +16,7 @@ or as what it waits for is cancelled, may be one too many until the next job is 
 A thread that runs an item whose time is up is *stuck*. Another may be there in its place, for the
 first `size` of them; more have to wait until one of them comes back.
 
-`attention` says that things are not as usual, and who has done a job must `look`.
+`attention` says that things are not as usual, and who has done a job must ask for the next one.
 """
 
 from __future__ import annotations

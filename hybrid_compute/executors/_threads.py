@@ -43,7 +43,7 @@ from hybrid_compute.executors._places import Job, Places
 from hybrid_compute.executors._pump import Pump
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
-from hybrid_compute.supervised import take_due
+from hybrid_compute.supervised import look_through
 from hybrid_compute.tasks import NO_OPTIONS
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Pool(_exit.Member, Places):
             return False
         return True
 
-    def look(self, gate: _thread.LockType, counted: str, seat: Seat) -> Job | None:
+    def next_job(self, gate: _thread.LockType, counted: str, seat: Seat) -> Job | None:
         """Return the next job for a thread; park it and return None if there is none.
 
         Args:
@@ -191,8 +191,8 @@ class Pool(_exit.Member, Places):
         if alarm is not None and len(self.parked) == len(self.seats):
             alarm.nothing_there()
 
-    def take_due(self, now: float, due: list[Any]) -> float:
-        """Claim the light items whose time is up; return when to look for others."""
+    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float]:
+        """Look through all that is here for light items with deadlines: see `look_through`."""
         with self.lock:
             # In this order: what leaves the queue meanwhile comes to a seat, by way of a hand.
             queued = [*_all_of(self.urgent), *_all_of(self.jobs)]
@@ -200,10 +200,10 @@ class Pool(_exit.Member, Places):
             # Those that have nothing in their hands, for sure.
             idle = len(self.parked) + self.waking + self.starting
             unseated = len(self.threads) - self.left - len(self.seats)
-        later = take_due(running + queued, now, due)
+        later, rests = look_through(running + queued, now, due, soon)
         if unseated or sum(each is None for each in running) > idle:
-            return min(later, now + _HANDED)
-        return later
+            return min(later, max(rests, now + _HANDED)), rests
+        return later, rests
 
     def close(self, refusal: Exception) -> None:
         """Refuse new work; the threads end once the queue is empty. Idempotent."""
@@ -374,7 +374,7 @@ def _all_of(jobs: deque[Job]) -> list[Job]:
             continue
 
 
-_OVER: Any = object()  # what `look` answers when there is nothing more to come
+_OVER: Any = object()  # what `next_job` answers when there is nothing more to come
 
 
 def _work(pool: Pool, first: deque[Job]) -> None:
@@ -405,7 +405,7 @@ def _work(pool: Pool, first: deque[Job]) -> None:
             except IndexError:
                 pass
         if job is None:
-            job = pool.look(gate, counted, seat)
+            job = pool.next_job(gate, counted, seat)
             counted = ""
             if job is _OVER:
                 return
@@ -421,7 +421,7 @@ def _work(pool: Pool, first: deque[Job]) -> None:
             # stdlib's thread dies of it; this one goes on.
             LOGGER.critical("Exception in worker", exc_info=True)
         # Nothing of a job that is done may be kept alive. And what a seat shows runs there: who
-        # shows nothing may have the next one in his hand (see `take_due`).
+        # shows nothing may have the next one in his hand (see `look`).
         seat.job = None
         del job
 
