@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from hybrid_compute import _exit
 from hybrid_compute._bell import Bell
+from hybrid_compute._seats import known
 from hybrid_compute._timer import Timer
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = ["Alarm", "Deadlines", "Shelf"]
 
 _LONGEST = 3600.0  # seconds of one wait: there are limits to what a lock can wait for
 _LINGER = 0.010  # seconds that the thread stays when nothing is out: starting one takes 60 us
+_HANDED = 0.005  # seconds after which what nobody saw is looked for again
 _SPARE = 64  # entries of items that are done, before they are looked for
 
 
@@ -105,8 +107,16 @@ class Shelf(Protocol):
 
     alarm: weakref.ref[Alarm] | None
 
-    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float]:
-        """Look through all that is there; any thread. See `supervised.look_through`."""
+    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float, bool]:
+        """Look through all that is there: see `supervised.look_through`.
+
+        Says also whether there may be others that nobody sees at the moment, in a thread's hand.
+        What is over meanwhile may be freed by who looks.
+        """
+        ...
+
+    def peek(self, seen: list[Any]) -> bool:
+        """Look for those that were in a hand, where they are now; say whether some still are."""
         ...
 
 
@@ -136,6 +146,7 @@ class Alarm(_exit.Member):
         self._lingers = False  # it waits for a moment only, and not for a deadline
         self._emptied = False  # there was none that is not done, since it looked
         self._expects = False  # it waits for something on the shelf
+        self._noted = False  # something there was noted since it looked
         self.thread: threading.Thread | None = None
         self.timer: Timer = Timer("pauses")
         _exit.register(self)
@@ -152,6 +163,7 @@ class Alarm(_exit.Member):
             RuntimeError: there can be none.
         """
         with self._lock:
+            known.deadlines = True
             if self.thread is None:
                 thread = threading.Thread(target=self._run, name="alarm", daemon=True)
                 thread.start()  # it may not be possible
@@ -165,7 +177,7 @@ class Alarm(_exit.Member):
         """
         deadline = cast("float", item.deadline)
         with self._lock:
-            self._expects = True
+            self._noted = self._expects = True
             self._add(item, deadline)
             if deadline < self.until:  # others come behind it, and need not be noted
                 self.until = max(deadline, self._rests)
@@ -223,39 +235,43 @@ class Alarm(_exit.Member):
     def _watch(self) -> None:
         due: list[Any] = []
         soon: list[Any] = []
-        emptied = False
+        peeks, emptied = inf, False
         while True:
-            later = inf
+            later, hidden = inf, False
             with self._lock:
                 self._bell.wait(0.0)  # what was rung until now is seen from here on
                 now = time.monotonic()
                 looks = now >= self.until or (self._emptied and not self._lingers)
                 if looks:
                     self.until = inf  # before anything is looked at
-                    emptied, self._emptied, self._expects = self._emptied, False, True
+                    self._emptied, emptied = False, self._emptied
+                    self._expects, self._noted = True, False
                 due += self._deadlines.due(now)
-            if looks and (shelf := None if self._shelf is None else self._shelf()) is not None:
-                later, self._rests = shelf.look(now, due, soon)  # it has locks of its own
+            shelf = None if self._shelf is None else self._shelf()
+            if shelf is not None:  # it has locks of its own
+                if looks:
+                    later, self._rests, hidden = shelf.look(now, due, soon)
+                elif now >= peeks:
+                    hidden = shelf.peek(soon)
                 del shelf
+            if looks or now >= peeks:
+                peeks = now + _HANDED if hidden else inf
             with self._lock:
                 for item in soon:
-                    self._deadlines.add(item)
+                    if item.deadline < self.until:  # else it is found by the next look
+                        self._deadlines.add(item)
+                        self._noted = self._expects = True
                 soon.clear()
-                if looks and self._ends(later, over=not due, emptied=emptied):
+                if looks and self._ends(later, over=not (due or hidden), emptied=emptied):
                     return
-                self._wakes = min(self.until, self._deadlines.next() or inf)
-            for item in due:
-                try:
-                    if item.claim():
-                        keeper = item.keeper
-                        item.give_up(item.time_is_up())
-                        if keeper is not None:
-                            keeper.withdraw(item)  # from a queue that is not ours
-                except InvalidStateError:
-                    pass  # it was cancelled at this very moment
-                except BaseException:
-                    LOGGER.exception("exception ending a work item whose time was up")
-            item = keeper = None
+                if self._emptied and not self._lingers:
+                    self._wakes = 0.0  # it was told so while it lingered, and nobody rang
+                else:
+                    self._wakes = min(self.until, self._deadlines.next() or inf, peeks)
+            item = None
+            for each in due:
+                _give_up(each)
+            each = None
             due.clear()
             self._bell.wait(max(0.0, self._wakes - time.monotonic()))
 
@@ -264,17 +280,19 @@ class Alarm(_exit.Member):
 
         Args:
             later: the next deadline of what is on the shelf, and in no heap; inf: there is none.
-            over: nothing was due.
+            over: nothing was due, and nothing was hidden.
             emptied: before the look, there was a moment when there was nothing.
         """
         now, following = time.monotonic(), self._deadlines.next()
         if following is None:
             self._out.clear()  # who was done before `set` noted it had said so too early
-        self._expects = later < inf
+        self._expects = later < inf or self._noted
         lingered, self._lingers = self._lingers, False
         came, self.came = self.came, False
         idle = over and later == inf and following is None
-        if lingered and idle and not came:
+        # Others may rely on a look that was promised, as what was noted is over by now.
+        if lingered and idle and not came and self.until == inf:
+            self._wakes = inf
             me, self.thread = self.thread, None  # who comes now starts another one
             if self._deadlines.next() is None or self.thread is not None:
                 return True
@@ -287,7 +305,7 @@ class Alarm(_exit.Member):
         elif following is not None:
             until = min(until, max(following, self._rests))
         elif not over:
-            until = self._rests
+            until = max(now + _HANDED, self._rests)
         # Else a finalizer has just said so, on this very thread; and so that none comes between.
         if until < self.until:  # noqa: PLR1730
             self.until = until
@@ -299,5 +317,21 @@ class Alarm(_exit.Member):
         self._bell = Bell()
         self._deadlines = Deadlines()
         self._out = set()
-        self.came = self._lingers = self._emptied = self._expects = False
+        self.came = self._lingers = self._emptied = self._expects = self._noted = False
         self.until, self._wakes, self.thread = inf, inf, None
+
+
+def _give_up(item: Any) -> None:
+    """Fail an item whose time is up. Its callbacks run: hold no lock."""
+    try:
+        if item.claim():
+            keeper = item.keeper
+            try:
+                item.give_up(item.time_is_up())
+            finally:
+                if keeper is not None:
+                    keeper.withdraw(item)  # from a queue that is not ours
+    except InvalidStateError:
+        pass  # it was cancelled at this very moment
+    except BaseException:
+        LOGGER.exception("exception ending a work item whose time was up")

@@ -276,11 +276,11 @@ class SubExecutor(Mapper):
                         budget.earn()
                     self.execute(light)
                     if deadline is not None and deadline < alarm.until:
-                        alarm.note(light)
+                        light.tell(alarm)
                 except ExecutorUnavailable as error:
                     light.refused(error.with_traceback(None))
                 except BaseException:
-                    future.cancel()  # nobody has it, or is to have it
+                    light.abort(alarm)
                     raise
                 return future
         else:
@@ -299,14 +299,9 @@ class SubExecutor(Mapper):
 
     def _submit_light(self, item: SupervisedItem) -> HybridFuture[Any]:
         """Submit a supervised call, which need be no light item here."""
-        future = item.future
-        future._decision = self.name
-        try:
-            if item.hand_over(self):
-                return future
-        except BaseException:
-            future.cancel()  # nobody has it, or is to have it
-            raise
+        item.future._decision = self.name
+        if item.hand_over(self):
+            return item.future
         return self._submit_supervised(RoutedItem.in_place_of(item), None)
 
     def _guard(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SupervisedItem", "is_quiet", "look_through", "watch"]
 
+_HUGE = 1e9  # seconds: added to the time of day, and taken away again, they make that inexact
 _REST = 5e-6  # seconds for each job: see `look_through`
 
 
@@ -86,16 +87,16 @@ class SupervisedItem(WorkItem):
         # Who takes it away ends the item: see `claim`.
         self._executor: SubExecutor | None = None
         timeout = options.timeout
-        if timeout is None:
-            self.deadline = None
-            self._submitted = monotonic()
+        if timeout is None or timeout > _HUGE:
+            self._submitted = now = monotonic()
+            self.deadline = None if timeout is None else now + timeout
         else:
             self.deadline = monotonic() + timeout
 
     def _age(self) -> float:
         """Return how many seconds ago it was submitted."""
         deadline, timeout = self.deadline, self.options.timeout
-        if deadline is None or timeout is None:
+        if deadline is None or timeout is None or timeout > _HUGE:
             return monotonic() - self._submitted
         return monotonic() - deadline + timeout
 
@@ -103,38 +104,65 @@ class SupervisedItem(WorkItem):
         """Give it to an executor; False: for that it has to be a `RoutedItem`.
 
         Raises:
-            Exception: what `execute` raises, but for ExecutorUnavailable, with which it fails. Or
-                there can be no thread that sees to its deadline. Nobody has it then, or who has it
-                finds it cancelled, if it is cancelled now.
+            BaseException: what `execute` raises, but for ExecutorUnavailable, with which it fails;
+                or there can be no thread that sees to its deadline. It is cancelled then.
         """
-        alarm, deadline = executor._watching, self.deadline
-        if alarm is None:
-            if executor.capabilities.blocks:
-                return False
-            if deadline is not None:
-                known.deadlines = True
-            if executor._shelf is not None:
-                alarm = watch(executor)
-            elif executor._keeps_time or executor.capabilities.kills:
-                deadline = None
-            elif deadline is not None:
-                return False  # nobody would know of it but the alarm, which would have to keep it
+        if executor._watching is None and not self._fits(executor):
+            return False
+        alarm = executor._watching
+        deadline = None if alarm is None else self.deadline
         self._executor = executor
-        if alarm is not None and deadline is not None:
-            alarm.came = True
-            if alarm.thread is None:
-                alarm.start()  # before anybody has it, as there may be no thread
-        if (budget := executor.retry_budget) is not None:
-            budget.earn()
         try:
+            if alarm is not None and deadline is not None:
+                alarm.came = True
+                if alarm.thread is None:
+                    alarm.start()  # before anybody has it, as there may be no thread
+            if (budget := executor.retry_budget) is not None:
+                budget.earn()
             executor.execute(self)
+            # Once it is where the alarm looks: else that might look just before, and wait for long.
+            if alarm is not None and deadline is not None and deadline < alarm.until:
+                self.tell(alarm)
         except ExecutorUnavailable as error:
             self.refused(error.with_traceback(None))  # which would lead back to this item
-            return True
-        # Once it is where the alarm looks: else that might look just before, and wait for long.
-        if alarm is not None and deadline is not None and deadline < alarm.until:
-            alarm.note(self)
+        except BaseException:
+            self.abort(alarm)
+            raise
         return True
+
+    def _fits(self, executor: SubExecutor) -> bool:
+        """Say whether it may be a light item there. If there is a shelf, its alarm watches it."""
+        if executor.capabilities.blocks:
+            return False
+        if executor._shelf is not None:
+            watch(executor)
+        elif self.deadline is not None:
+            known.deadlines = True
+            # Else nobody would know of it but the alarm, which would have to keep it.
+            return executor._keeps_time or executor.capabilities.kills
+        return True
+
+    def tell(self, alarm: Alarm) -> None:
+        """Have the alarm note it, which somebody has.
+
+        Raises:
+            RuntimeError: there can be no thread for the alarm; the item is cancelled.
+        """
+        try:
+            alarm.note(self)
+        except RuntimeError:
+            if self.future.cancel():
+                raise
+            # It runs already, or has run. The alarm finds it as soon as it has a thread again.
+
+    def abort(self, alarm: Alarm | None) -> None:
+        """Cancel it, as its submitter was interrupted: nobody gets its future.
+
+        Somebody may have it by then, and run it: he is on his own, but for the alarm.
+        """
+        if not self.future.cancel() and alarm is not None and self.deadline is not None:
+            with suppress(RuntimeError):
+                alarm.note(self)
 
     def run(self) -> None:
         """Run the call right here, on this thread, and deliver its outcome. Never raises."""
@@ -184,6 +212,10 @@ class SupervisedItem(WorkItem):
                 future._state = RUNNING
                 return True
         return future._begin()
+
+    def is_here(self) -> bool:
+        """Say whether it is neither over nor replaced by another item."""
+        return self._executor is not None
 
     def claim(self) -> bool:
         """Say whether its time, which is up, is what ends it: nobody else does so any more.

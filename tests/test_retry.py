@@ -291,8 +291,8 @@ class Late(SubExecutor):
     def _shelf(self) -> Any:  # so that it gets light items
         return self
 
-    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float]:
-        return math.inf, now  # it runs all at once
+    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float, bool]:
+        return math.inf, now, False  # it runs all at once
 
     def load(self) -> float:
         return 0.0

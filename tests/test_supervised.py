@@ -70,8 +70,11 @@ class Taken(SubExecutor):
     def _shelf(self) -> Any:
         return self
 
-    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float]:
-        return look_through([*self.items], now, due, soon)
+    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float, bool]:
+        return *look_through([*self.items], now, due, soon), False
+
+    def peek(self, seen: list[Any]) -> bool:
+        return False
 
     def execute(self, item: WorkItem) -> None:
         self.items.append(item)
@@ -443,7 +446,7 @@ def test_one_that_comes_while_the_alarm_looks_is_not_late(monkeypatch: pytest.Mo
 
     def look(self: Taken, now: float, *lists: Any) -> Any:
         items = len(self.items)
-        found = look_through([*self.items], now, *lists)
+        found = *look_through([*self.items], now, *lists), False
         if found[0] < inf and not looked.is_set():
             looked.set()  # it has looked through all, and seen the one that has much time
             threading.Thread(target=submit).start()

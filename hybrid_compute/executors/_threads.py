@@ -26,6 +26,7 @@ that is done; nobody relies on it for waking others.
 from __future__ import annotations
 
 import _thread
+import operator
 import threading
 import weakref
 from collections import deque
@@ -43,7 +44,7 @@ from hybrid_compute.executors._places import Job, Places
 from hybrid_compute.executors._pump import Pump
 from hybrid_compute.routed import RoutedItem
 from hybrid_compute.streamed import StreamItem
-from hybrid_compute.supervised import look_through
+from hybrid_compute.supervised import SupervisedItem, look_through
 from hybrid_compute.tasks import NO_OPTIONS
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Pool"]
 
-_HANDED = 0.005  # seconds after which what was in somebody's hands, unseen, is looked for again
 _EXITING = "cannot schedule new futures after interpreter shutdown"
 _FORKED = (
     "this executor belongs to the parent process; its threads do not exist in a forked child: "
@@ -120,25 +120,26 @@ class Pool(_exit.Member, Places):
         # thread that submits: a burst could be cancelled before any of it has started. In a
         # box, since a Thread keeps its arguments. An initializer may fail, so its job waits.
         first: deque[Job] = deque()
-        if self.initializer is None:
-            try:
-                first.append(jobs.popleft())
-            except IndexError:  # a thread has taken it meanwhile
-                return False
-        thread = threading.Thread(
-            name=f"{self.prefix}_{self.born}", target=_work, args=(self, first)
-        )
-        self.threads.append(thread)
-        self.born += 1
-        self.starting += not first
+        thread: threading.Thread | None = None
+        counted = False
         try:
+            if self.initializer is None and not _move(jobs.popleft, first):
+                return False  # a thread has taken it meanwhile
+            name = f"{self.prefix}_{self.born}"
+            thread = threading.Thread(name=name, target=_work, args=(self, first))
+            # No call stands between these lines, so a signal whose handler raises does not either.
+            self.threads += [thread]
+            self.born += 1
+            self.starting += self.initializer is not None
+            counted = True
             thread.start()
         except BaseException as error:
-            if not isinstance(error, Exception) and thread._started.wait(1):  # type: ignore[attr-defined]
-                raise  # Ctrl-C while start() waited: the thread runs all the same
-            self.threads.remove(thread)
-            self.born -= 1
-            self.starting -= self.initializer is not None
+            if thread is not None and counted:
+                if not isinstance(error, Exception) and thread._started.wait(1):  # type: ignore[attr-defined]
+                    raise  # Ctrl-C while start() waited: the thread runs all the same
+                self.threads.remove(thread)
+                self.born -= 1
+                self.starting -= self.initializer is not None
             jobs.extendleft(first)
             if not isinstance(error, Exception):
                 raise
@@ -191,19 +192,36 @@ class Pool(_exit.Member, Places):
         if alarm is not None and len(self.parked) == len(self.seats):
             alarm.nothing_there()
 
-    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float]:
-        """Look through all that is here for light items with deadlines: see `look_through`."""
+    def look(self, now: float, due: list[Any], soon: list[Any]) -> tuple[float, float, bool]:
+        """Look through all that is here for light items with deadlines: see `Shelf`."""
         with self.lock:
             # In this order: what leaves the queue meanwhile comes to a seat, by way of a hand.
             queued = [*_all_of(self.urgent), *_all_of(self.jobs)]
-            running = [each.job for each in self.seats]
-            # Those that have nothing in their hands, for sure.
-            idle = len(self.parked) + self.waking + self.starting
-            unseated = len(self.threads) - self.left - len(self.seats)
-        later, rests = look_through(running + queued, now, due, soon)
-        if unseated or sum(each is None for each in running) > idle:
-            return min(later, max(rests, now + _HANDED)), rests
-        return later, rests
+            running, hidden = self._shown()
+        return *look_through(running + queued, now, due, soon), hidden
+
+    def peek(self, seen: list[Any]) -> bool:
+        """Look for light items with deadlines on the threads alone: see `Shelf`."""
+        with self.lock:
+            running, hidden = self._shown()
+        seen += [
+            each
+            for each in running
+            if type(each) is SupervisedItem and each.deadline is not None and each.is_here()
+        ]
+        return hidden
+
+    def _shown(self) -> tuple[list[Job], bool]:
+        """Return what threads run, and whether one may have something else in his hand.
+
+        Under the lock, which those take who park.
+        """
+        running = [each.job for each in self.seats]
+        # Those that have nothing in their hands, for sure; and those that have no seat yet.
+        idle = len(self.parked) + self.waking + self.starting
+        unseated = len(self.threads) - self.left - len(self.seats)
+        hidden = unseated > 0 or running.count(None) > idle
+        return [each for each in running if each is not None], hidden
 
     def close(self, refusal: Exception) -> None:
         """Refuse new work; the threads end once the queue is empty. Idempotent."""
@@ -268,8 +286,10 @@ class Pool(_exit.Member, Places):
         with self.lock:
             self.broken = _BROKEN
             self.refusal = BrokenThreadPool(_BROKEN)
-        self._drop(lambda: BrokenThreadPool(_BROKEN))
-        self.close(BrokenThreadPool(_BROKEN))
+        try:
+            self._drop(lambda: BrokenThreadPool(_BROKEN))
+        finally:  # a callback may raise SystemExit
+            self.close(BrokenThreadPool(_BROKEN))
 
     def pump(
         self,
@@ -366,6 +386,18 @@ def _nobody() -> None:
     return None
 
 
+def _move(take: Callable[[], Job], box: deque[Job]) -> bool:
+    """Put a job into a box; False if there is none.
+
+    In one step of Python: Ctrl-C between two would leave it nowhere.
+    """
+    try:
+        box.extend(map(operator.call, (take,)))
+    except IndexError:
+        return False
+    return True
+
+
 def _all_of(jobs: deque[Job]) -> list[Job]:
     while True:
         try:
@@ -383,10 +415,16 @@ def _work(pool: Pool, first: deque[Job]) -> None:
     here.seat = seat = Seat(pool)
     with pool.lock:
         pool.seats.append(seat)
-    if pool.initializer is not None and not _initialize(pool):
-        with pool.lock:
-            pool.leave(seat)
-        return
+    if pool.initializer is not None:
+        ready = False
+        try:
+            ready = _initialize(pool)
+        finally:
+            if not ready:
+                with pool.lock:
+                    pool.leave(seat)
+        if not ready:
+            return
     jobs = pool.jobs
     gate = _thread.allocate_lock()
     gate.acquire()

@@ -77,7 +77,8 @@ class ThreadExecutor(SubExecutor):
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{ThreadPoolExecutor._counter()}"  # type: ignore[attr-defined]
         self._pool = Pool(self.workers, prefix, initializer, initargs)
         self._pool.owner = weakref.ref(self)
-        self._shelf = self._pool
+        if type(self).execute is ThreadExecutor.execute:  # else items may be held elsewhere
+            self._shelf = self._pool
         _exit.register(self._pool)
 
     def execute(self, item: WorkItem) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from hybrid_compute import HybridExecutor, ThreadExecutor, _alarm, task
+from hybrid_compute import HybridExecutor, ThreadExecutor, _alarm, current, supervised, task
+from hybrid_compute._seats import known
 from hybrid_compute.errors import TaskTimeout
 from hybrid_compute.executors import _threads
 from hybrid_compute.futures import HybridFuture
-from hybrid_compute.supervised import watch
+from hybrid_compute.supervised import SupervisedItem, watch
+from hybrid_compute.tasks import TaskOptions
 
 SOON = 60.0  # seconds; nothing here takes that long, and a hang shall be a failure of its test
 LONG = 1000.0
@@ -41,15 +43,19 @@ def waits(go: threading.Event, seconds: float = LONG) -> Any:
 def looked(ex: Any, now: float = 0.0) -> tuple[float, list[Any]]:
     """Return when to look again, and the futures of those that are due, which are claimed."""
     due: list[Any] = []
-    later, _ = ex._pool.look(now, due, [])
+    later, _, _ = ex._pool.look(now, due, [])
     return later, [each.future for each in due if each.claim()]
+
+
+def hidden(ex: Any) -> bool:
+    """Say whether something may be in a thread's hand."""
+    return bool(ex._pool.peek([]))
 
 
 def settled(ex: Any) -> float:
     """Return when to look again, once nothing is in anybody's hand."""
-    found: list[float] = []
-    until(lambda: found.append(looked(ex)[0]) or found[-1] > 1.0)
-    return found[-1]
+    until(lambda: not hidden(ex))
+    return looked(ex)[0]
 
 
 def test_what_runs_is_found_and_so_is_what_waits(go: threading.Event) -> None:
@@ -144,9 +150,8 @@ def test_what_is_in_a_threads_hand_is_not_forgotten(
             armed[0] = True
         future = unnoted(ex, waits(go, 0.05))
         assert stands.wait(SOON)
-        later, due = looked(ex)
-        assert not due
-        assert later < 1.0  # it looks again in a moment
+        assert looked(ex) == (inf, [])
+        assert hidden(ex)
         time.sleep(0.1)
         assert not future.done()
         goes_on.set()
@@ -169,7 +174,7 @@ def test_what_a_thread_is_born_with_is_not_forgotten(
     with ThreadExecutor(1) as ex:
         future = unnoted(ex, waits(go, 0.05))
         assert born.wait(SOON)
-        assert looked(ex)[0] < 1.0
+        assert hidden(ex)
         time.sleep(0.1)
         assert not future.done()
         goes_on.set()
@@ -181,22 +186,30 @@ def test_a_thread_that_initializes_has_nothing_in_its_hand(go: threading.Event) 
     with ThreadExecutor(1, initializer=go.wait, initargs=(SOON,)) as ex:
         future = ex.submit(waits(go))
         until(lambda: ex._pool.seats)
-        later, _ = looked(ex)
-        assert time.monotonic() < later < time.monotonic() + LONG
+        assert time.monotonic() < looked(ex)[0] < time.monotonic() + LONG
+        assert not hidden(ex)
         go.set()
         assert future.result(SOON)
 
 
+@pytest.mark.parametrize("exits", [False, True], ids=["", "and a callback exits"])
 def test_a_pool_whose_initializer_failed_lets_the_alarm_rest(
-    caplog: pytest.LogCaptureFixture,
+    exits: bool, go: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails() -> None:
+        go.wait(SOON)
         raise OSError("no licence")
 
+    def callback(_: object) -> None:
+        if exits:
+            raise SystemExit
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
     with ThreadExecutor(1, initializer=fails) as ex:
         future = ex.submit(task(timeout=LONG)(abs), -1)
+        future.add_done_callback(callback)
+        go.set()
         assert future.exception(SOON) is not None
-        until(lambda: looked(ex)[0] == inf)
         alarm: Any = ex._alarm
         until(lambda: alarm.thread is None)
     assert ex._pool.seats == []
@@ -227,8 +240,9 @@ def test_it_ends_with_the_last_call_though_its_time_is_far() -> None:
         until(lambda: alarm.thread is None)
 
 
-def test_so_it_does_when_the_last_one_waited_while_it_looked(
-    go: threading.Event, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lingers", [False, True])
+def test_so_it_does_when_the_last_one_ends_while_it_looks(
+    lingers: bool, go: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What ends between the look and the plan is not waited for."""
     look = _threads.Pool.look
@@ -236,7 +250,7 @@ def test_so_it_does_when_the_last_one_waited_while_it_looked(
 
     def slowly(pool: Any, now: float, *lists: Any) -> Any:
         found = look(pool, now, *lists)
-        if LONG / 2 < found[0] - now < inf and not go.is_set():
+        if found[0] < inf and alarm._lingers is lingers and not go.is_set():
             go.set()
             futures[0].result(SOON)
             until(lambda: pool.parked)
@@ -245,8 +259,13 @@ def test_so_it_does_when_the_last_one_waited_while_it_looked(
     monkeypatch.setattr(_threads.Pool, "look", slowly)
     monkeypatch.setattr(_alarm, "_LINGER", 0.05)
     with ThreadExecutor(1) as ex:
+        alarm = watch(ex)
+        alarm.start()
+        until(lambda: alarm._lingers)
         futures.append(ex.submit(waits(go)))
-        alarm: Any = ex._alarm
+        if not lingers:
+            alarm._lingers = False
+            alarm._bell.ring()
         until(go.is_set)
         until(lambda: alarm.thread is None)
 
@@ -316,3 +335,230 @@ def test_a_dropped_executor_still_keeps_the_time_of_what_it_has(go: threading.Ev
     gc.collect()
     for future in futures:
         assert isinstance(future.exception(SOON / 2), TaskTimeout)
+
+
+# -- what must not be lost -----------------------------------------------------------------------
+
+
+def test_what_is_in_a_hand_is_not_late_however_long_the_queue_is(
+    go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stands, goes_on = threading.Event(), threading.Event()
+    target: list[Any] = []
+
+    class Slow(_threads.Seat):
+        __slots__ = ("shown",)
+
+        @property
+        def job(self) -> Any:
+            return self.shown
+
+        @job.setter
+        def job(self, job: Any) -> None:
+            if target and job is target[0]:
+                stands.set()
+                goes_on.wait(SOON)
+            self.shown = job
+
+    monkeypatch.setattr(_threads, "Seat", Slow)
+    monkeypatch.setattr(supervised, "_REST", 0.1)  # as if a look took 2 ms a job
+    first = threading.Event()
+    with ThreadExecutor(1) as ex:
+        ex.submit(first.wait, SOON)
+        begun = time.monotonic()
+        future = unnoted(ex, waits(go, 0.5))
+        target.append(future._item)
+        others = [ex.submit(abs, -1) for _ in range(100)]
+        first.set()
+        assert stands.wait(SOON)
+        alarm: Any = ex._alarm
+        looks = alarm._rests
+        alarm._emptied = True  # whatever for: it is to look now
+        alarm._bell.ring()
+        until(lambda: alarm._rests != looks)
+        goes_on.set()
+        assert isinstance(future.exception(SOON), TaskTimeout)
+        assert time.monotonic() - begun < 5.0  # the next look is 10 s later
+        go.set()
+        for each in others:
+            each.result(SOON)
+
+
+def test_an_executor_that_holds_items_back_is_not_taken_for_its_pool() -> None:
+    held: list[Any] = []
+
+    class Gated(ThreadExecutor):
+        def execute(self, item: Any) -> None:
+            held.append(item)
+
+    with Gated(1) as ex:
+        future = ex.submit(task(timeout=0.05)(abs), -1)
+        assert isinstance(future.exception(SOON), TaskTimeout)
+        assert len(held) == 1
+
+
+def test_what_a_call_submits_has_no_more_time_than_it_whatever_came_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first call that the executor saw had retries, and no deadline."""
+    monkeypatch.setattr(known, "deadlines", False)
+    with ThreadExecutor(2) as ex:
+        ex.submit(task(retries=2)(abs), -1).result(SOON)
+
+        def outer() -> Any:
+            return ex.submit(lambda: current().deadline).result(SOON), current().deadline
+
+        inner, own = ex.submit(task(timeout=LONG)(outer)).result(SOON)
+        assert inner == own is not None
+
+
+def test_ctrl_c_as_a_thread_is_made_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new thread is to be born with what another submit has queued."""
+    held, armed = threading.Event(), [True]
+    following, init = _threads.Pool.next_job, threading.Thread.__init__
+
+    def slowly(pool: Any, gate: Any, counted: str, seat: Any) -> Any:
+        if counted == "waking":
+            held.wait(SOON)  # the thread that was woken for the first one is slow to come
+        return following(pool, gate, counted, seat)
+
+    def interrupted(thread: Any, *given: Any, **more: Any) -> None:
+        if str(more.get("name", "")).startswith("ThreadPool") and armed:
+            armed.clear()
+            raise KeyboardInterrupt
+        init(thread, *given, **more)
+
+    with ThreadExecutor(2) as ex:
+        ex.submit(abs, -1).result(SOON)
+        until(lambda: ex._pool.parked)
+        monkeypatch.setattr(_threads.Pool, "next_job", slowly)
+        first = ex.submit(abs, -2)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "__init__", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                ex.submit(abs, -3)
+        held.set()
+        assert first.result(SOON) == 2
+        assert ex.submit(abs, -4).result(SOON) == 4
+        assert not hidden(ex)
+
+
+def interrupt_behind_the_push(monkeypatch: pytest.MonkeyPatch, started: threading.Event) -> None:
+    execute = ThreadExecutor.execute
+
+    def interrupted(ex: Any, item: Any) -> None:
+        execute(ex, item)
+        if type(item) is SupervisedItem:
+            assert started.wait(SOON)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadExecutor, "execute", interrupted)
+
+
+@pytest.mark.parametrize("make", [ThreadExecutor, HybridExecutor])
+@pytest.mark.parametrize("before", [0, 1], ids=["the first one", "one more"])
+def test_the_time_of_what_runs_is_kept_though_its_submitter_was_interrupted(
+    make: Any, before: int, go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread is stuck then, and another has to be there in its place."""
+    started = threading.Event()
+
+    def work() -> None:
+        started.set()
+        go.wait(SOON)
+
+    def submit(ex: Any, seconds: float, fn: Any, *args: Any) -> Any:
+        if make is ThreadExecutor:
+            return ex.submit(task(timeout=seconds)(fn), *args)
+        return ex.options(timeout=seconds).submit(fn, *args)
+
+    with make(1) as ex:
+        for _ in range(before):
+            submit(ex, LONG, abs, -1).result(SOON)
+        with monkeypatch.context() as patch:
+            interrupt_behind_the_push(patch, started)
+            with pytest.raises(KeyboardInterrupt):
+                submit(ex, 0.05, work)
+        assert ex.submit(abs, -1).result(SOON / 2) == 1
+        go.set()
+
+
+def test_what_runs_is_not_refused_because_the_alarm_can_have_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread was there when it was handed over, and ended a moment later."""
+    runs: list[int] = []
+    start, execute = threading.Thread.start, ThreadExecutor.execute
+
+    def none(thread: Any) -> None:
+        if thread.name == "alarm":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def slowly(ex: Any, item: Any) -> None:
+        until(lambda: alarm.thread is None)
+        monkeypatch.setattr(threading.Thread, "start", none)
+        execute(ex, item)
+        until(lambda: runs)
+
+    with ThreadExecutor(2) as ex:
+        call = task(timeout=LONG)(lambda: runs.append(1))
+        ex.submit(call).result(SOON)
+        runs.clear()
+        alarm: Any = ex._alarm
+        alarm.start()
+        with monkeypatch.context():
+            monkeypatch.setattr(ThreadExecutor, "execute", slowly)
+            assert ex.submit(call).result(SOON) is None
+        monkeypatch.undo()
+        assert runs == [1]
+
+
+def test_a_thread_that_ends_has_promised_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One was noted while it looked, and was over by then: others rely on the look at its time."""
+    look, push = _threads.Pool.look, _threads.Pool.push
+    pushing, may, done = threading.Event(), threading.Event(), threading.Event()
+    ends: list[float] = []
+
+    def slowly(pool: Any, job: Any, *given: Any, **more: Any) -> None:
+        if type(job) is SupervisedItem and not pushing.is_set():
+            pushing.set()
+            may.wait(SOON)  # it stands still until the alarm has heard that it came
+        push(pool, job, *given, **more)
+
+    def and_waits(pool: Any, now: float, *lists: Any) -> Any:
+        found = look(pool, now, *lists)
+        if pushing.is_set() and alarm._lingers and not may.is_set():
+            may.set()
+            done.wait(SOON)
+        return found
+
+    finish = _alarm.Alarm._ends
+
+    def noted(alarm: Any, *given: Any, **more: Any) -> bool:
+        promised = alarm.until
+        ended = finish(alarm, *given, **more)
+        if ended:
+            ends.append(promised)
+        return ended
+
+    with ThreadExecutor(1) as ex:
+        call = task(timeout=LONG)(abs)
+        ex.submit(call, -1).result(SOON)
+        alarm: Any = ex._alarm
+        until(lambda: alarm.thread is None)
+        monkeypatch.setattr(_threads.Pool, "push", slowly)
+        monkeypatch.setattr(_threads.Pool, "look", and_waits)
+        monkeypatch.setattr(_alarm.Alarm, "_ends", noted)
+        ex.submit(call, -2).result(SOON)
+        done.set()
+        until(lambda: alarm.thread is None)
+        assert ends == [inf]
+        assert alarm.until == inf
+
+
+def test_how_old_a_call_is_can_be_told_however_much_time_it_has() -> None:
+    for timeout in (None, 1.0, 1e9, 1e15, 1e300):
+        item = SupervisedItem(abs, (-1,), None, TaskOptions(timeout=timeout), None)
+        begun = time.monotonic()
+        assert -0.01 <= item._age() <= time.monotonic() - begun + 0.01
