@@ -16,8 +16,9 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures._base import LOGGER
+from contextlib import AbstractContextManager
 
-__all__ = ["Member", "register"]
+__all__ = ["Member", "guard", "register"]
 
 
 class Member:
@@ -41,8 +42,8 @@ class Member:
 
 _exiting = False
 _members: weakref.WeakSet[Member] = weakref.WeakSet()
-# Guards _members, which must not grow while it is walked. Re-entrant, since a signal handler or a
-# finalizer that makes an executor may land in the middle.
+# Guards _members, which must not grow while it is walked; and see `guard`. Re-entrant, since a
+# signal handler or a finalizer that makes an executor may land in the middle.
 _lock = threading.RLock()
 
 
@@ -55,6 +56,11 @@ def register(member: Member) -> None:
         _members.add(member)
     if _exiting:
         member.close_at_exit()
+
+
+def guard() -> AbstractContextManager[object]:
+    """Return a lock for what is done once in the life of an executor, and takes no time."""
+    return _lock
 
 
 def _all() -> list[Member]:

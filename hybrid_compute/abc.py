@@ -25,7 +25,6 @@ from typing import (
 from hybrid_compute._contexts import Carried, current_context
 from hybrid_compute._seats import here, known
 from hybrid_compute._values import Value
-from hybrid_compute.errors import ExecutorUnavailable
 from hybrid_compute.futures import HybridFuture
 from hybrid_compute.items import ContextItem, WorkItem
 from hybrid_compute.mapper import Mapper
@@ -34,7 +33,7 @@ from hybrid_compute.privacy import Guard, guard_of, is_bare, needs_a_look, open_
 from hybrid_compute.routed import RoutedItem, alarm_of
 from hybrid_compute.streamed import StreamItem
 from hybrid_compute.streams import Stream
-from hybrid_compute.supervised import SupervisedItem
+from hybrid_compute.supervised import SupervisedItem, submit_watched
 from hybrid_compute.tasks import NO_OPTIONS, Task
 
 if TYPE_CHECKING:
@@ -259,30 +258,14 @@ class SubExecutor(Mapper):
                 if timed or fn.streams or guard is not None:
                     kind = StreamItem if fn.streams else RoutedItem
                     return self._submit_supervised(kind(fn, args, kwargs, options), guard)
-                light = SupervisedItem(fn, args, kwargs, options, context)
                 alarm = self._watching
-                if alarm is None:
-                    return self._submit_light(light)
-                # By hand, as `hand_over`, whose other questions were answered once for all.
-                light._executor = self
-                deadline, future = light.deadline, light.future
-                future._decision = self.name
-                try:
-                    if deadline is not None:
-                        alarm.came = True
-                        if alarm.thread is None:
-                            alarm.start()
-                    if (budget := self.retry_budget) is not None:
-                        budget.earn()
-                    self.execute(light)
-                    if deadline is not None and deadline < alarm.until:
-                        light.tell(alarm)
-                except ExecutorUnavailable as error:
-                    light.refused(error.with_traceback(None))
-                except BaseException:
-                    light.abort(alarm)
-                    raise
-                return future
+                if alarm is not None:
+                    return submit_watched(self, alarm, fn, args, kwargs, context)
+                light = SupervisedItem(fn, args, kwargs, options, context)
+                light.future._decision = self.name
+                if light.hand_over(self):
+                    return light.future
+                return self._submit_supervised(RoutedItem.in_place_of(light), None)
         else:
             options, context = NO_OPTIONS, None
         if known.deadlines and here.limit.deadline is not None:
@@ -296,13 +279,6 @@ class SubExecutor(Mapper):
         item.future._decision = self.name
         self.execute(item)
         return item.future
-
-    def _submit_light(self, item: SupervisedItem) -> HybridFuture[Any]:
-        """Submit a supervised call, which need be no light item here."""
-        item.future._decision = self.name
-        if item.hand_over(self):
-            return item.future
-        return self._submit_supervised(RoutedItem.in_place_of(item), None)
 
     def _guard(
         self, fn: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

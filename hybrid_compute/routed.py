@@ -16,8 +16,9 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures._base import CANCELLED
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
+from hybrid_compute import _exit
 from hybrid_compute._failures import add_note, text_of
 from hybrid_compute._metered import run_measured
 from hybrid_compute._pauses import Pause
@@ -67,14 +68,17 @@ def alarm_of(executor: object, item: RoutedItem) -> Alarm | None:
     return alarm_in(executor)
 
 
-def alarm_in(executor: object) -> Alarm:
+def alarm_in(executor: Any) -> Alarm:
     """Return the alarm of an executor, made when the first item needs it."""
-    alarm: Alarm | None = executor.__dict__.get("_alarm")
+    alarm: Alarm | None = executor._alarm
     if alarm is None:
         from hybrid_compute._alarm import Alarm  # noqa: PLC0415 - most need none
 
-        # Whichever thread comes first.
-        alarm = cast("Alarm", executor.__dict__.setdefault("_alarm", Alarm()))
+        made = Alarm()
+        with _exit.guard():  # whichever thread comes first
+            alarm = executor._alarm
+            if alarm is None:
+                executor._alarm = alarm = made
     return alarm
 
 

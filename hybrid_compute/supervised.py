@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from hybrid_compute._alarm import Alarm
     from hybrid_compute.abc import SubExecutor
     from hybrid_compute.items import Keeper
-    from hybrid_compute.tasks import TaskOptions
+    from hybrid_compute.tasks import Task, TaskOptions
 
-__all__ = ["SupervisedItem", "is_quiet", "look_through", "watch"]
+__all__ = ["SupervisedItem", "is_quiet", "look_through", "submit_watched", "watch"]
 
+_new = object.__new__
 _HUGE = 1e9  # seconds: added to the time of day, and taken away again, they make that inexact
 _REST = 5e-6  # seconds for each job: see `look_through`
 
@@ -290,11 +291,60 @@ class SupervisedItem(WorkItem):
         return routed
 
 
+def submit_watched(  # noqa: PLR0917 - it is called for every submit, and names take longer
+    executor: SubExecutor,
+    alarm: Alarm,
+    fn: Task[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: Context | None,
+) -> HybridFuture[Any]:
+    """Give a call to an executor whose alarm watches it; return its future.
+
+    As `SupervisedItem(...)` and `hand_over`, by hand: every submit of such a call comes by here,
+    and each of these takes as long as all that is done in it.
+    """
+    item: SupervisedItem = _new(SupervisedItem)
+    item.fn = fn
+    item.args = args
+    item.kwargs = kwargs or None
+    item.options = options = fn.options
+    item.keeper = None
+    item.context = context
+    item._executor = executor
+    future: HybridFuture[Any] = HybridFuture(item)
+    item.future = future
+    future._decision = executor.name
+    timeout = options.timeout
+    if timeout is None or timeout > _HUGE:
+        item._submitted = now = monotonic()
+        item.deadline = deadline = None if timeout is None else now + timeout
+    else:
+        item.deadline = deadline = monotonic() + timeout
+    try:
+        if deadline is not None:
+            alarm.came = True
+            if alarm.thread is None:
+                alarm.start()
+        if (budget := executor.retry_budget) is not None:
+            budget.earn()
+        executor.execute(item)
+        if deadline is not None and deadline < alarm.until:
+            item.tell(alarm)
+    except ExecutorUnavailable as error:
+        item.refused(error.with_traceback(None))
+    except BaseException:
+        item.abort(alarm)
+        raise
+    return future
+
+
 def watch(executor: SubExecutor) -> Alarm:
     """Have the alarm of an executor look through what the executor has, from now on."""
     alarm = alarm_in(executor)
     assert executor._shelf is not None  # noqa: S101 - who calls this has looked
     alarm.look_through(executor._shelf)
+    executor.retry_budget = executor.retry_budget  # its own: the class's takes longer to be read
     executor._watching = alarm
     return alarm
 

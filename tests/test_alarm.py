@@ -18,7 +18,7 @@ from hybrid_compute import HybridExecutor, InlineExecutor, ThreadExecutor, _alar
 from hybrid_compute._alarm import Alarm, Deadlines
 from hybrid_compute.errors import HybridComputeError, TaskTimeout
 from hybrid_compute.executors.foreign import ForeignExecutor
-from hybrid_compute.routed import RoutedItem
+from hybrid_compute.routed import RoutedItem, alarm_in
 from hybrid_compute.tasks import TaskOptions
 
 SOON = 60  # seconds; nothing here takes that long, and a hang shall be a failure of its test
@@ -532,3 +532,22 @@ def test_deadlines_takes_two_items_of_the_same_time():
     for item in items:
         deadlines.add(item)
     assert deadlines.due(1.0) == items
+
+
+def test_whichever_thread_needs_it_first_an_executor_has_one_alarm(monkeypatch):
+    """Both find that there is none, and make one."""
+    both, found = threading.Barrier(2), []
+    init = Alarm.__init__
+
+    def together(alarm):
+        init(alarm)
+        both.wait(SOON)
+
+    monkeypatch.setattr(Alarm, "__init__", together)
+    with ThreadExecutor(2) as ex:
+        threads = [threading.Thread(target=lambda: found.append(alarm_in(ex))) for _ in range(2)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert found == [ex._alarm] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import threading
 from typing import Any
@@ -36,6 +37,28 @@ def test_a_task_still_is_the_function_when_it_is_called() -> None:
     assert declared(1) == 2
     assert declared.__name__ == "declared"
     assert declared.__doc__ == "Return x and one."
+
+
+def test_a_task_has_all_that_its_function_has() -> None:
+    def work(x: int) -> int:
+        return x
+
+    work.marked = "so"
+    declared = task(work)
+    assert declared.marked == "so"
+    assert declared.__wrapped__ is work
+    assert declared.__module__ == __name__
+    assert declared.__qualname__ == work.__qualname__
+    assert inspect.signature(declared) == inspect.signature(work)
+    assert declared.fn is work
+
+
+def test_a_callable_without_a_name_can_be_a_task() -> None:
+    class Callable:
+        def __call__(self) -> int:
+            return 1
+
+    assert task(Callable())() == 1
 
 
 def test_a_task_takes_the_name_of_its_function_or_the_one_it_is_given() -> None:
