@@ -47,6 +47,8 @@ def _is(fn: object, mark: str) -> bool:
 class Keeper:
     """Who holds an item, asked by its future on behalf of whoever holds that. Any thread."""
 
+    __slots__ = ()  # there is one for each remote call
+
     def withdraw(self, item: WorkItem) -> bool:
         """Say whether the item, which has not started here, will certainly not start."""
         return True

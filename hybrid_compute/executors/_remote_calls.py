@@ -72,21 +72,25 @@ class Call(Keeper):
         withdrawn: whether its future is cancelled, or about to be: it must not be sent.
     """
 
-    # Defaults of the class, since there is a call for each item and most are nothing else.
-    deadline: float | None = None
-    signed: SignedCall | None = None
-    running: bool | None = None
-    timeout = 0.0
-    id = busy = resent = seq = 0
-    ran = withdrawn = awaited = passed_on = False
-    plain = True
-    variables: dict[str, Any] | None = None
+    __slots__ = (
+        *("awaited", "busy", "deadline", "id", "item", "line", "name", "passed_on", "plain"),
+        *("ran", "resent", "running", "seq", "signed", "timeout", "variables", "withdrawn"),
+    )
 
     def __init__(
         self, line: Line, item: WorkItem, timeout: float | None, signed: SignedCall | None = None
     ) -> None:
         self.line = line
         self.item: WorkItem | None = item
+        self.name: str
+        self.deadline: float | None = None
+        self.signed: SignedCall | None = None
+        self.running: bool | None = None
+        self.timeout = 0.0
+        self.id = self.busy = self.resent = self.seq = 0
+        self.ran = self.withdrawn = self.awaited = self.passed_on = False
+        self.plain = True
+        self.variables: dict[str, Any] | None = None
         fn: Any = item.fn
         if type(fn) is Task and signed is None:
             self.name = fn.name
