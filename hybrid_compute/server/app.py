@@ -315,6 +315,11 @@ def create_app(  # noqa: PLR0913 - one setting each, by name
             file=sys.stderr,
             flush=True,
         )
+    if not isinstance(tokens, Tokens):
+        raise ConfigurationError(
+            f"tokens is of type {type(tokens).__name__}; give Tokens([Token.of(secret)]), or "
+            "Tokens.anyone()"
+        )
     gate = Gate(tokens, hosts=hosts, origins=origins)
     pickles = Pickles(pickle_keys, tokens=tokens, hosts=hosts)
     limits = limits or Limits()

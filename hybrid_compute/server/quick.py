@@ -134,30 +134,30 @@ class Quick:
         began = time.monotonic()
         try:
             for request in requests:
-                entry = entries.get(request.task)
+                # All at once: by its name, each takes as long as all of them.
+                identity, name, args, kwargs, limit, _, _, key, _ = request
+                entry = entries.get(name)
                 if (
                     entry is None
-                    or ((limit := request.timeout) is not None and limit <= 0)
-                    or request.key is not None  # the memory may have its end already
+                    or (limit is not None and limit <= 0)
+                    or key is not None  # the memory may have its end already
                     or service.is_full(token)
                 ):
                     others.append(request)
                     continue
                 # Who looks for calls that do not end has to see it.
                 service.here = at = token, request, time.monotonic()
-                value = request.args[0] if len(request.args) == 1 else None
-                if type(value) is entry.scalar and not request.kwargs:
-                    args, kwargs = request.args, request.kwargs  # `check` would say the same
-                else:
+                value = args[0] if len(args) == 1 else None
+                if type(value) is not entry.scalar or kwargs:  # else `check` has nothing to say
                     try:
                         args, kwargs = entry.check(request, own=own)
                     except Refusal as no:
                         service.tally.refused += 1
                         if logged:
                             service.log(*at, f"refused {no.status}")
-                        self._fail(request.id, Failed(0, no.text, no.status, path=no.path))
+                        self._fail(identity, Failed(0, no.text, no.status, path=no.path))
                         continue
-                ran[request.task] = ran.get(request.task, 0) + 1
+                ran[name] = ran.get(name, 0) + 1
                 try:
                     value = (
                         entry.task.fn(*args, **kwargs)
@@ -165,23 +165,23 @@ class Quick:
                         else _within(limit, entry.task, args, kwargs)
                     )
                 except BaseException as error:
-                    service.tally.failed_here(request.task)
+                    service.tally.failed_here(name)
                     if logged:
                         service.log(*at, type_name_of(type(error)))
                     if isinstance(error, KeyboardInterrupt):
                         raise  # as an executor has it: it ends the server
-                    self._fail(request.id, service.failed(error))
+                    self._fail(identity, service.failed(error))
                     del error
                     continue
                 if isinstance(value, Stream):
-                    ran[request.task] -= 1  # it is a call like others from here on
+                    ran[name] -= 1  # it is a call like others from here on
                     done: Future[Any] = Future()
                     done.set_result(value)
                     self._follow(request, done)
                     continue
                 if logged:
                     service.log(*at, "ok")
-                results.append((request.id, value))
+                results.append((identity, value))
         finally:
             service.here = None
             service.tally.ended_here(ran, began)

@@ -113,6 +113,15 @@ def test_a_weak_token_is_refused():
         Token.of("short")
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"a" * 20: "me"}, "a" * 20, ["a" * 20]], ids=["dict", "str", "list"]
+)
+def test_tokens_that_are_none_are_refused_and_not_told(wrong):
+    with pytest.raises(ConfigurationError, match=type(wrong).__name__) as caught:
+        create_app([add], tokens=wrong)
+    assert "aaaa" not in str(caught.value)
+
+
 @pytest.mark.parametrize("host", [b"evil.example", b"localhost.evil", b"localhost:x", b"[::1", b""])
 def test_other_names_of_this_server_are_refused(host):
     gate = Gate(Tokens.anyone(), hosts=["localhost", "[::1]"], origins=[])
