@@ -107,11 +107,25 @@ def _plain(text: str) -> str:
 @click.pass_obj
 def retry(file: Path, ids: tuple[int, ...]) -> None:
     """Have calls that are dead, or failed, delivered again; without IDS, all that are dead."""
+    wanted = sorted(set(ids))
     with _opened(file) as desk:
-        found = desk.retry(ids or None)
+        before = {each: desk.state(each) for each in wanted}
+        found = desk.retry(wanted or None)
     click.echo(f"{found} of the calls will be delivered by the program that has the outbox open.")
-    if ids and found < len(ids):
-        raise click.ClickException("only calls that are dead or failed can be delivered again")
+    if found < len(wanted):
+        others = {
+            state: [each for each in wanted if before[each] == state]
+            for state in (None, "pending", "claimed", "delivered")
+        }
+        told = "; ".join(
+            f"{_few(those)}: {state or 'not in the outbox'}"
+            for state, those in others.items()
+            if those
+        )
+        raise click.ClickException(
+            "only calls that are dead or failed can be delivered again, which these are not: "
+            f"{told or 'they have changed meanwhile'}"
+        )
 
 
 @outbox.command()

@@ -240,7 +240,9 @@ def test_outbox_list_shows_what_is_there_and_why(calls):
 def test_outbox_retry_and_drop_do_what_they_say(calls):
     done = run("outbox", calls, "retry")
     assert (done.returncode, done.stdout[:1]) == (0, "1")
-    assert run("outbox", calls, "retry", 1).returncode == 1
+    done = run("outbox", calls, "retry", 1, 99)
+    assert done.returncode == 1
+    assert "99: not in the outbox; 1: delivered" in " ".join(done.stderr.split())
     done = run("outbox", calls, "drop", 3, 99)
     assert (done.returncode, done.stdout) == (1, "1 of 2 calls were dropped.\n")
     assert done.stderr == "Error: not dropped: 99: not in the outbox\n"

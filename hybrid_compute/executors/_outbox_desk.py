@@ -52,6 +52,11 @@ class Desk:
         """Say whether there is such a row."""
         return bool(self._file.read("SELECT 1 FROM rows WHERE id = ?", identity))
 
+    def state(self, identity: int) -> str | None:
+        """Return the state of a row; None: there is no such row."""
+        found = self._file.read("SELECT state FROM rows WHERE id = ?", identity)
+        return str(found[0][0]) if found else None
+
     def counts(self) -> dict[str, int]:
         """Return how many rows are in each state."""
         return dict(self._file.read("SELECT state, count(*) FROM rows GROUP BY state"))

@@ -91,6 +91,8 @@ class OutboxExecutor(SubExecutor):
     ) -> None:
         max_bytes = _whole("max_bytes", max_bytes, at_least=2**16)
         max_attempts = _whole("max_attempts", max_attempts, at_least=1)
+        if not isinstance(keep_results, bool):
+            raise ConfigurationError(f"keep_results={keep_results!r} is neither True nor False")
         linger, lease = _seconds("linger", linger), _seconds("lease", lease)
         if lease == 0:
             raise ConfigurationError("lease=0 would take every process for dead: give seconds")
@@ -130,7 +132,7 @@ class OutboxExecutor(SubExecutor):
             self._forms,
             name=f"{name} {where.name}",
             max_attempts=max_attempts,
-            keep_results=bool(keep_results),
+            keep_results=keep_results,
             linger=linger,
             lease=lease,
         )

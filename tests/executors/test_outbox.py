@@ -177,6 +177,7 @@ def test_what_cannot_be_written_fails_its_own_future(path):
         ({"max_bytes": 1}, "max_bytes=1"),
         ({"max_attempts": 0}, "max_attempts=0"),
         ({"linger": -1}, "linger=-1"),
+        ({"keep_results": "x"}, "keep_results='x'"),
         ({"lease": 0}, "lease=0"),
         ({"allow_pickle": True}, "signing_key"),
     ],
