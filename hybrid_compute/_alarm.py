@@ -32,6 +32,7 @@ import weakref
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import LOGGER
 from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from hybrid_compute import _exit
@@ -47,6 +48,7 @@ __all__ = ["Alarm", "Deadlines", "Shelf"]
 
 _LONGEST = 3600.0  # seconds of one wait: there are limits to what a lock can wait for
 _LINGER = 0.010  # seconds that the thread stays when nothing is out: starting one takes 60 us
+_DEADLINE = attrgetter("deadline")
 _HANDED = 0.005  # seconds after which what nobody saw is looked for again
 _SPARE = 64  # entries of items that are done, before they are looked for
 
@@ -268,6 +270,7 @@ class Alarm(_exit.Member):
                     self._wakes = 0.0  # it was told so while it lingered, and nobody rang
                 else:
                     self._wakes = min(self.until, self._deadlines.next() or inf, peeks)
+            due.sort(key=_DEADLINE)  # on a shelf they stand in the order of their coming
             item = None
             for each in due:
                 _give_up(each)
