@@ -54,7 +54,10 @@ _SPARE = 64  # entries of items that are done, before they are looked for
 
 
 class Deadlines:
-    """Items by deadline. Keeps neither an item nor its future alive. Not thread-safe."""
+    """Items by deadline. Keeps neither an item nor its future alive. Not thread-safe.
+
+    To look at one may free it, and that may run a finalizer, which adds another in the middle.
+    """
 
     __slots__ = ("_heap", "_numbers", "_size")
 
@@ -70,11 +73,20 @@ class Deadlines:
         """Add an item that has a deadline."""
         assert item.deadline is not None  # noqa: S101 - see above
         if len(self._heap) >= self._size:
-            self._heap = [each for each in self._heap if _item_of(each[2]) is not None]
-            heapq.heapify(self._heap)
-            self._size = 2 * len(self._heap) + _SPARE
+            self._sweep()
         entry = (item.deadline, next(self._numbers), weakref.ref(item.future))
         heapq.heappush(self._heap, entry)
+
+    def _sweep(self) -> None:
+        """Remove those that are done."""
+        alive, self._heap = self._heap, []  # which is where what comes meanwhile goes
+        self._size = 2 * len(alive) + _SPARE
+        try:
+            alive = [each for each in alive if _item_of(each[2]) is not None]
+        finally:
+            self._heap += alive
+            heapq.heapify(self._heap)
+            self._size = 2 * len(self._heap) + _SPARE
 
     def due(self, now: float) -> list[WorkItem]:
         """Remove and return the items whose time is up and that are not done."""
@@ -88,9 +100,11 @@ class Deadlines:
     def next(self) -> float | None:
         """Return the next deadline of an item that is not done; None if there is none."""
         while self._heap:
-            if _item_of(self._heap[0][2]) is not None:
-                return self._heap[0][0]
-            heapq.heappop(self._heap)
+            first = self._heap[0]
+            if _item_of(first[2]) is not None:
+                return min(first[0], self._heap[0][0])
+            if self._heap[0] is first:
+                heapq.heappop(self._heap)
         return None
 
 

@@ -73,9 +73,17 @@ class Timer(_exit.Member):
                 self._heap.clear()
                 self._bell.ring()  # the thread has nothing to wait for
             elif len(self._heap) > 2 * len(self._waiting) + _SPARE:
-                self._heap = [each for each in self._heap if each[2] is not None]
-                heapq.heapify(self._heap)
+                self._sweep()
             return True
+
+    def _sweep(self) -> None:
+        """Remove the blanks. Under the lock."""
+        calls, self._heap = self._heap, []  # which is where what comes in the middle of this goes
+        try:
+            calls = [each for each in calls if each[2] is not None]
+        finally:
+            self._heap += calls
+            heapq.heapify(self._heap)
 
     def withdraw_all(self) -> list[Call]:
         """Forget all calls, and return them."""

@@ -225,10 +225,8 @@ class SupervisedItem(WorkItem):
         the alarm, who delivers a result, and who is about to have the call tried again.
         """
         with self.future._lock:
-            if self._executor is None or self.future._state not in (PENDING, RUNNING):
-                return False
-            self._executor = None
-            return True
+            here, self._executor = self._executor is not None, None
+            return here and self.future._state in (PENDING, RUNNING)
 
     def succeed(self, value: Any) -> None:
         """Deliver the result."""

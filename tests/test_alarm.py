@@ -551,3 +551,39 @@ def test_whichever_thread_needs_it_first_an_executor_has_one_alarm(monkeypatch):
         for each in threads:
             each.join()
         assert found == [ex._alarm] * 2
+
+
+@pytest.mark.parametrize("number", [1, 100, 200])
+def test_what_a_finalizer_adds_while_others_are_looked_at_is_kept(number, monkeypatch):
+    """To look at one that is done may free it, and its result, whose finalizer submits."""
+    deadlines, kept = Deadlines(), []
+    look = _alarm._item_of
+
+    def add(seconds):
+        item = RoutedItem(int, (), None, TaskOptions(timeout=seconds))
+        kept.append(item)
+        deadlines.add(item)
+        return item
+
+    def and_adds(reference):
+        found = look(reference)
+        if found is None and armed:
+            armed.clear()
+            kept.append(add(1))
+        return found
+
+    armed = []
+    monkeypatch.setattr(_alarm, "_item_of", and_adds)
+    for _ in range(number):
+        add(100).cancel()
+    last = add(1000)
+    armed.append(True)
+    if number == 1:
+        assert deadlines.next() < time.monotonic() + 1.1
+    else:
+        for _ in range(number):
+            add(2000)
+        assert not armed
+    added = kept[-1] if number == 1 else next(each for each in kept if each.options.timeout == 1)
+    assert deadlines.due(time.monotonic() + 10) == [added]
+    assert last in deadlines.due(time.monotonic() + 1500)

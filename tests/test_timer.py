@@ -149,3 +149,32 @@ def test_a_forked_child_calls_nothing_of_its_parent() -> None:
     while thread is not None and thread.is_alive():  # here it is there, with nothing to do any more
         bell.ring()
         thread.join(0.01)
+
+
+def test_what_is_put_off_while_the_blanks_are_removed_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a signal handler, or a finalizer, on that very thread."""
+    timer, called = Timer(), []
+    others, near = [Call() for _ in range(200)], Call(called, "near")
+    heapify = _timer.heapq.heapify
+
+    class Heap(list[Any]):
+        def __iter__(self) -> Any:
+            for place in range(len(self)):
+                if place == 50 and near not in put:
+                    put.append(near)
+                    timer.after(0.0, near)
+                yield self[place]
+
+    put: list[Call] = []
+    for call in others:
+        timer.after(LONG, call)
+    with timer._lock:
+        timer._heap = Heap(timer._heap)
+        heapify(timer._heap)
+    for call in others:
+        assert timer.withdraw(call)
+    assert put == [near]
+    timer.join()
+    assert called == ["near"]
