@@ -162,7 +162,7 @@ class Alarm(_exit.Member):
         self._lingers = False  # it waits for a moment only, and not for a deadline
         self._emptied = False  # there was none that is not done, since it looked
         self._expects = False  # it waits for something on the shelf
-        self._noted = False  # something there was noted since it looked
+        self._noted = False  # something there was put into the heap
         self.thread: threading.Thread | None = None
         self.timer: Timer = Timer("pauses")
         _exit.register(self)
@@ -195,8 +195,10 @@ class Alarm(_exit.Member):
         with self._lock:
             self._noted = self._expects = True
             self._add(item, deadline)
-            if deadline < self.until:  # others come behind it, and need not be noted
-                self.until = max(deadline, self._rests)
+            until = max(deadline, self._rests)
+            # Others come behind it, and need not be noted. With no call in between, as below.
+            if until < self.until:  # noqa: PLR1730
+                self.until = until
 
     def _add(self, item: WorkItem, deadline: float) -> None:
         self.start()  # first, as it may raise
@@ -261,7 +263,7 @@ class Alarm(_exit.Member):
                 if looks:
                     self.until = inf  # before anything is looked at
                     self._emptied, emptied = False, self._emptied
-                    self._expects, self._noted = True, False
+                    self._expects = True
                 due += self._deadlines.due(now)
             shelf = None if self._shelf is None else self._shelf()
             if shelf is not None:  # it has locks of its own
@@ -280,10 +282,11 @@ class Alarm(_exit.Member):
                 soon.clear()
                 if looks and self._ends(later, over=not (due or hidden), emptied=emptied):
                     return
+                self._wakes = inf  # whatever a finalizer adds while this is looked at, it rings
+                wakes = min(self.until, self._deadlines.next() or inf, peeks)
                 if self._emptied and not self._lingers:
-                    self._wakes = 0.0  # it was told so while it lingered, and nobody rang
-                else:
-                    self._wakes = min(self.until, self._deadlines.next() or inf, peeks)
+                    wakes = 0.0  # it was told so while it lingered, and nobody rang
+                self._wakes = wakes
             due.sort(key=_DEADLINE)  # on a shelf they stand in the order of their coming
             item = None
             for each in due:
@@ -303,6 +306,8 @@ class Alarm(_exit.Member):
         now, following = time.monotonic(), self._deadlines.next()
         if following is None:
             self._out.clear()  # who was done before `set` noted it had said so too early
+        if over and following is None:
+            self._noted = False
         self._expects = later < inf or self._noted
         lingered, self._lingers = self._lingers, False
         came, self.came = self.came, False
@@ -323,7 +328,7 @@ class Alarm(_exit.Member):
             until = min(until, max(following, self._rests))
         elif not over:
             until = max(now + _HANDED, self._rests)
-        # Else a finalizer has just said so, on this very thread; and so that none comes between.
+        # Else a finalizer has just said so, on this very thread; none comes between these two.
         if until < self.until:  # noqa: PLR1730
             self.until = until
         return False

@@ -285,7 +285,11 @@ class SupervisedItem(WorkItem):
             routed._started = future._state == RUNNING
             routed.future = future
             future._item = routed  # who cancels it now releases that one
-        routed.take_over(executor, alarm_of(executor, routed), since=since)
+        alarm = alarm_of(executor, routed)
+        routed.take_over(executor, alarm, since=since)
+        if alarm is not None and routed.deadline is not None and executor._shelf is not None:
+            with suppress(RuntimeError):  # there can be no thread
+                alarm.set(routed)  # it is on no shelf, and a rule for its retries may take long
         return routed
 
 

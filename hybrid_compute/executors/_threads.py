@@ -135,7 +135,7 @@ class Pool(_exit.Member, Places):
             thread.start()
         except BaseException as error:
             if thread is not None and counted:
-                if not isinstance(error, Exception) and thread._started.wait(1):  # type: ignore[attr-defined]
+                if _has_started(thread):
                     raise  # Ctrl-C while start() waited: the thread runs all the same
                 self.threads.remove(thread)
                 self.born -= 1
@@ -384,6 +384,16 @@ class _Given:
 
 def _nobody() -> None:
     return None
+
+
+def _has_started(thread: threading.Thread) -> bool:
+    """Say whether a thread was started, though its start() raised.
+
+    That may be Ctrl-C as it waited, or what a lock makes of that, which is a RuntimeError.
+    """
+    started: threading.Event = thread._started  # type: ignore[attr-defined]
+    # Where none can be started, start() itself takes it out there.
+    return (thread in threading._limbo or started.is_set()) and started.wait(1)  # type: ignore[attr-defined]
 
 
 def _move(take: Callable[[], Job], box: deque[Job]) -> bool:
