@@ -202,7 +202,7 @@ def test_an_executor_by_itself_pauses_too() -> None:
 
 
 def test_a_tenacity_object_counts_the_time_since_the_first_attempt() -> None:
-    rules = tenacity.Retrying(stop=tenacity.stop_after_delay(0.05), wait=tenacity.wait_fixed(0.01))
+    rules = tenacity.Retrying(stop=tenacity.stop_after_delay(0.5), wait=tenacity.wait_fixed(0.1))
     flaky = Flaky(10_000)
     with HybridExecutor(1, policy=Always("thread")) as executor:
         future = executor.options(retries=rules).submit(task(flaky))
