@@ -88,11 +88,9 @@ class Timer(_exit.Member):
     def withdraw_all(self) -> list[Call]:
         """Forget all calls, and return them."""
         with self._lock:
-            calls = [call for _, _, call in self._heap if call is not None]
-            self._heap.clear()
-            self._waiting.clear()
+            heap, self._heap, self._waiting = self._heap, [], {}
             self._bell.ring()
-        return calls
+        return [call for _, _, call in heap if call is not None]
 
     def flush(self) -> None:
         """Call everything now: the interpreter exits."""

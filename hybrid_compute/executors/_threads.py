@@ -134,13 +134,16 @@ class Pool(_exit.Member, Places):
             counted = True
             thread.start()
         except BaseException as error:
+            # It may run all the same, as Ctrl-C may have come while start() waited. Then it finds
+            # itself out of the books, and ends (`_work`): to wait for it is not safe here.
             if thread is not None and counted:
-                if _has_started(thread):
-                    raise  # Ctrl-C while start() waited: the thread runs all the same
                 self.threads.remove(thread)
                 self.born -= 1
                 self.starting -= self.initializer is not None
             jobs.extendleft(first)
+            context = error.__context__
+            if isinstance(context, KeyboardInterrupt):
+                raise context from None  # a lock of start() has made a RuntimeError of it
             if not isinstance(error, Exception):
                 raise
             if not self.threads:
@@ -386,16 +389,6 @@ def _nobody() -> None:
     return None
 
 
-def _has_started(thread: threading.Thread) -> bool:
-    """Say whether a thread was started, though its start() raised.
-
-    That may be Ctrl-C as it waited, or what a lock makes of that, which is a RuntimeError.
-    """
-    started: threading.Event = thread._started  # type: ignore[attr-defined]
-    # Where none can be started, start() itself takes it out there.
-    return (thread in threading._limbo or started.is_set()) and started.wait(1)  # type: ignore[attr-defined]
-
-
 def _move(take: Callable[[], Job], box: deque[Job]) -> bool:
     """Put a job into a box; False if there is none.
 
@@ -424,17 +417,11 @@ def _work(pool: Pool, first: deque[Job]) -> None:
     threading.current_thread().__dict__["hybrid_pool"] = pool  # see StreamItem.run
     here.seat = seat = Seat(pool)
     with pool.lock:
+        if threading.current_thread() not in pool.threads:
+            return  # see `_start_thread`
         pool.seats.append(seat)
-    if pool.initializer is not None:
-        ready = False
-        try:
-            ready = _initialize(pool)
-        finally:
-            if not ready:
-                with pool.lock:
-                    pool.leave(seat)
-        if not ready:
-            return
+    if pool.initializer is not None and not _initialize(pool, seat):
+        return
     jobs = pool.jobs
     gate = _thread.allocate_lock()
     gate.acquire()
@@ -474,7 +461,7 @@ def _work(pool: Pool, first: deque[Job]) -> None:
         del job
 
 
-def _initialize(pool: Pool) -> bool:
+def _initialize(pool: Pool, seat: Seat) -> bool:
     assert pool.initializer is not None  # noqa: S101 - the caller has looked
     try:
         pool.initializer(*pool.initargs)
@@ -482,6 +469,10 @@ def _initialize(pool: Pool) -> bool:
         LOGGER.critical("Exception in initializer:", exc_info=True)
         with pool.lock:
             pool.starting -= 1
-        pool.break_down()
+        try:
+            pool.break_down()
+        finally:
+            with pool.lock:
+                pool.leave(seat)
         return False
     return True

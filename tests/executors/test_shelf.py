@@ -250,21 +250,19 @@ def test_so_it_does_when_the_last_one_ends_while_it_looks(
 
     def slowly(pool: Any, now: float, *lists: Any) -> Any:
         found = look(pool, now, *lists)
-        if found[0] < inf and alarm._lingers is lingers and not go.is_set():
+        if found[0] < inf and not go.is_set():
+            alarm._lingers = lingers
             go.set()
             futures[0].result(SOON)
             until(lambda: pool.parked)
         return found
 
     monkeypatch.setattr(_threads.Pool, "look", slowly)
-    monkeypatch.setattr(_alarm, "_LINGER", 0.05)
     with ThreadExecutor(1) as ex:
         alarm = watch(ex)
-        alarm.start()
-        until(lambda: alarm._lingers)
-        futures.append(ex.submit(waits(go)))
-        if not lingers:
-            alarm._lingers = False
+        with alarm._lock:  # it does not look before the test knows its future
+            futures.append(ex.submit(waits(go)))
+            alarm.until = 0.0  # whatever for: it is to look now
             alarm._bell.ring()
         until(go.is_set)
         until(lambda: alarm.thread is None)
