@@ -24,10 +24,11 @@ from hybrid_compute import (
     ProcessExecutor,
     Retry,
     ThreadExecutor,
+    _alarm,
     current,
     task,
 )
-from hybrid_compute._seats import here
+from hybrid_compute._seats import here, known
 from hybrid_compute.abc import Capabilities, SubExecutor
 from hybrid_compute.errors import ExecutorUnavailable, TaskTimeout
 from hybrid_compute.items import WorkItem
@@ -78,6 +79,8 @@ class Taken(SubExecutor):
 
     def execute(self, item: WorkItem) -> None:
         self.items.append(item)
+        mine = weakref.ref(self)  # a future that is kept is not to keep it
+        item.future.add_done_callback(lambda _: tell_alarm(mine()))
 
     def load(self) -> float:
         return len(self.items)
@@ -85,6 +88,13 @@ class Taken(SubExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         for item in self.items:
             item.cancel()
+
+
+def tell_alarm(ex: Taken | None) -> None:
+    """Do as a pool does: else its thread would wait for the deadline of what is over long since."""
+    alarm = None if ex is None or ex.alarm is None else ex.alarm()
+    if ex is not None and alarm is not None and all(each.future.done() for each in ex.items):
+        alarm.nothing_there()
 
 
 def until(condition: Any) -> None:
@@ -102,7 +112,6 @@ def test_a_supervised_call_is_a_light_item_until_it_fails() -> None:
     future = ex.submit(supervised, 1)
     (item,) = ex.items
     assert type(item) is SupervisedItem
-    assert future.explain().executor == "taken"
     assert item.start()
     item.raised(ValueError("first"))
     _, second = ex.items
@@ -115,6 +124,23 @@ def test_a_supervised_call_is_a_light_item_until_it_fails() -> None:
     assert [each.error for each in told.attempts] == ["ValueError: first", None]
     assert told.elapsed is not None
     assert 0 < told.elapsed < SOON
+
+
+def test_each_tells_where_it_is_and_how_long_it_took() -> None:
+    ex = Taken()
+    for options in ({"timeout": 1000}, {"timeout": 1000}, {"retries": 3}, {"retries": 3}):
+        future = ex.submit(task(**options)(abs), 1)
+        assert future.explain().executor == "taken"
+        PAUSE.wait(0.02)
+        item = ex.items.pop()
+        assert item.start()
+        item.raised(ValueError())
+        if ex.items:
+            ex.items.pop().run()
+        assert future.done()
+        elapsed = future.explain().elapsed
+        assert elapsed is not None
+        assert 0.02 <= elapsed < SOON
 
 
 @pytest.mark.parametrize(
@@ -132,6 +158,17 @@ def test_so_they_are_on_threads_and_in_processes(
     with make(1) as ex:
         assert ex.submit(task(**options)(abs), -2).result(SOON) == 2
     assert kinds == [SupervisedItem]
+
+
+def test_so_they_are_where_nobody_could_see_to_a_deadline_if_they_have_none() -> None:
+    class Foreign(Taken):
+        _shelf = None
+
+    ex = Foreign()
+    ex.submit(task(retries=2)(abs), 1)
+    ex.submit(task(timeout=9)(abs), 1).cancel()
+    assert [type(each) for each in ex.items] == [SupervisedItem, RoutedItem]
+    ex.shutdown()
 
 
 def test_so_are_those_of_a_hybrid_executor_that_have_one_place_to_go(
@@ -200,6 +237,59 @@ def test_who_runs_work_in_its_submitter_gets_a_routed_one(make: Any) -> None:
         assert ex.submit(task(retries=3)(work)).result(SOON) == 3
 
 
+def test_who_runs_work_in_its_submitter_pauses_there_as_well() -> None:
+    threads: list[threading.Thread] = []
+
+    def work() -> int:
+        threads.append(threading.current_thread())
+        if len(threads) < 3:
+            raise ValueError
+        return len(threads)
+
+    call = task(retries=Retry(3, backoff=0.001))(work)
+    assert InlineExecutor().submit(call).result(SOON) == 3
+    assert set(threads) == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("first", [[], [task(retries=1)(abs)]], ids=["at once", "after another"])
+def test_the_first_deadline_of_all_counts_for_what_its_work_submits(
+    first: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "deadlines", False)  # as if the process had just begun
+    with ThreadExecutor(2) as ex:
+        for each in first:
+            assert ex.submit(each, -1).result(SOON) == 1
+        inner: list[Any] = []
+
+        def outer() -> float | None:
+            inner.append(ex.submit(lambda: current().deadline))
+            return current().deadline
+
+        deadline = ex.submit(task(timeout=1000)(outer)).result(SOON)
+        assert deadline is not None
+        assert inner[0].result(SOON) == deadline
+
+
+@pytest.mark.parametrize("kills", [True, False])
+def test_so_it_does_where_somebody_else_sees_to_it(
+    kills: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(Taken):
+        capabilities = Capabilities(shares_memory=True, kills=kills)
+        _keeps_time = not kills
+        _shelf = None
+
+    monkeypatch.setattr(known, "deadlines", False)
+    ex = Other()
+    inner: list[Any] = []
+    ex.submit(task(timeout=1000)(lambda: inner.append(ex.submit(abs, 1))))
+    outer = ex.items.pop()
+    assert type(outer) is SupervisedItem
+    outer.run()
+    assert [each.deadline for each in ex.items] == [outer.deadline]
+    assert ex.items.pop().future.cancel()
+
+
 def test_what_a_call_with_a_deadline_submits_has_no_more_time_than_is_left_of_it() -> None:
     with ThreadExecutor(2) as ex:
         inner: list[Any] = []
@@ -218,6 +308,36 @@ def test_its_thread_has_no_deadline_any_more_behind_it(work: Any) -> None:
     with ThreadExecutor(1) as ex:
         ex.submit(task(timeout=1000)(work)).exception(SOON)
         assert ex.submit(lambda: here.limit.deadline).result(SOON) is None
+
+
+@pytest.mark.parametrize("work", [int, lambda: 1 // 0])
+def test_a_thread_that_had_a_deadline_before_has_it_again(work: Any) -> None:
+    ex = Taken()
+    ex.submit(task(timeout=1000)(work))
+    here.limit.deadline = 1.0
+    try:
+        ex.items.pop().run()
+        assert here.limit.deadline == 1.0
+    finally:
+        here.limit.deadline = None
+
+
+@pytest.mark.parametrize("work", [int, lambda: 1 // 0])
+def test_a_callback_of_it_has_not_its_deadline(work: Any) -> None:
+    ex, seen = Taken(), []
+    future = ex.submit(task(timeout=1000)(work))
+    future.add_done_callback(lambda _: seen.append(here.limit.deadline))
+    ex.items.pop().run()
+    assert seen == [None]
+
+
+def test_one_without_a_deadline_needs_no_thread() -> None:
+    ex = Taken()
+    for _ in range(2):  # by either way of submitting
+        ex.submit(task(retries=1)(abs), 1)
+    assert ex._alarm.thread is None  # type: ignore[union-attr]
+    assert not ex._alarm.came  # type: ignore[union-attr]
+    ex.shutdown()
 
 
 def test_one_that_has_to_be_another_after_all_keeps_its_deadline() -> None:
@@ -254,15 +374,46 @@ def test_an_executor_that_does_not_take_it_fails_it_without_a_start() -> None:
     until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
 
 
+def test_the_error_with_which_it_is_refused_leads_nowhere() -> None:
+    class Away(Taken):
+        def execute(self, item: WorkItem) -> None:
+            raise ExecutorUnavailable("away")
+
+    ex = Away()
+    for _ in range(2):
+        error = ex.submit(task(timeout=1000)(abs), 1).exception(SOON)
+        assert isinstance(error, ExecutorUnavailable)
+        assert error.__traceback__ is None  # it would lead to the item, and that to the error
+
+
+def test_one_that_is_refused_has_earned_its_retry() -> None:
+    class Coy(Taken):
+        asked = 0
+
+        def execute(self, item: WorkItem) -> None:
+            self.asked += 1
+            if self.asked % 2:
+                raise ExecutorUnavailable("not yet")
+            item.run()
+
+    ex = Coy()
+    ex.retry_budget = budget = RetryBudget(share=1.0, least=0.0, most=1.0)
+    assert budget.spend(0.0)
+    for _ in range(2):
+        assert ex.submit(task(retries=1)(abs), -1).result(SOON) == 1
+
+
 def test_one_that_raises_something_else_has_its_say_and_keeps_nothing() -> None:
     class Broken(Taken):
         def execute(self, item: WorkItem) -> None:
+            super().execute(item)
             raise RuntimeError("shut down")
 
     ex = Broken()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="shut down"):
             ex.submit(supervised, 1)
+    assert [each.future.cancelled() for each in ex.items] == [True, True]
     until(lambda: ex._alarm.thread is None)  # type: ignore[union-attr]
 
 
@@ -333,6 +484,77 @@ def test_one_that_is_cancelled_while_it_is_replaced_stays_cancelled(
     assert len(ex.items) == 1
 
 
+def test_one_that_fails_as_it_is_cancelled_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ex = Taken()
+    future = ex.submit(supervised, 1)
+    release = SupervisedItem.release
+
+    def late(item: SupervisedItem) -> None:
+        assert future.cancelled()
+        assert not item.claim()
+        item.fail(ValueError())  # it is cancelled, and does not know it yet
+        release(item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SupervisedItem, "release", late)
+        assert future.cancel()
+    assert future._item is None
+    assert len(ex.items) == 1
+
+
+def test_one_that_the_alarm_takes_while_it_is_replaced_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ex = Taken()
+    future = ex.submit(supervised, 1)
+    (item,) = ex.items
+    assert item.start()
+    init, claimed = RoutedItem.__init__, []
+
+    def meanwhile(self: RoutedItem, *given: Any) -> None:
+        claimed.append(item.claim())  # type: ignore[attr-defined]
+        init(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoutedItem, "__init__", meanwhile)
+        item.raised(ValueError())
+    assert claimed == [True]
+    assert len(ex.items) == 1
+    item.give_up(TimeoutError())
+    assert future._item is None
+
+
+@pytest.mark.parametrize("first", ["the alarm", "who replaces it"])
+def test_who_takes_it_does_so_with_its_lock(first: str) -> None:
+    """The other one waits until the lock is free, and then sees that he is too late."""
+    ex = Taken()
+    ex.submit(supervised, 1)
+    (item,) = ex.items
+    assert isinstance(item, SupervisedItem)
+    assert item.start()
+    claimed: list[bool] = []
+
+    def claim() -> None:
+        claimed.append(item.claim())
+
+    def replace() -> None:
+        item.raised(ValueError())
+
+    now, later = (claim, replace) if first == "the alarm" else (replace, claim)
+    other = threading.Thread(target=later)
+    with item.future._lock:
+        other.start()
+        PAUSE.wait(0.02)
+        now()
+    other.join(SOON)
+    assert claimed == [first == "the alarm"]
+    assert len(ex.items) == 1 + (first != "the alarm")
+    item.give_up(TimeoutError())
+    ex.shutdown()
+
+
 def test_one_that_the_alarm_has_taken_is_not_replaced() -> None:
     ex = Taken()
     future = ex.submit(supervised, 1)
@@ -381,18 +603,39 @@ def test_who_cancels_a_running_one_ends_the_attempt_that_has_taken_its_place(
         assert len(list(tmp_path.glob("run*"))) <= 2
 
 
-@pytest.mark.parametrize("end", ["succeed", "give_up", "end", "fail", "raised"])
+@pytest.mark.parametrize("end", ["succeed", "give_up", "end", "fail", "raised", "run"])
 def test_whoever_keeps_one_that_is_over_keeps_no_executor(end: str) -> None:
     ex = Taken()
     ex.submit(task(timeout=1000)(abs), 1)
     item = ex.items.pop()
-    assert item.start()
-    getattr(item, end)(*([] if end == "end" else [ValueError()]))
+    if end == "run":
+        item.run()
+    else:
+        assert item.start()
+        getattr(item, end)(*([] if end == "end" else [ValueError()]))
     assert item.future.done()
     alive = weakref.ref(ex)
     del ex
     gc.collect()
     assert alive() is None
+
+
+def test_the_error_of_one_keeps_its_arguments_only_as_long_as_it_is_kept() -> None:
+    def work(_: Argument) -> None:
+        raise ValueError
+
+    ex, argument = Taken(), Argument()
+    future = ex.submit(task(timeout=1000)(work), argument)
+    alive = weakref.ref(argument)
+    ex.items.pop().run()
+    assert isinstance(future.exception(SOON), ValueError)
+    del argument
+    gc.disable()
+    try:
+        del future
+        assert alive() is None  # it stands in no circle that the collector has to find
+    finally:
+        gc.enable()
 
 
 # -- deadlines -----------------------------------------------------------------------------------
@@ -426,15 +669,29 @@ def test_its_deadline_counts_for_the_item_that_takes_its_place() -> None:
 def test_the_alarm_wakes_for_each_whatever_their_order() -> None:
     ex = Taken()
     seconds = (0.3, 0.05, 0.2, 0.1, 0.05)
+    took: list[tuple[float, float]] = []
     begun = time.monotonic()
     futures = [ex.submit(task(timeout=each)(abs), 1) for each in seconds]
     for future, each in zip(futures, seconds, strict=True):
         future.add_done_callback(lambda _, each=each: took.append((each, time.monotonic() - begun)))
-    took: list[tuple[float, float]] = []
     assert not wait(futures, SOON).not_done
     until(lambda: len(took) == len(seconds))
     assert [each for each, _ in took] == sorted(seconds)
     assert all(late >= each for each, late in took)
+
+
+def test_of_several_that_are_late_the_first_one_fails_first() -> None:
+    ex, order = Taken(), []
+    ex.submit(task(timeout=1000)(abs), 1)
+    alarm: Any = ex._alarm
+    with alarm._lock:  # it does not look meanwhile
+        for each in (0.003, 0.001, 0.002):
+            future = ex.submit(task(timeout=each)(abs), 1)
+            future.add_done_callback(lambda _, each=each: order.append(each))
+        PAUSE.wait(0.01)
+    until(lambda: len(order) == 3)
+    assert order == [0.001, 0.002, 0.003]
+    ex.shutdown()
 
 
 def test_one_that_comes_while_the_alarm_looks_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,6 +736,21 @@ def test_one_that_is_handed_over_slowly_is_not_late() -> None:
     ex._alarm.nothing_there()  # as a pool says that has done all
 
 
+def test_it_takes_the_short_way_only_once_the_alarm_looks_where_it_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ex, seen, look_through = Taken(), [], _alarm.Alarm.look_through
+
+    def looks(alarm: _alarm.Alarm, shelf: Any) -> None:
+        seen.append(ex._watching)  # another thread may submit at this moment
+        look_through(alarm, shelf)
+
+    monkeypatch.setattr(_alarm.Alarm, "look_through", looks)
+    ex.submit(supervised, 1)
+    assert seen == [None]
+    ex.shutdown()
+
+
 def test_with_many_different_times_each_is_kept() -> None:
     ex = Taken()
     futures = [ex.submit(task(timeout=0.05 + number / 5_000)(abs), 1) for number in range(200)]
@@ -503,6 +775,42 @@ def test_the_alarm_keeps_none_alive_that_is_over() -> None:
         until(lambda: gc.collect() >= 0 and alive() is None)
         others.set()
         assert behind.result(SOON)
+
+
+def test_nor_does_it_keep_what_was_late() -> None:
+    ex, argument = Taken(), Argument()
+    far = ex.submit(task(timeout=1000)(abs), 1)
+    future = ex.submit(task(timeout=0.02)(abs), argument)
+    assert isinstance(future.exception(SOON), TaskTimeout)
+    alive = weakref.ref(argument)
+    del future, argument, ex.items[1]
+    until(lambda: gc.collect() >= 0 and alive() is None)
+    assert far.cancel()
+
+
+def test_nor_an_executor_that_was_dropped_as_it_waits() -> None:
+    ex = Taken()
+    ex.submit(task(timeout=1000)(abs), 1)
+    alarm: Any = ex._alarm
+    until(lambda: alarm.until > time.monotonic() + 500)
+    alive = weakref.ref(ex)
+    del ex
+    gc.collect()
+    assert alive() is None
+    alarm.nothing_there()
+    until(lambda: alarm.thread is None)
+
+
+def test_one_whose_time_is_up_at_this_very_moment_is_due() -> None:
+    ex = Taken()
+    ex.submit(task(timeout=1000)(abs), 1)
+    (item,) = ex.items
+    due: list[Any] = []
+    assert item.deadline is not None
+    assert look_through([*ex.items], item.deadline, due, [])[0] == inf
+    assert due == [item]
+    item.give_up(TimeoutError())
+    ex._alarm.nothing_there()
 
 
 def test_those_whose_time_is_up_are_found_among_all_others() -> None:
@@ -608,6 +916,49 @@ def test_an_alarm_that_something_has_ended_has_a_successor(monkeypatch: pytest.M
     assert isinstance(second.exception(SOON), TaskTimeout)
     assert isinstance(first.exception(SOON), TaskTimeout)
     assert [str(each) for each in seen] == ["never seen so far"]
+
+
+def test_so_has_one_that_was_ended_as_it_failed_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Broken:
+        def exception(self, *_: object) -> None:
+            raise OSError("a log that cannot be written")
+
+    def raises(_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(threading, "excepthook", lambda told: seen.append(told.exc_value))
+    ex = Taken()
+    with monkeypatch.context() as patch:
+        patch.setattr(_alarm, "LOGGER", Broken())
+        patch.setattr(SupervisedItem, "time_is_up", raises)
+        first = ex.submit(task(timeout=0.02)(abs), 1)
+        until(lambda: seen and ex._alarm.thread is None)  # type: ignore[union-attr]
+    second = ex.submit(task(timeout=0.02)(abs), 1)
+    assert isinstance(second.exception(SOON / 2), TaskTimeout)
+    assert [str(each) for each in seen] == ["a log that cannot be written"]
+    assert first.cancel()
+
+
+def test_of_two_threads_that_were_started_at_once_one_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ex, again, start = Taken(), [1], threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "alarm" and again:
+            again.clear()
+            ex.submit(supervised, 1)  # as a finalizer would, inside of this
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        ex.submit(supervised, 1)
+    assert len(ex.items) == 2
+    until(lambda: [each.name for each in threading.enumerate()].count("alarm") == 1)
+    assert ex._alarm.thread.is_alive()  # type: ignore[union-attr]
+    ex.shutdown()
 
 
 def test_if_there_can_be_no_thread_for_the_alarm_it_is_said_and_nothing_is_kept(

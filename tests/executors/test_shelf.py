@@ -108,6 +108,51 @@ def test_a_pool_that_has_done_all_has_nothing(go: threading.Event) -> None:
     assert looked(ex) == (inf, [])
 
 
+def test_what_leaves_the_queue_as_it_looks_is_found_where_it_runs(
+    go: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, all_of = threading.Event(), _threads._all_of
+
+    def meanwhile(jobs: Any) -> Any:
+        before.set()
+        until(future.running)
+        return all_of(jobs)
+
+    with ThreadExecutor(1) as ex:
+        ex.submit(before.wait, SOON)
+        until(lambda: ex._pool.seats and ex._pool.seats[0].job is not None)
+        with ex._pool.lock:  # the alarm does not look meanwhile
+            future = ex.submit(waits(go))
+            with monkeypatch.context() as patch:
+                patch.setattr(_threads, "_all_of", meanwhile)
+                assert looked(ex, time.monotonic() + 2 * LONG)[1] == [future]
+        go.set()
+
+
+def test_a_thread_that_wakes_has_nothing_in_its_hand(go: threading.Event) -> None:
+    with ThreadExecutor(1) as ex:
+        ex.submit(abs, -1).result(SOON)
+        until(lambda: ex._pool.parked)
+        with ex._pool.lock:  # it cannot look into the queue before
+            future = ex.submit(waits(go))
+            assert ex._pool.waking
+            assert looked(ex)[0] > time.monotonic() + LONG / 2
+        go.set()
+        assert future.result(SOON)
+
+
+def test_it_waits_until_nobody_moves_what_is_there(go: threading.Event) -> None:
+    with ThreadExecutor(1) as ex:
+        found: list[Any] = []
+        other = threading.Thread(target=lambda: found.append(looked(ex)))
+        with ex._pool.lock:
+            other.start()
+            other.join(0.02)
+            assert not found
+        other.join(SOON)
+        assert found == [(inf, [])]
+
+
 def unnoted(ex: Any, call: Any) -> Any:
     """Submit a call of which the alarm is not told, as it is going to look before that is due."""
     alarm = watch(ex)
