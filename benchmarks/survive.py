@@ -82,22 +82,27 @@ def _plain(how: str) -> Callable[[int], float]:
     return measure
 
 
-def _one_by_one(make: Callable[[], contextlib.AbstractContextManager[Any]], name: str) -> Any:
-    """Return what measures the p50 of calls, one after the other, of a task of `_supervised`."""
+def _in_turn(make: Callable[[], contextlib.AbstractContextManager[Any]], there: str = "") -> Any:
+    """Return what measures the p50 of calls, one after the other, without all this and with it.
 
-    def measure(size: int) -> float:
+    In turn, and with the same worker, or connection: from one to the next these differ by more.
+    """
+
+    def measure(size: int) -> Mapping[str, float]:
         # The library is imported in the interpreter that measures, and nowhere else. Importable,
         # as tasks are: with its options a task of a function would be pickled for each call.
         from benchmarks import _supervised
 
+        kinds = {"": f"plain{there}", _SUPERVISED: f"supervised{there}"}
+        times: dict[str, list[float]] = {name: [] for name in kinds}
         with make() as ex:
-            told = getattr(_supervised, name)
-            times = []
             for number in range(size + 20):
-                begun = perf_counter()
-                ex.submit(told, number).result()
-                times.append(perf_counter() - begun)
-        return statistics.median(times[20:]) * 1e6
+                for name, told in kinds.items():
+                    call = getattr(_supervised, told)
+                    begun = perf_counter()
+                    ex.submit(call, number).result()
+                    times[name].append(perf_counter() - begun)
+        return {name: statistics.median(took[20:]) * 1e6 for name, took in times.items()}
 
     return measure
 
@@ -311,20 +316,14 @@ CASES = (
     Case(
         name="survive: process call, nothing failing, p50",
         unit="us",
-        adapters=(
-            Adapter("ProcessExecutor", _one_by_one(_process, "plain")),
-            Adapter(f"ProcessExecutor, {_SUPERVISED}", _one_by_one(_process, "supervised")),
-        ),
+        adapters=(Adapter("ProcessExecutor", _in_turn(_process)),),
         size=2_000,
         quick_size=500,
     ),
     Case(
         name="survive: remote call, nothing failing, p50",
         unit="us",
-        adapters=(
-            Adapter("RemoteExecutor", _one_by_one(_remote, "plain_there")),
-            Adapter(f"RemoteExecutor, {_SUPERVISED}", _one_by_one(_remote, "supervised_there")),
-        ),
+        adapters=(Adapter("RemoteExecutor", _in_turn(_remote, "_there")),),
         size=2_000,
         quick_size=500,
         note="The breaker is there in both.",
