@@ -486,6 +486,47 @@ def test_ctrl_c_as_a_thread_is_made_loses_nothing(monkeypatch: pytest.MonkeyPatc
         assert not hidden(ex)
 
 
+@pytest.mark.parametrize("hidden_in", [None, RuntimeError], ids=["as it is", "in another error"])
+def test_ctrl_c_as_a_thread_starts_has_its_job_run_once(
+    hidden_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread runs all the same; a lock that Ctrl-C has left in disorder may say so."""
+    held, armed, runs = threading.Event(), [True], []
+    following, start = _threads.Pool.next_job, threading.Thread.start
+
+    def slowly(pool: Any, gate: Any, counted: str, seat: Any) -> Any:
+        if counted == "waking":
+            held.wait(SOON)  # the thread that was woken for the first one is slow to come
+        return following(pool, gate, counted, seat)
+
+    def interrupted(thread: Any) -> None:
+        start(thread)
+        if thread.name.startswith("ThreadPool") and armed:
+            armed.clear()
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                if hidden_in is None:
+                    raise
+                raise hidden_in("release unlocked lock")  # noqa: B904 - as a lock does
+
+    with ThreadExecutor(2) as ex:
+        ex.submit(abs, -1).result(SOON)
+        until(lambda: ex._pool.parked)
+        monkeypatch.setattr(_threads.Pool, "next_job", slowly)
+        first = ex.submit(task(timeout=LONG)(runs.append), 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                ex.submit(abs, -3)
+        held.set()
+        first.result(SOON)
+        assert ex.submit(abs, -4).result(SOON) == 4
+        until(lambda: not hidden(ex))
+    assert runs == [1]
+    assert not any(each.is_alive() for each in ex._pool.threads)
+
+
 def interrupt_behind_the_push(monkeypatch: pytest.MonkeyPatch, started: threading.Event) -> None:
     execute = ThreadExecutor.execute
 
