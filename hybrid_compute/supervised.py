@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["SupervisedItem", "is_quiet", "look_through", "submit_watched", "watch"]
 
 _new = object.__new__
-_HUGE = 1e9  # seconds: added to the time of day, and taken away again, they make that inexact
+_HUGE = 1e9  # seconds: added to what a clock says, and taken away again, they make it inexact
 _REST = 5e-6  # seconds for each job: see `look_through`
 
 
@@ -346,7 +346,6 @@ def watch(executor: SubExecutor) -> Alarm:
     alarm = alarm_in(executor)
     assert executor._shelf is not None  # noqa: S101 - who calls this has looked
     alarm.look_through(executor._shelf)
-    executor.retry_budget = executor.retry_budget  # its own: the class's takes longer to be read
     executor._watching = alarm
     return alarm
 

@@ -53,6 +53,12 @@ def test_a_task_has_all_that_its_function_has() -> None:
     assert declared.fn is work
 
 
+@pytest.mark.parametrize("kind", [Shop, object, dict, ValueError])
+def test_a_class_can_be_a_task(kind: type) -> None:
+    assert type(task(kind)()) is kind
+    assert task(kind).name == kind.__name__
+
+
 def test_a_callable_without_a_name_can_be_a_task() -> None:
     class Callable:
         def __call__(self) -> int:

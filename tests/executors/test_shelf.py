@@ -153,6 +153,34 @@ def test_it_waits_until_nobody_moves_what_is_there(go: threading.Event) -> None:
         assert found == [(inf, [])]
 
 
+def standing_still(
+    monkeypatch: pytest.MonkeyPatch, which: Any
+) -> tuple[threading.Event, threading.Event]:
+    """Have a thread stand still with a job in its hand, once, if `which` says so of that.
+
+    Returns:
+        What is set when it does, and what lets it go on.
+    """
+    stands, goes_on = threading.Event(), threading.Event()
+
+    class Slow(_threads.Seat):
+        __slots__ = ("shown",)
+
+        @property
+        def job(self) -> Any:
+            return self.shown
+
+        @job.setter
+        def job(self, job: Any) -> None:
+            if job is not None and not stands.is_set() and which(job):
+                stands.set()
+                goes_on.wait(SOON)
+            self.shown = job
+
+    monkeypatch.setattr(_threads, "Seat", Slow)
+    return stands, goes_on
+
+
 def unnoted(ex: Any, call: Any) -> Any:
     """Submit a call of which the alarm is not told, as it is going to look before that is due."""
     alarm = watch(ex)
@@ -169,25 +197,9 @@ def test_what_is_in_a_threads_hand_is_not_forgotten(
     first: bool, go: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread has taken it, and stands still before anybody can see where it is."""
-    stands, goes_on = threading.Event(), threading.Event()
     armed = [first]
 
-    class Slow(_threads.Seat):
-        __slots__ = ("shown",)
-
-        @property
-        def job(self) -> Any:
-            return self.shown
-
-        @job.setter
-        def job(self, job: Any) -> None:
-            if job is not None and armed[0]:
-                armed[0] = False
-                stands.set()
-                goes_on.wait(SOON)
-            self.shown = job
-
-    monkeypatch.setattr(_threads, "Seat", Slow)
+    stands, goes_on = standing_still(monkeypatch, lambda _: armed[0])
     with ThreadExecutor(1) as ex:
         if not first:
             assert ex.submit(abs, -1).result(SOON) == 1
@@ -386,24 +398,8 @@ def test_a_dropped_executor_still_keeps_the_time_of_what_it_has(go: threading.Ev
 def test_what_is_in_a_hand_is_not_late_however_long_the_queue_is(
     go: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stands, goes_on = threading.Event(), threading.Event()
     target: list[Any] = []
-
-    class Slow(_threads.Seat):
-        __slots__ = ("shown",)
-
-        @property
-        def job(self) -> Any:
-            return self.shown
-
-        @job.setter
-        def job(self, job: Any) -> None:
-            if target and job is target[0]:
-                stands.set()
-                goes_on.wait(SOON)
-            self.shown = job
-
-    monkeypatch.setattr(_threads, "Seat", Slow)
+    stands, goes_on = standing_still(monkeypatch, lambda job: job in target)
     monkeypatch.setattr(supervised, "_REST", 0.1)  # as if a look took 2 ms a job
     first = threading.Event()
     with ThreadExecutor(1) as ex:
