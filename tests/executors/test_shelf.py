@@ -523,6 +523,21 @@ def test_ctrl_c_as_a_thread_starts_has_its_job_run_once(
     assert not any(each.is_alive() for each in ex._pool.threads)
 
 
+def test_who_submits_as_he_handles_ctrl_c_is_told_what_is_wrong_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ThreadExecutor(1) as ex, monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none)
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            with pytest.raises(RuntimeError, match="can't start"):
+                ex.submit(abs, -1)
+
+
 def interrupt_behind_the_push(monkeypatch: pytest.MonkeyPatch, started: threading.Event) -> None:
     execute = ThreadExecutor.execute
 
